@@ -1,0 +1,116 @@
+"""Settings: frozen dataclasses with a default and a reason for each field."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things live and which machine runs them. `from_env` is the only reader of the environment."""
+
+    home: Path = ROOT / "data"
+    assets: Path = ROOT / "data" / "assets"
+    database_url: str = ""  # empty: the SQLite file in `home`
+    device: str = "auto"  # auto | cpu | cuda
+    whisper: str = "base"  # a Whisper model name or a .pt file
+
+    @classmethod
+    def from_env(cls) -> "Paths":
+        home = Path(os.environ.get("MMER_HOME") or ROOT / "data").expanduser().resolve()
+        assets = Path(os.environ.get("MMER_ASSETS") or home / "assets").expanduser().resolve()
+        return cls(
+            home=home,
+            assets=assets,
+            database_url=os.environ.get("MMER_DATABASE_URL") or f"sqlite:///{home / 'mmer.db'}",
+            device=os.environ.get("MMER_DEVICE") or "auto",
+            whisper=os.environ.get("MMER_WHISPER") or "base",
+        )
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    @property
+    def media(self) -> Path:
+        return self.home / "media"
+
+    @property
+    def features(self) -> Path:
+        return self.home / "features"
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    max_bytes: int = 500 * 2**20  # a ten-minute 1080p phone clip
+    max_seconds: float = 600.0  # audio is held whole: 38 MB at this length
+    max_pixels: int = 3840 * 2160  # one 4K frame is 24 MB as RGB
+    min_sample_rate: int = 4_000  # below this no vowel formant survives
+    max_sample_rate: int = 384_000  # the highest rate converters record at
+
+
+@dataclass(frozen=True)
+class FaceConfig:
+    fps: float = 5.0  # expressions last about half a second or longer
+    crop_size: int = 48  # FER2013's own resolution: larger crops would only interpolate
+    max_faces: int = 4  # a panel; each further face costs landmarker time
+    # Where the outer geometry of a face falls in a crop, in crop fractions (x, y): the mean over FER2013 training
+    # images on which Face Landmarker found a face, so that a corpus crop and an aligned one look alike.
+    left_eye: tuple[float, float] = (0.32, 0.40)
+    right_eye: tuple[float, float] = (0.68, 0.40)
+    mouth: tuple[float, float] = (0.50, 0.75)
+
+
+@dataclass(frozen=True)
+class VoiceConfig:
+    sample_rate: int = 16_000
+    n_fft: int = 512
+    win_length: int = 400  # 25 ms
+    hop_length: int = 160  # 10 ms
+    n_mels: int = 64
+    f_min_hz: float = 50.0  # below the lowest speaking pitch
+    f_max_hz: float = 8_000.0
+    floor: float = 1e-6  # mel energy of digital silence: where the log stops
+    max_utterance_s: float = 10.0
+    min_utterance_s: float = 0.3
+    pad_s: float = 0.1  # voice activity cuts consonants; leave this much around
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    face_widths: tuple[int, ...] = (32, 64, 128, 256)
+    face_blocks: tuple[int, ...] = (1, 2, 2, 2)
+    voice_widths: tuple[int, ...] = (24, 48, 96, 160)
+    voice_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    text_input: int = 384  # MiniLM's hidden size
+    text_channels: int = 96  # per convolution width
+    text_widths: tuple[int, ...] = (1, 3, 5)
+    text_hidden: int = 128  # GRU units per direction
+    state: int = 160  # size of every branch state
+    fusion: int = 128  # size of the fusion query
+    fusion_heads: int = 4
+    dropout: float = 0.2
+    skip: bool = True  # skip connections in the residual blocks: the ablation turns them off
+    n_blendshapes: int = 52
+    max_crops: int = 32  # crops per utterance, spread evenly: 6 s at 5 fps
+    max_tokens: int = 128
+
+    @classmethod
+    def tiny(cls) -> "ModelConfig":
+        """The same code, small enough for tests."""
+        return cls(
+            face_widths=(8, 16), face_blocks=(1, 1), voice_widths=(8, 16), voice_blocks=(1, 1),
+            text_channels=8, text_hidden=8, state=16, fusion=16, fusion_heads=2, dropout=0.0, max_crops=8,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a clip's features are and what the model does with them."""
+
+    media: MediaLimits = field(default_factory=MediaLimits)
+    face: FaceConfig = field(default_factory=FaceConfig)
+    voice: VoiceConfig = field(default_factory=VoiceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
