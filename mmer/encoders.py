@@ -1,0 +1,203 @@
+"""The three branches: residual CNNs over face crops and log-mel, convolutions and recurrence over words.
+
+Every encoder returns its state at two depths, `middle` and `top`, because fusion attends to both. All of them are
+exact under padding: a row's result does not depend on how long the other rows of its batch are.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from mmer.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class BranchState:
+    middle: Tensor  # (B, C_middle) from inside the branch
+    top: Tensor  # (B, state) what the branch's own head reads
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the (masked) mean of the map. https://arxiv.org/abs/1709.01507"""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(channels // 8, 4)
+        self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            mean = x.mean((2, 3))
+        else:
+            mean = (x * mask).sum((2, 3)) / (mask.sum((2, 3)) * x.shape[3])
+        return x * self.gate(mean)[:, :, None, None]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, squeeze-excitation and a skip connection. https://arxiv.org/abs/1512.03385
+
+    `mask` (B, 1, H, 1) says which rows of the map are real; the others stay zero, as beyond the edge of the map.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, skip: bool):
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(c_out)
+        self.excite = SqueezeExcitation(c_out)
+        self.skip = None
+        if skip:
+            self.skip = nn.Identity()
+            if stride != 1 or c_in != c_out:
+                self.skip = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        out_mask = mask if mask is None or self.stride == 1 else mask[:, :, :: self.stride]
+        y = relu(self.norm1(self.conv1(x)))
+        if out_mask is not None:
+            y = y * out_mask
+        y = self.excite(self.norm2(self.conv2(y)), out_mask)
+        if self.skip is not None:
+            y = y + self.skip(x)
+        y = relu(y)
+        return (y if out_mask is None else y * out_mask), out_mask
+
+
+class ResidualStages(nn.Module):
+    """A stem and stages of residual blocks; every stage after the first halves the map."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...], stem_stride: int, skip: bool):
+        super().__init__()
+        self.stem_stride = stem_stride
+        self.stem = nn.Conv2d(1, widths[0], 3, stem_stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(widths[0])
+        self.stages = nn.ModuleList()
+        c_in = widths[0]
+        for i, (width, n_blocks) in enumerate(zip(widths, blocks, strict=True)):
+            stage = nn.ModuleList()
+            for j in range(n_blocks):
+                stage.append(ResidualBlock(c_in, width, 2 if i > 0 and j == 0 else 1, skip))
+                c_in = width
+            self.stages.append(stage)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor | None]]:
+        """Return the map (B, C, H, W) and its mask after each stage."""
+        mask = None if mask is None else mask[:, :, :: self.stem_stride]
+        x = relu(self.norm(self.stem(x)))
+        x = x if mask is None else x * mask
+        maps = []
+        for stage in self.stages:
+            for block in stage:
+                x, mask = block(x, mask)
+            maps.append((x, mask))
+        return maps
+
+
+def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(~mask, float("-inf")).softmax(1)
+
+
+class FaceEncoder(nn.Module):
+    """Residual CNN per crop, blendshapes beside it, attention over time."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.cnn = ResidualStages(config.face_widths, config.face_blocks, 1, config.skip)
+        self.middle_size, c_top = config.face_widths[-2], config.face_widths[-1]
+        self.embed = nn.Linear(c_top, config.state)
+        self.blend = nn.Sequential(
+            nn.Linear(config.n_blendshapes, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, config.state)
+        )
+        self.score = nn.Linear(config.state, 1)
+
+    def forward(self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor) -> BranchState:
+        """
+        Args:
+            crops: (B, T_f, 1, H, W) luma in [0, 1].
+            crop_mask: (B, T_f) bool, at least one true per row.
+            blendshapes: (B, T_f, 52) in [0, 1].
+            blend_mask: (B, T_f) bool; false where a crop came without a landmark fit.
+        """
+        B, T_f = crop_mask.shape
+        x = crops[crop_mask]  # (N, 1, H, W): padding is never computed
+        # Each crop by its own mean and deviation: lighting and skin tone go, expression stays.
+        x = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True).clamp_min(0.02)
+        maps = self.cnn(x)
+        middle, top = maps[-2][0].mean((2, 3)), maps[-1][0].mean((2, 3))
+        frame = relu(self.embed(top))
+        # A blendshape is mostly below 0.1 and its root spreads it; the gradient of a plain root at 0 is infinite.
+        roots = (blendshapes[crop_mask].clamp(0, 1) + 1e-3).sqrt()
+        frame = frame + self.blend(roots) * blend_mask[crop_mask][:, None]
+        frames = frame.new_zeros(B, T_f, frame.shape[1]).masked_scatter(crop_mask[..., None], frame)
+        middles = middle.new_zeros(B, T_f, middle.shape[1]).masked_scatter(crop_mask[..., None], middle)
+        weights = _masked_softmax(self.score(frames.tanh()).squeeze(-1), crop_mask)[..., None]  # (B, T_f, 1)
+        return BranchState((middles * weights).sum(1), (frames * weights).sum(1))
+
+
+class VoiceEncoder(nn.Module):
+    """Residual CNN on log-mel with attentive statistics pooling. https://arxiv.org/abs/1803.10963"""
+
+    def __init__(self, config: ModelConfig, n_mels: int):
+        super().__init__()
+        self.cnn = ResidualStages(config.voice_widths, config.voice_blocks, 2, config.skip)
+        self.middle_size, c_top = config.voice_widths[-2], config.voice_widths[-1]
+        bands = -(-n_mels // 2 ** len(config.voice_widths))  # mel bands left after the stem and the stages
+        self.mix = nn.Linear(c_top * bands, 256)
+        self.score = nn.Sequential(nn.Linear(256, 64), nn.Tanh(), nn.Linear(64, 1))
+        self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(512, config.state), nn.ReLU())
+
+    def forward(self, log_mel: Tensor, mel_mask: Tensor) -> BranchState:
+        """
+        Args:
+            log_mel: (B, T_a, M), normalised per utterance.
+            mel_mask: (B, T_a) bool.
+        """
+        mask = None if bool(mel_mask.all()) else mel_mask[:, None, :, None].to(log_mel.dtype)
+        x = log_mel[:, None] if mask is None else log_mel[:, None] * mask
+        maps = self.cnn(x, mask)  # (B, C, T', M')
+        (mid, mid_mask), (top, top_mask) = maps[-2], maps[-1]
+        middle = mid.mean((2, 3)) if mid_mask is None else mid.sum((2, 3)) / (mid_mask.sum((2, 3)) * mid.shape[3])
+        x = relu(self.mix(top.permute(0, 2, 1, 3).flatten(2)))  # (B, T', 256)
+        valid = x.new_ones(x.shape[:2], dtype=torch.bool) if top_mask is None else top_mask[:, 0, :, 0] > 0
+        w = _masked_softmax(self.score(x).squeeze(-1), valid)[..., None]
+        mean = (w * x).sum(1)
+        std = ((w * (x - mean[:, None]) ** 2).sum(1) + 1e-5).sqrt()
+        return BranchState(middle, self.embed(torch.cat([mean, std], 1)))
+
+
+class TextEncoder(nn.Module):
+    """Frozen token states -> convolutions of several widths -> BiGRU -> attention and maximum over time."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        c = config.text_channels * len(config.text_widths)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(config.text_input, config.text_channels, w, padding=w // 2) for w in config.text_widths
+        )
+        self.skip = nn.Linear(config.text_input, c) if config.skip else None
+        self.gru = nn.GRU(c, config.text_hidden, batch_first=True, bidirectional=True)
+        self.middle_size, d = c, 2 * config.text_hidden
+        self.score = nn.Linear(d, 1)
+        self.drop = nn.Dropout(config.dropout)
+        self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * d, config.state), nn.ReLU())
+
+    def forward(self, states: Tensor, mask: Tensor) -> BranchState:
+        """
+        Args:
+            states: (B, S, 384) token states of the frozen language model.
+            mask: (B, S) bool, true on a prefix of each row.
+        """
+        x = self.drop(states) * mask[..., None]
+        y = torch.cat([conv(x.transpose(1, 2)) for conv in self.convs], 1).transpose(1, 2)  # (B, S, C)
+        y = relu(y) if self.skip is None else relu(y + self.skip(x))
+        y = y * mask[..., None]  # not negative, so zero never wins a maximum over real tokens
+        packed = pack_padded_sequence(y, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        h, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])  # (B, S, D)
+        w = _masked_softmax(self.score(h).squeeze(-1), mask)[..., None]
+        peak = h.masked_fill(~mask[..., None], float("-inf")).amax(1)
+        return BranchState(y.amax(1), self.embed(torch.cat([(w * h).sum(1), peak], 1)))

@@ -1,0 +1,165 @@
+"""The multi-branch network: a head per branch, attention fusion at two depths, masked by what is present."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from mmer.config import ModelConfig
+from mmer.encoders import FaceEncoder, TextEncoder, VoiceEncoder
+from mmer.labels import MODALITIES, N_EMOTIONS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded model input. Rows without a modality hold zeros there, and `present` says so."""
+
+    crops: Tensor  # (B, T_f, 1, H, W) luma in [0, 1]
+    crop_mask: Tensor  # (B, T_f) bool
+    blendshapes: Tensor  # (B, T_f, 52) in [0, 1]
+    blend_mask: Tensor  # (B, T_f) bool: the crop has a landmark fit
+    log_mel: Tensor  # (B, T_a, M)
+    mel_mask: Tensor  # (B, T_a) bool
+    text_states: Tensor  # (B, S, 384) from the frozen language model
+    text_mask: Tensor  # (B, S) bool
+    present: Tensor  # (B, 3) bool: face, voice, text
+
+    def to(self, device: str | torch.device) -> "Batch":
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class BranchStates:
+    """What fusion reads. Zeros where a branch is absent."""
+
+    middles: tuple[Tensor, Tensor, Tensor]  # (B, C_middle) of each branch
+    tops: Tensor  # (B, 3, state)
+    logits: Tensor  # (B, 3, K) calibrated: already divided by the branch's temperature
+
+
+@dataclass(frozen=True)
+class Output:
+    logits: Tensor  # (B, K) fused and calibrated
+    branch_logits: Tensor  # (B, 3, K) calibrated; zeros where absent
+    weights: Tensor  # (B, 3) how strongly fusion takes each branch's vote; 0 where absent
+
+
+class FusionLayer(nn.Module):
+    """Self-attention over the query and the modality tokens, absent ones never a key. https://arxiv.org/abs/1706.03762"""
+
+    def __init__(self, size: int, heads: int, dropout: float):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attention = nn.MultiheadAttention(size, heads, dropout, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * size, size))
+
+    def forward(self, tokens: Tensor, absent: Tensor) -> Tensor:
+        x = self.norm1(tokens)
+        x, _ = self.attention(x, x, x, key_padding_mask=absent, need_weights=False)
+        tokens = tokens + x
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class AttentionFusion(nn.Module):
+    """Attends to the branches' middle states, then to their top states, and combines the branches' votes.
+
+    The fused logits are a weighted sum of the branches' calibrated logits (a product of experts whose weights the
+    attention decides) plus a correction the attention computes. One branch alone is passed through unchanged, no
+    branch gives zero logits: all emotions equally likely.
+    """
+
+    def __init__(self, config: ModelConfig, middle_sizes: tuple[int, int, int]):
+        super().__init__()
+        D = config.fusion
+        self.query = nn.Parameter(torch.randn(D) * 0.02)
+        self.names = nn.Parameter(torch.randn(len(MODALITIES), D) * 0.02)
+        self.middles = nn.ModuleList(nn.Sequential(nn.LayerNorm(c), nn.Linear(c, D)) for c in middle_sizes)
+        self.tops = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(config.state + N_EMOTIONS), nn.Linear(config.state + N_EMOTIONS, D))
+            for _ in MODALITIES
+        )
+        self.layers = nn.ModuleList(FusionLayer(D, config.fusion_heads, config.dropout) for _ in range(2))
+        self.norm = nn.LayerNorm(D)
+        self.weigh = nn.Linear(D, len(MODALITIES))
+        self.correct = nn.Linear(D, N_EMOTIONS)
+        for layer in (self.weigh, self.correct):  # starts as the plain product of experts
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, states: BranchStates, present: Tensor) -> tuple[Tensor, Tensor]:
+        B = len(present)
+        here = present[..., None].to(states.tops.dtype)  # (B, 3, 1)
+        absent = torch.cat([present.new_zeros(B, 1), ~present], 1)  # the query is always a key
+        middle = torch.stack([f(m) for f, m in zip(self.middles, states.middles, strict=True)], 1) + self.names
+        tokens = torch.cat([self.query.expand(B, 1, -1), middle * here], 1)  # (B, 4, D)
+        tokens = self.layers[0](tokens, absent)
+        votes = torch.cat([states.tops, states.logits], -1)
+        top = torch.stack([f(votes[:, i]) for i, f in enumerate(self.tops)], 1)
+        tokens = torch.cat([tokens[:, :1], (tokens[:, 1:] + top) * here], 1)
+        h = self.norm(self.layers[1](tokens, absent)[:, 0])  # (B, D)
+        weights = softplus(self.weigh(h) + 0.5413) * here[..., 0]  # softplus(0.5413) = 1
+        several = (present.sum(1, keepdim=True) > 1).to(h.dtype)
+        weights = several * weights + (1 - several) * here[..., 0]
+        temperature = several * self.temperature + (1 - several)
+        logits = (weights[..., None] * states.logits).sum(1) + several * self.correct(h)
+        return logits / temperature, weights
+
+
+class EmotionModel(nn.Module):
+    """Face, voice and text branches with a head each, and their fusion."""
+
+    def __init__(self, config: ModelConfig | None = None, n_mels: int = 64):
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        self.encoders = nn.ModuleDict(
+            {"face": FaceEncoder(config), "voice": VoiceEncoder(config, n_mels), "text": TextEncoder(config)}
+        )
+        self.heads = nn.ModuleDict(
+            {m: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.state, N_EMOTIONS)) for m in MODALITIES}
+        )
+        self.fusion = AttentionFusion(config, tuple(self.encoders[m].middle_size for m in MODALITIES))
+        self.register_buffer("temperatures", torch.ones(len(MODALITIES)))
+
+    def inputs(self, modality: str, batch: Batch) -> tuple[Tensor, ...]:
+        """Return what the branch's encoder takes from a batch."""
+        if modality == "face":
+            return batch.crops, batch.crop_mask, batch.blendshapes, batch.blend_mask
+        if modality == "voice":
+            return batch.log_mel, batch.mel_mask
+        return batch.text_states, batch.text_mask
+
+    def branch_logits(self, modality: str, *inputs: Tensor) -> Tensor:
+        """Return one branch's calibrated logits (B, K) for rows that all have the modality."""
+        logits = self.heads[modality](self.encoders[modality](*inputs).top)
+        return logits / self.temperatures[MODALITIES.index(modality)]
+
+    def branches(self, batch: Batch) -> BranchStates:
+        """Run each branch on the rows that have it."""
+        B = len(batch.present)
+        middles, tops, logits = [], [], []
+        for i, modality in enumerate(MODALITIES):
+            encoder, rows = self.encoders[modality], batch.present[:, i]
+            weight = self.heads[modality][1].weight
+            middle = weight.new_zeros(B, encoder.middle_size)
+            top = weight.new_zeros(B, self.config.state)
+            vote = weight.new_zeros(B, N_EMOTIONS)
+            if bool(rows.any()):
+                state = encoder(*(x[rows] for x in self.inputs(modality, batch)))
+                middle = middle.masked_scatter(rows[:, None], state.middle.to(weight.dtype))
+                top = top.masked_scatter(rows[:, None], state.top.to(weight.dtype))
+                scores = self.heads[modality](state.top).to(weight.dtype) / self.temperatures[i]
+                vote = vote.masked_scatter(rows[:, None], scores)
+            middles.append(middle)
+            tops.append(top)
+            logits.append(vote)
+        return BranchStates(tuple(middles), torch.stack(tops, 1), torch.stack(logits, 1))
+
+    def fuse(self, states: BranchStates, present: Tensor) -> Output:
+        """Fuse branch states under an availability mask (B, 3) bool, which may hide branches that were computed."""
+        logits, weights = self.fusion(states, present)
+        return Output(logits, states.logits * present[..., None], weights)
+
+    def forward(self, batch: Batch) -> Output:
+        return self.fuse(self.branches(batch), batch.present)

@@ -1,0 +1,82 @@
+"""Augmentation: rotate, scale, crop, flip, erase and blur faces; speed, noise, masks and mixtures for voices."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
+
+
+def faces(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment a batch of crops (B, 1, H, W) in [0, 1], each in its own way."""
+    B, _, H, W = images.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(*(shape or (B,)), generator=generator) * (high - low) + low
+
+    angle = uniform(-20, 20) * math.pi / 180
+    scale = uniform(0.8, 1.15)  # below 1 zooms in: corpus crops are looser than ours
+    flip = (uniform(0, 1) < 0.5).float() * -2 + 1
+    theta = torch.zeros(B, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos() * flip, -scale * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin() * flip, scale * angle.cos()
+    theta[:, :, 2] = uniform(-0.15, 0.15, B, 2)
+    x = grid_sample(images, affine_grid(theta, list(images.shape), align_corners=False), padding_mode="border", align_corners=False)  # fmt: skip
+    x = (x - 0.5) * uniform(0.7, 1.3)[:, None, None, None] + 0.5 + uniform(-0.15, 0.15)[:, None, None, None]
+    soft = avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    x = torch.where((uniform(0, 1) < 0.15)[:, None, None, None], soft, x).clamp(0, 1)
+    # Erase one rectangle in a third of the crops with the crop's own mean: a hand, a microphone, hair.
+    rows, cols = torch.arange(H)[None, :], torch.arange(W)[None, :]
+    top, left = uniform(0, H)[:, None], uniform(0, W)[:, None]
+    tall, wide = uniform(4, H / 2.5)[:, None], uniform(4, W / 2.5)[:, None]
+    hole = ((rows >= top) & (rows < top + tall))[:, :, None] & ((cols >= left) & (cols < left + wide))[:, None, :]
+    hole &= (uniform(0, 1) < 0.35)[:, None, None]
+    return torch.where(hole[:, None], x.mean((2, 3), keepdim=True), x)
+
+
+def waveform(samples: np.ndarray, length: int, generator: torch.Generator, *, noise: bool = True) -> Tensor:
+    """Return `length` samples: other speed (and with it pitch), a random stretch of the utterance, noise on some.
+
+    Args:
+        samples: (L,) mono in [-1, 1]; shorter than `length` is padded with silence on both sides.
+    """
+
+    def draw() -> float:
+        return float(torch.rand((), generator=generator))
+
+    x = torch.from_numpy(samples).float()
+    speed = 0.88 + 0.24 * draw()
+    x = interpolate(x[None, None], size=max(int(len(x) / speed), 1), mode="linear", align_corners=False)[0, 0]
+    if noise and draw() < 0.5:
+        white = torch.randn(len(x), generator=generator)
+        if draw() < 0.5:  # brownish: hum and rooms lie low
+            white = torch.cumsum(white, 0) - interpolate(torch.cumsum(white, 0)[None, None, ::400], size=len(x), mode="linear")[0, 0]  # fmt: skip
+        snr_db = 5 + 30 * draw()
+        gain = x.pow(2).mean().sqrt() / white.pow(2).mean().sqrt().clamp_min(1e-6) * 10 ** (-snr_db / 20)
+        x = x + gain * white
+    if len(x) >= length:
+        start = int(draw() * (len(x) - length + 1))
+        return x[start : start + length]
+    before = int(draw() * (length - len(x) + 1))
+    return torch.nn.functional.pad(x, (before, length - len(x) - before))
+
+
+def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 40, bands: int = 10) -> Tensor:
+    """Blank up to two stretches of time and two of frequency per clip (B, T_a, M). https://arxiv.org/abs/1904.08779"""
+    B, T_a, M = mels.shape
+    for size, limit, axis in ((T_a, time, 1), (T_a, time, 1), (M, bands, 2), (M, bands, 2)):
+        width = torch.rand(B, generator=generator) * limit
+        start = torch.rand(B, generator=generator) * (size - width)
+        where = torch.arange(size)[None]
+        hole = (where >= start[:, None]) & (where < (start + width)[:, None])
+        mels = mels.masked_fill(hole[:, :, None] if axis == 1 else hole[:, None, :], 0.0)  # 0 is the clip's mean
+    return mels
+
+
+def mixup(x: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Blend each example and its target with another of the batch. https://arxiv.org/abs/1710.09412"""
+    share = float(np.random.default_rng(int(torch.randint(2**31, (), generator=generator))).beta(alpha, alpha))
+    share = max(share, 1 - share)
+    other = torch.randperm(len(x), generator=generator)
+    return share * x + (1 - share) * x[other], share * targets + (1 - share) * targets[other]

@@ -1,0 +1,181 @@
+"""Public corpora, as they come from their authors, to manifests with speaker-disjoint splits.
+
+    python training/corpora.py --corpora DIR --out DIR
+
+Reads whatever of these lies anywhere below --corpora: RAVDESS speech (wav or flac), EMO-DB (wav or flac), FER2013 (zip or
+folders of images by class, or the challenge's fer2013.csv), MELD (`*_sent_emo.csv`), GoEmotions grouped to Ekman's
+emotions (`*.tsv` beside labels.txt). Writes one manifest for each.
+"""
+
+if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import csv
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmer.errors import LabelError, MmerError, TrainingError
+from mmer.labels import EMODB_CODES, RAVDESS_CODES, emotion
+from training.manifest import Row, write
+
+# Speakers kept out of training. RAVDESS: one fold of the EmoBox list for validation, the last for testing
+# (https://arxiv.org/abs/2406.07162).
+RAVDESS_VAL, RAVDESS_TEST = {2, 15, 16, 18}, {6, 13, 17, 22}
+EMODB_VAL = {"10", "11"}
+EMODB_TEST = {"12", "13", "14", "15", "16"}
+_SOUND = (".wav", ".flac")
+_IMAGE = (".jpg", ".jpeg", ".png")
+
+
+def ravdess(folder: Path) -> list[Row]:
+    """Speech of RAVDESS: `Actor_NN/03-01-EE-II-SS-RR-AA`, calm counted as neutral."""
+    rows = []
+    for path in sorted(p for p in folder.rglob("03-01-*") if p.suffix.lower() in _SOUND):
+        parts = path.stem.split("-")
+        if len(parts) != 7 or parts[2] not in RAVDESS_CODES:
+            continue
+        actor = int(parts[6])
+        split = "val" if actor in RAVDESS_VAL else "test" if actor in RAVDESS_TEST else "train"
+        label = emotion(RAVDESS_CODES[parts[2]])
+        rows.append(Row((label,), path, speaker=f"ravdess-{actor:02d}", corpus="ravdess", split=split))
+    return rows
+
+
+def emodb(folder: Path) -> list[Row]:
+    """EMO-DB: `SSTTTEv`; boredom is none of the seven emotions and is left out."""
+    rows = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SOUND and len(p.stem) == 7):
+        speaker, code = path.stem[:2], path.stem[5]
+        if not speaker.isdigit() or EMODB_CODES.get(code, "boredom") == "boredom":
+            continue
+        split = "val" if speaker in EMODB_VAL else "test" if speaker in EMODB_TEST else "train"
+        rows.append(Row((EMODB_CODES[code],), path, speaker=f"emodb-{speaker}", corpus="emodb", split=split))
+    return rows
+
+
+def fer2013_folders(folder: Path) -> list[Row]:
+    """FER2013 as `train|validation|test/<class>/*.jpg`; a training image that stands byte for byte elsewhere is left out."""
+    splits = {"train": "train", "validation": "val", "publictest": "val", "test": "test", "privatetest": "test"}
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE):
+        split = splits.get(path.parent.parent.name.lower())
+        if split:
+            found.append((split, path))
+    found.sort(key=lambda item: item[0] == "train")  # held-out images claim their bytes first
+    rows, seen = [], set()
+    for split, path in found:
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if split == "train" and digest in seen:
+            continue
+        seen.add(digest)
+        rows.append(Row((emotion(path.parent.name),), path, corpus="fer2013", split=split, crop="face"))
+    return rows
+
+
+def unpack_fer2013(source: Path, out: Path) -> Path:
+    """Turn FER2013's zip or fer2013.csv into folders of images below `out`, once."""
+    target = out / "fer2013"
+    done = target / "complete"
+    if done.is_file():
+        return target
+    if source.suffix == ".zip":
+        with zipfile.ZipFile(source) as z:
+            z.extractall(target)
+    else:
+        classes = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+        usages = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+        csv.field_size_limit(1 << 20)
+        with source.open(newline="") as f:
+            for i, cells in enumerate(csv.DictReader(f)):
+                folder = target / usages[cells["Usage"]] / classes[int(cells["emotion"])]
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = np.array(cells["pixels"].split(), np.uint8).reshape(48, 48)
+                Image.fromarray(pixels).save(folder / f"{i:05d}.png")
+    done.touch()
+    return target
+
+
+def meld(folder: Path) -> list[Row]:
+    """MELD's sentences: `{train,dev,test}_sent_emo.csv`."""
+    rows = []
+    for path in sorted(folder.rglob("*_sent_emo.csv")):
+        split = {"train": "train", "dev": "val", "test": "test"}.get(path.name.split("_")[0])
+        if split is None:
+            continue
+        with path.open(newline="", encoding="utf-8", errors="replace") as f:
+            for cells in csv.DictReader(f):
+                # The published CSV went through cp1252: its control characters 0x91-0x97 are quotes and dashes.
+                text = cells["Utterance"].encode("cp1252", "ignore").decode("cp1252").strip()
+                if text:
+                    rows.append(Row((emotion(cells["Emotion"]),), text=text, speaker=f"meld-{cells['Speaker']}", corpus="meld", split=split))  # fmt: skip
+    return rows
+
+
+def goemotions(folder: Path) -> list[Row]:
+    """GoEmotions, Ekman grouping: `{train,dev,test}.tsv` with text, label numbers into labels.txt, id."""
+    rows = []
+    for names in sorted(folder.rglob("labels.txt")):
+        labels = names.read_text().split()
+        for path in sorted(names.parent.glob("*.tsv")):
+            split = {"train": "train", "dev": "val", "test": "test"}.get(path.stem)
+            if split is None:
+                continue
+            for line in path.read_text(encoding="utf-8").splitlines():
+                text, numbers, _ = line.split("\t")
+                found = tuple(emotion(labels[int(n)]) for n in numbers.split(","))
+                rows.append(Row(found, text=text, corpus="goemotions", split=split))
+    return rows
+
+
+def read_all(corpora: Path, out: Path) -> dict[str, list[Row]]:
+    """Return the rows of every corpus found below `corpora`; images are unpacked below `out`.
+
+    Raises:
+        TrainingError: `no_corpora` when none is there.
+    """
+    if not corpora.is_dir():
+        raise TrainingError("no_corpora", f"{corpora} is not a folder; give the one that holds the corpora")
+    found = {
+        "ravdess": ravdess(corpora),
+        "emodb": emodb(corpora),
+        "meld": meld(corpora),
+        "goemotions": goemotions(corpora),
+    }
+    packed = [*corpora.rglob("fer2013.zip"), *corpora.rglob("fer2013.csv")]
+    found["fer2013"] = fer2013_folders(unpack_fer2013(packed[0], out)) if packed else []
+    if not packed:
+        for folder in corpora.rglob("*"):
+            if folder.is_dir() and folder.name.lower() in ("fer2013", "fer-2013"):
+                found["fer2013"] = fer2013_folders(folder)
+    found = {name: rows for name, rows in found.items() if rows}
+    if not found:
+        raise TrainingError("no_corpora", f"{corpora} holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
+    args = parser.parse_args()
+    for name, rows in read_all(args.corpora, args.out).items():
+        write(args.out / f"{name}.csv", rows)
+        counts = ", ".join(f"{sum(r.split == s for r in rows)} {s}" for s in ("train", "val", "test"))
+        print(f"{args.out / name}.csv: {counts}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (LabelError, MmerError) as error:
+        sys.exit(f"{error}")

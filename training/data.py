@@ -1,0 +1,146 @@
+"""Training data in memory: face crops as bytes, utterances as waveforms, sentences as token states."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from mmer.errors import ClipError
+from mmer.features import LanguageModel, utterance_samples
+from training.manifest import Row
+
+
+@dataclass(frozen=True)
+class Faces:
+    images: Tensor  # (N, H, W) uint8
+    blendshapes: Tensor  # (N, 52) float32, zeros without a fit
+    fitted: Tensor  # (N,) bool
+    targets: Tensor  # (N, K)
+
+
+@dataclass(frozen=True)
+class Voices:
+    samples: list[np.ndarray]  # of float32, 16 kHz, each cut to its speech
+    targets: Tensor  # (N, K)
+
+
+@dataclass(frozen=True)
+class Texts:
+    states: Tensor  # (total tokens, 384) float16, sentence after sentence
+    offsets: Tensor  # (N + 1,) where each sentence starts
+    targets: Tensor  # (N, K)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return padded states (B, S, 384) and their mask (B, S)."""
+        rows = [self.states[self.offsets[i] : self.offsets[i + 1]].float() for i in index]
+        states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(r) for r in rows])
+        return states, torch.arange(states.shape[1])[None] < lengths[:, None]
+
+
+def targets_of(rows: tuple[Row, ...]) -> Tensor:
+    return torch.tensor([r.target for r in rows])
+
+
+def split_off(
+    rows: tuple[Row, ...], share: float = 0.1, limit: float = 0.15
+) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Set aside about `share` of each corpus, whole speakers at a time: (the rest, what was set aside).
+
+    Speakers are taken in the order of a hash of their name, and only while no more than `limit` of the corpus goes; a
+    corpus of a few speakers gives none. Rows without a speaker count as one each.
+    """
+
+    def digest(name: str) -> str:
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    aside: set[int] = set()
+    for corpus in {r.corpus for r in rows}:
+        groups: dict[str, list[int]] = {}
+        for i, r in enumerate(rows):
+            if r.corpus == corpus:
+                groups.setdefault(r.speaker or r.name, []).append(i)
+        total, taken = sum(map(len, groups.values())), 0
+        for speaker in sorted(groups, key=digest):
+            if taken < share * total and taken + len(groups[speaker]) <= limit * total:
+                aside.update(groups[speaker])
+                taken += len(groups[speaker])
+    return tuple(r for i, r in enumerate(rows) if i not in aside), tuple(r for i, r in enumerate(rows) if i in aside)
+
+
+def load_faces(rows: tuple[Row, ...], work: Path, size: int, *, fits: bool = True) -> Faces:
+    """Read crops (rows with crop = face) and, with `fits`, what Face Landmarker finds on them, kept in `work`."""
+    images = torch.empty(len(rows), size, size, dtype=torch.uint8)
+    for i, row in enumerate(tqdm(rows, desc="face crops", mininterval=5)):
+        with Image.open(row.path) as image:
+            gray = image.convert("L")
+            images[i] = torch.from_numpy(np.array(gray if gray.size == (size, size) else gray.resize((size, size), Image.Resampling.BOX)))  # fmt: skip
+    blendshapes, fitted = torch.zeros(len(rows), 52), torch.zeros(len(rows), dtype=torch.bool)
+    if fits:
+        blendshapes, fitted = _face_fits(images, work)
+    return Faces(images, blendshapes, fitted, targets_of(rows))
+
+
+def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
+    from mmer.face import fit_crops
+
+    keys = np.array([hashlib.sha256(x.numpy().tobytes()).hexdigest()[:32] for x in images])
+    cache = work / "face_fits.npz"
+    known: dict[str, np.ndarray] = {}
+    if cache.is_file():
+        with np.load(cache) as kept:
+            known = dict(zip(kept["keys"].tolist(), kept["blendshapes"], strict=True))
+    missing = [i for i, k in enumerate(keys) if k not in known]
+    if missing:
+        found = fit_crops(images[i].numpy() for i in tqdm(missing, desc="landmark fits", mininterval=5))
+        for i, values in zip(missing, found, strict=True):
+            known[keys[i]] = np.full(52, np.nan, np.float16) if values is None else values.astype(np.float16)
+        part = cache.with_suffix(".part.npz")
+        np.savez_compressed(part, keys=np.array(list(known)), blendshapes=np.stack(list(known.values())))
+        os.replace(part, cache)
+    values = torch.from_numpy(np.stack([known[k] for k in keys]).astype(np.float32))
+    fitted = ~values.isnan().any(1)
+    return values.nan_to_num(), fitted
+
+
+def load_voices(rows: tuple[Row, ...]) -> Voices:
+    """Decode each row's sound and cut it to its speech, as prediction does. A row that cannot be read is named and left out."""
+
+    def one(row: Row) -> np.ndarray | None:
+        try:
+            return utterance_samples(row.path, row.start_s, row.end_s)
+        except ClipError as error:
+            tqdm.write(str(error))
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(tqdm(pool.map(one, rows), total=len(rows), desc="voices", mininterval=5))
+    kept = [(x, r) for x, r in zip(found, rows, strict=True) if x is not None]
+    return Voices([x for x, _ in kept], targets_of(tuple(r for _, r in kept)))
+
+
+def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel) -> Texts:
+    """Run the frozen language model over every sentence once; the states are kept in `work`."""
+    key = hashlib.sha256("\n".join(r.text for r in rows).encode() + language.identity.encode()).hexdigest()[:16]
+    cache = work / f"text_states-{key}.pt"
+    if not cache.is_file():
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].text))  # like lengths together: little padding
+        states: list[Tensor] = [torch.empty(0)] * len(rows)
+        for i in tqdm(range(0, len(order), 64), desc="text states", mininterval=5):
+            part = order[i : i + 64]
+            ids, mask = language.tokenize([rows[j].text for j in part])
+            for j, s, m in zip(part, language.states(ids, mask), mask, strict=True):
+                states[j] = s[m].half()
+        lengths = torch.tensor([0] + [len(s) for s in states])
+        part = cache.with_suffix(".part")
+        torch.save({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, part)
+        os.replace(part, cache)
+    kept = torch.load(cache, weights_only=True, mmap=True)
+    return Texts(kept["states"], kept["offsets"], targets_of(rows))

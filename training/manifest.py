@@ -1,0 +1,129 @@
+"""Manifests: one CSV row per utterance, image or sentence, with its label, speaker and split."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmer.errors import LabelError, TrainingError
+from mmer.labels import EMOTIONS, N_EMOTIONS, emotion
+
+COLUMNS = ("path", "text", "start", "end", "label", "speaker", "corpus", "split", "crop")
+SPLITS = ("train", "val", "test", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled utterance. `emotions` has more than one entry where a corpus gives several labels."""
+
+    emotions: tuple[str, ...]
+    path: Path | None = None
+    text: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    speaker: str = ""
+    corpus: str = ""
+    split: str = ""
+    crop: str = ""  # "face": the image already is a face crop
+    line: int = 0  # in the file it came from
+
+    @property
+    def label(self) -> int:
+        """Index of the only emotion, or of the first of several."""
+        return EMOTIONS.index(self.emotions[0])
+
+    @property
+    def target(self) -> list[float]:
+        """Probability of each emotion: equal shares of the labels given."""
+        return [self.emotions.count(e) / len(self.emotions) for e in EMOTIONS]
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path else self.text[:60]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...] = field(default=())  # one line for each row that could not be read
+
+    def part(self, split: str) -> tuple[Row, ...]:
+        return tuple(r for r in self.rows if r.split == split)
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value and value.strip() else None
+
+
+def _parse(cells: dict, folder: Path, line: int) -> Row:
+    get = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str) and not isinstance(v, list)}.get
+    path = folder / get("path", "") if get("path", "") else None
+    if path is None and not get("text", ""):
+        raise LabelError("empty_row", "neither path nor text is given")
+    if path is not None and not path.is_file():
+        raise LabelError("no_file", f"{path} does not exist")
+    split = get("split", "")
+    if split not in SPLITS:
+        raise LabelError("unknown_split", f"split {split!r} is not one of train, val, test or empty")
+    start, end = _seconds(get("start")), _seconds(get("end"))
+    if start is not None and end is not None and end <= start:
+        raise LabelError("bad_times", f"end {end:g} s is not after start {start:g} s")
+    if get("crop", "") not in ("", "face"):
+        raise LabelError("unknown_crop", f"crop {get('crop')!r} is not 'face' or empty")
+    names = tuple(emotion(part) for part in get("label", "").split("|"))
+    return Row(names, path, get("text", ""), start, end, get("speaker", ""), get("corpus", ""), split, get("crop", ""), line)  # fmt: skip
+
+
+def read(path: str | Path) -> Manifest:
+    """Read a manifest; a row that cannot be read becomes a line in `problems`. Several labels are joined by `|`.
+
+    Raises:
+        TrainingError: `no_manifest`, `bad_manifest` when the file as a whole cannot be used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TrainingError(
+            "no_manifest", f"{path} does not exist; a CSV with the columns {', '.join(COLUMNS)} is needed"
+        )
+    rows, problems = [], []
+    with path.open(newline="", encoding="utf-8-sig") as f:
+        reader = csv.DictReader(f)
+        if not reader.fieldnames or "label" not in reader.fieldnames:
+            found = ", ".join(reader.fieldnames or ()) or "no header"
+            raise TrainingError("bad_manifest", f"{path} has {found}; the columns {', '.join(COLUMNS)} are needed")
+        try:
+            for cells in reader:
+                try:
+                    rows.append(_parse(cells, path.parent, reader.line_num))
+                except (LabelError, ValueError) as error:
+                    problems.append(f"{path.name} line {reader.line_num}: {error}")
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise TrainingError("bad_manifest", f"{path} cannot be read as UTF-8 CSV: {error}") from error
+    return Manifest(tuple(rows), tuple(problems))
+
+
+def write(path: str | Path, rows: list[Row] | tuple[Row, ...]) -> None:
+    """Write rows as a manifest; media paths become relative to it where they can."""
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def relative(p: Path | None) -> str:
+        if p is None:
+            return ""
+        p = p.resolve()
+        return str(p.relative_to(path.parent)) if p.is_relative_to(path.parent) else str(p)
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    with path.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f)
+        writer.writerow(COLUMNS)
+        for r in rows:
+            writer.writerow(
+                [relative(r.path), r.text, number(r.start_s), number(r.end_s), "|".join(r.emotions), r.speaker, r.corpus, r.split, r.crop]
+            )  # fmt: skip
+
+
+def class_counts(rows: list[Row] | tuple[Row, ...]) -> list[float]:
+    """Return how much label mass each emotion has, in the order of `EMOTIONS`."""
+    return [sum(r.target[k] for r in rows) for k in range(N_EMOTIONS)]

@@ -1,0 +1,382 @@
+"""Train the branches on their corpora, then their fusion, calibrate, and write a checkpoint.
+
+    python training/train.py --corpora DIR [--work DIR] [--out DIR] [--stage face voice text fusion]
+
+Each stage goes on from its last finished epoch when the command is given again with the same --work.
+
+The corpora are not paired: no person in them is seen, heard and read at once. Fusion therefore learns from tuples of a
+face, a voice and a sentence that carry the same label, with branches left out at random and a share of conflicting
+tuples. It learns, and the temperatures are fitted, on a tenth of the training data that the branches have not seen, so
+that it knows how far each branch can be trusted on new people.
+"""
+
+if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import hashlib
+import itertools
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmer import assets, checkpoint
+from mmer.config import Config, Paths
+from mmer.errors import MmerError
+from mmer.features import LanguageModel
+from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
+from mmer.metrics import classification
+from mmer.model import BranchStates, EmotionModel
+from mmer.voice import log_mel
+from training import augment, corpora
+from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
+from training.loop import fit
+from training.losses import fit_temperature, log_prior, soft_cross_entropy
+from training.manifest import Row, class_counts
+
+CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemotions", "meld")}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    seed: int = 0
+    precision: str = "fp32"  # bf16 halves the time of the convolutions on CPUs that have it
+    face_epochs: int = 22
+    face_batch: int = 128
+    face_lr: float = 0.06  # SGD with momentum, one cycle
+    voice_epochs: int = 60
+    voice_batch: int = 32
+    voice_lr: float = 2e-3  # AdamW, one cycle
+    voice_crop_s: float = 3.2
+    text_epochs: int = 4
+    text_batch: int = 64
+    text_lr: float = 1e-3
+    text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
+    fusion_steps: int = 3000
+    fusion_batch: int = 256
+    fusion_lr: float = 1e-3
+    conflict: float = 0.15  # share of tuples in which one branch carries another label
+    smoothing: float = 0.1
+
+
+def branch_module(model: EmotionModel, modality: str) -> nn.ModuleDict:
+    return nn.ModuleDict({"encoder": model.encoders[modality], "head": model.heads[modality]})
+
+
+def _shuffled(n: int, size: int, generator: torch.Generator, *, whole: bool = True) -> list[Tensor]:
+    order = torch.randperm(n, generator=generator)
+    parts = list(order.split(size))
+    return parts[:-1] if whole and len(parts) > 1 and len(parts[-1]) < size else parts
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 2), pct_start=0.25)
+
+
+def _autocast(config: TrainConfig) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path) -> None:
+    module = branch_module(model, "face").to(memory_format=torch.channels_last)
+    steps = len(data.images) // config.face_batch
+    decay = [p for p in module.parameters() if p.ndim > 1]
+    plain = [p for p in module.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decay, "weight_decay": 5e-4}, {"params": plain, "weight_decay": 0.0}], config.face_lr, 0.9, nesterov=True
+    )  # fmt: skip
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        for index in _shuffled(len(data.images), config.face_batch, g):
+            crops = augment.faces(data.images[index][:, None].float() / 255, g)
+            # Half of the fits are hidden, so that the crop alone is enough where no landmarks exist.
+            fitted = data.fitted[index] & (torch.rand(len(index), generator=g) < 0.5)
+            yield crops, data.blendshapes[index], fitted, data.targets[index]
+
+    def loss_of(crops: Tensor, blendshapes: Tensor, fitted: Tensor, targets: Tensor) -> Tensor:
+        with _autocast(config):
+            seen = torch.ones(len(crops), 1, dtype=torch.bool)
+            state = module["encoder"](crops[:, None], seen, blendshapes[:, None], fitted[:, None])
+            logits = module["head"](state.top).float()
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+
+    scheduler = _one_cycle(optimizer, config.face_lr, steps * config.face_epochs)
+    fit("face", module, optimizer, scheduler, batches, loss_of, epochs=config.face_epochs, work=work)
+
+
+def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Path) -> None:
+    module = branch_module(model, "voice").to(memory_format=torch.channels_last)
+    steps = len(data.samples) // config.voice_batch
+    optimizer = torch.optim.AdamW(module.parameters(), config.voice_lr, weight_decay=0.02)
+    length = int(config.voice_crop_s * 16_000)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        for index in _shuffled(len(data.samples), config.voice_batch, g):
+            mels = torch.stack([log_mel(augment.waveform(data.samples[i], length, g)).mel for i in index])
+            yield augment.mixup(augment.spec_augment(mels, g), data.targets[index], g)
+
+    def loss_of(mels: Tensor, targets: Tensor) -> Tensor:
+        with _autocast(config):
+            state = module["encoder"](mels, torch.ones(mels.shape[:2], dtype=torch.bool))
+            logits = module["head"](state.top).float()
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+
+    scheduler = _one_cycle(optimizer, config.voice_lr, steps * config.voice_epochs)
+    fit("voice", module, optimizer, scheduler, batches, loss_of, epochs=config.voice_epochs, work=work)
+
+
+def train_text(model: EmotionModel, data: Texts, rows: tuple[Row, ...], config: TrainConfig, work: Path) -> None:
+    module = branch_module(model, "text")
+    n, size = len(data.targets), config.text_batch
+    lengths = (data.offsets[1:] - data.offsets[:-1]).float()
+    optimizer = torch.optim.AdamW(module.parameters(), config.text_lr, weight_decay=0.02)
+    prior = log_prior(torch.tensor(class_counts(rows)), config.text_tau)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        noisy = lengths + 4 * torch.rand(n, generator=g)  # near lengths together: little padding
+        parts = noisy.argsort().split(size)
+        for i in torch.randperm(len(parts), generator=g):
+            yield *data.batch(parts[i]), data.targets[parts[i]]
+
+    def loss_of(states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        logits = module["head"](module["encoder"](states, mask).top)
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior)
+
+    scheduler = _one_cycle(optimizer, config.text_lr, -(-n // size) * config.text_epochs)
+    fit("text", module, optimizer, scheduler, batches, loss_of, epochs=config.text_epochs, work=work)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One branch's states on a set of examples."""
+
+    middle: Tensor  # (N, C_middle)
+    top: Tensor  # (N, state)
+    logits: Tensor  # (N, K) before calibration
+    targets: Tensor  # (N, K)
+
+
+@torch.no_grad()
+def encode(model: EmotionModel, modality: str, inputs: Iterator[tuple], targets: Tensor) -> Encoded:
+    """Run a branch over batches of its encoder's inputs."""
+    middles, tops, logits = [], [], []
+    for batch in inputs:
+        state = model.encoders[modality](*batch)
+        middles.append(state.middle)
+        tops.append(state.top)
+        logits.append(model.heads[modality](state.top))
+    return Encoded(torch.cat(middles), torch.cat(tops), torch.cat(logits), targets)
+
+
+def encode_faces(model: EmotionModel, data: Faces, *, fits: bool) -> Encoded:
+    def inputs() -> Iterator[tuple]:
+        for i in torch.arange(len(data.images)).split(256):
+            seen = torch.ones(len(i), 1, dtype=torch.bool)
+            fitted = data.fitted[i][:, None] & fits
+            yield data.images[i][:, None, None].float() / 255, seen, data.blendshapes[i][:, None], fitted
+
+    return encode(model, "face", inputs(), data.targets)
+
+
+def encode_voices(model: EmotionModel, data: Voices, noisy: torch.Generator | None = None) -> Encoded:
+    """With a generator, other speeds, stretches and noise; without, each utterance whole as it is."""
+
+    def inputs() -> Iterator[tuple]:
+        for samples in tqdm(data.samples, desc="voice states", leave=False, mininterval=5):
+            if noisy is not None:
+                samples = augment.waveform(samples, min(len(samples), 5 * 16_000), noisy)
+            mel = log_mel(samples).mel[None]
+            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool)
+
+    return encode(model, "voice", inputs(), data.targets)
+
+
+def encode_texts(model: EmotionModel, data: Texts) -> Encoded:
+    return encode(model, "text", (data.batch(i) for i in torch.arange(len(data.targets)).split(256)), data.targets)
+
+
+class Tuples:
+    """Label-matched tuples: draws of one example of each branch that carry the same label."""
+
+    def __init__(self, encoded: dict[str, Encoded], temperatures: Tensor, conflict: float):
+        self.encoded, self.temperatures, self.conflict = encoded, temperatures, conflict
+        # Examples by their first label; those with several labels stay out.
+        self.by_label = {
+            m: [torch.nonzero(e.targets[:, k] > 0.99).flatten() for k in range(N_EMOTIONS)] for m, e in encoded.items()
+        }
+
+    def draw(self, n: int, g: torch.Generator, *, subsets: bool = True) -> tuple[BranchStates, Tensor, Tensor]:
+        """Return branch states, `present` (n, 3) and targets (n, K): the mean of the labels that are present."""
+        label = torch.randint(N_EMOTIONS, (n,), generator=g)
+        carried = label[:, None].repeat(1, len(MODALITIES))  # (n, 3)
+        odd = torch.rand(n, generator=g) < self.conflict
+        which = torch.randint(len(MODALITIES), (n,), generator=g)
+        carried[odd, which[odd]] = torch.randint(N_EMOTIONS, (int(odd.sum()),), generator=g)
+        present = torch.ones(n, len(MODALITIES), dtype=torch.bool)
+        if subsets:  # half whole, half with one branch left out; one branch alone needs no fusion
+            gone = torch.rand(n, generator=g) < 0.5
+            present[gone, torch.randint(len(MODALITIES), (n,), generator=g)[gone]] = False
+        middles, tops, logits = [], [], []
+        for i, m in enumerate(MODALITIES):
+            e = self.encoded[m]
+            pick = torch.empty(n, dtype=torch.long)
+            for k in range(N_EMOTIONS):
+                rows = carried[:, i] == k
+                pool = self.by_label[m][k]
+                pick[rows] = pool[torch.randint(len(pool), (int(rows.sum()),), generator=g)]
+            here = present[:, i, None]
+            middles.append(e.middle[pick] * here)
+            tops.append(e.top[pick] * here)
+            logits.append(e.logits[pick] / self.temperatures[i] * here)
+        shares = nn.functional.one_hot(carried, N_EMOTIONS).float() * present[..., None]
+        targets = shares.sum(1) / present.sum(1, keepdim=True)
+        return BranchStates(tuple(middles), torch.stack(tops, 1), torch.stack(logits, 1)), present, targets
+
+
+def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work: Path) -> None:
+    optimizer = torch.optim.AdamW(model.fusion.parameters(), config.fusion_lr, weight_decay=0.05)
+    rounds, per_round = 10, max(config.fusion_steps // 10, 1)
+
+    def batches(epoch: int) -> Iterator[tuple]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        for _ in range(per_round):
+            yield tuples.draw(config.fusion_batch, g)
+
+    def loss_of(states: BranchStates, present: Tensor, targets: Tensor) -> Tensor:
+        return soft_cross_entropy(model.fusion(states, present)[0], targets)
+
+    scheduler = _one_cycle(optimizer, config.fusion_lr, rounds * per_round)
+    fit("fusion", model.fusion, optimizer, scheduler, batches, loss_of, epochs=rounds, work=work)
+
+
+def subset_table(model: EmotionModel, tuples: Tuples, seed: int, n: int = 4000) -> dict[str, dict]:
+    """Measure every subset of branches on label-matched tuples, none of them conflicting."""
+    states, _, targets = tuples.draw(n, torch.Generator().manual_seed(seed), subsets=False)
+    truth = targets.argmax(1).numpy()
+    table = {}
+    for size in (1, 2, 3):
+        for kept in itertools.combinations(range(len(MODALITIES)), size):
+            present = torch.zeros(n, len(MODALITIES), dtype=torch.bool)
+            present[:, list(kept)] = True
+            with torch.no_grad():
+                probs = model.fuse(states, present).logits.softmax(1).numpy()
+            found = classification(truth, probs)
+            table["+".join(MODALITIES[i] for i in kept)] = {k: round(found[k], 4) for k in ("accuracy", "uar", "ece")}
+    return table
+
+
+def data_hash(rows: tuple[Row, ...]) -> str:
+    """Return a hash of which examples with which labels a stage was given."""
+    lines = sorted(f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}" for r in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def build(args: argparse.Namespace, config: TrainConfig) -> str:
+    """Run the stages asked for; returns what was done in one line."""
+    work: Path = args.work
+    work.mkdir(parents=True, exist_ok=True)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    paths, settings = Paths.from_env(), Config()
+    found = corpora.read_all(args.corpora, work / "corpora")
+    rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
+    train = {m: tuple(r for r in rows[m] if r.split == "train") for m in MODALITIES}
+    val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
+    halves = {m: split_off(train[m]) for m in MODALITIES}  # for the branches, for their fusion
+
+    model = EmotionModel(settings.model, settings.voice.n_mels)
+    stages = args.stage
+    language = None
+    if {"text", "fusion"} & set(stages):
+        language = LanguageModel(assets.find("text_encoder", paths))
+    if "face" in stages:
+        train_face(model, load_faces(halves["face"][0], work, settings.face.crop_size), config, work)
+    if "voice" in stages:
+        train_voice(model, load_voices(halves["voice"][0]), config, work)
+    if "text" in stages:
+        train_text(model, load_texts(halves["text"][0], work, language), halves["text"][0], config, work)
+    if "fusion" not in stages:
+        return f"trained {', '.join(stages)}; give --stage fusion to write a checkpoint"
+
+    for m in MODALITIES:
+        state = torch.load(work / f"{m}.state.pt", weights_only=True)["module"]
+        branch_module(model, m).load_state_dict(state)
+    model.eval()
+
+    def encoded(part: dict[str, tuple[Row, ...]], *, noisy: bool) -> dict[str, Encoded]:
+        faces = load_faces(part["face"], work, settings.face.crop_size)
+        voices = load_voices(part["voice"])
+        sounds = [encode_voices(model, voices)]
+        if noisy:
+            g = torch.Generator().manual_seed(config.seed)
+            sounds += [encode_voices(model, voices, g) for _ in range(4)]
+        joined = {k: torch.cat([getattr(s, k) for s in sounds]) for k in ("middle", "top", "logits", "targets")}
+        looks = [encode_faces(model, faces, fits=f) for f in ((True, False) if noisy else (True,))]
+        faced = {k: torch.cat([getattr(s, k) for s in looks]) for k in ("middle", "top", "logits", "targets")}
+        return {"face": Encoded(**faced), "voice": Encoded(**joined), "text": encode_texts(model, load_texts(part["text"], work, language))}  # fmt: skip
+
+    aside = encoded({m: halves[m][1] for m in MODALITIES}, noisy=True)
+    for i, m in enumerate(MODALITIES):
+        model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
+    tuples = Tuples(aside, model.temperatures, config.conflict)
+    train_fusion(model, tuples, config, work)
+    calm = replace_conflict(tuples)
+    states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
+    with torch.no_grad():
+        model.fusion.temperature.fill_(fit_temperature(model.fuse(states, present).logits, targets))
+
+    held = encoded(val, noisy=False)
+    table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)
+    for name, line in table.items():
+        print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
+    meta = {
+        "parent": None,
+        "seed": config.seed,
+        "training": {k: getattr(config, k) for k in TrainConfig.__dataclass_fields__},
+        "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
+                     "n": [len(halves[m][0]), len(halves[m][1]), len(val[m])]} for m in MODALITIES},
+        "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
+        "metrics": {"label_matched_validation_tuples": table},
+    }  # fmt: skip
+    name = checkpoint.save(model, settings, args.out or paths.checkpoints, meta, name=args.name)
+    return f"wrote {(args.out or paths.checkpoints) / name}"
+
+
+def replace_conflict(tuples: Tuples) -> Tuples:
+    return Tuples(tuples.encoded, tuples.temperatures, 0.0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
+    parser.add_argument("--work", type=Path, default=Paths.from_env().home / "runs" / "train", help="states and caches")
+    parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: the checkpoints folder)")
+    parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
+    parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
+    for field, value in TrainConfig().__dict__.items():
+        parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
+    args = parser.parse_args()
+    config = TrainConfig(**{k: getattr(args, k) for k in TrainConfig.__dataclass_fields__})
+    print(build(args, config))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MmerError as error:
+        sys.exit(f"error: {error}")
