@@ -1,0 +1,472 @@
+"""Clips in: probe, and decode once as a stream of upright pictures and mono sound, within limits."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from PIL import Image, ImageOps
+
+from mmer.config import MediaLimits
+from mmer.errors import ClipError
+
+# Only containers that hold their own media: a playlist (hls, dash, concat, sdp) would make FFmpeg open other files and
+# addresses, and its text demuxers take any renamed text for a film.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,w64,flac,mp3,aac,ogg,aiff,caf,amr,au,mpegts,mpeg,flv,asf,gif,apng"
+)
+Image.init()  # without it Pillow knows five formats only
+_PICTURES = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF") if name in Image.OPEN]
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")  # FFmpeg shows one tile of such a photograph
+_WORKS = "video (mp4, webm, mov, mkv, avi), sound (wav, flac, mp3, m4a, ogg, opus) and pictures (jpg, png, webp) work"
+_NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
+_EXIF_ORIENTATION = 0x0112
+_EXIF_DEGREES = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
+_SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 kHz
+_GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
+_PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
+_N_THREADS = min(4, os.cpu_count() or 1)  # each decoder thread holds whole frames
+_MAX_FPS = 480  # a webm without timing claims 1000
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a clip is. A stream it does not have is None here, not an error."""
+
+    path: str
+    name: str
+    sha256: str
+    size_bytes: int
+    kind: str  # "video" | "audio" | "image"
+    duration_s: float | None  # None for an image, or when the container does not say: decoding finds out
+    width: int | None  # upright
+    height: int | None
+    fps: float | None
+    rotation: int  # degrees clockwise that make it upright
+    sample_rate: int | None
+    channels: int | None
+
+    @property
+    def has_picture(self) -> bool:
+        return self.width is not None
+
+    @property
+    def has_sound(self) -> bool:
+        return self.sample_rate is not None
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    time_s: float
+    rgb: np.ndarray  # (H, W, 3) uint8, upright
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    start_s: float
+    samples: np.ndarray  # (L,) float32 mono in [-1, 1]
+
+
+def content_hash(path: str | os.PathLike) -> str:
+    """Return the sha256 of a file's bytes in hex: the identity of a clip, whatever it is called."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def probe(path: str | os.PathLike, limits: MediaLimits | None = None) -> MediaInfo:
+    """Return what a clip is, from its headers and its first picture.
+
+    Raises:
+        ClipError: `not_found`, `not_a_file`, `not_readable`, `empty_file`, `too_large`, `not_media`, `no_streams`,
+            `zero_length`, `too_long`, `too_many_pixels`, `bad_sample_rate` or `undecodable`.
+    """
+    limits = limits or MediaLimits()
+    path, size_bytes = _checked(path, limits)
+    if (image := _open_image(path, limits)) is not None:
+        with image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            width, height = image.size if orientation < 5 else image.size[::-1]
+        found = {"kind": "image", "duration_s": None, "width": width, "height": height, "fps": None,
+                 "rotation": _EXIF_DEGREES.get(orientation, 0), "sample_rate": None, "channels": None}  # fmt: skip
+    else:
+        with _open(path) as container:
+            found = _describe(path, container, limits)
+    return MediaInfo(str(path), path.name, content_hash(path), size_bytes, **found)
+
+
+def stream(
+    path: str | os.PathLike,
+    *,
+    fps: float = 5.0,
+    sample_rate: int = 16_000,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    picture: bool = True,
+    sound: bool = True,
+    limits: MediaLimits | None = None,
+) -> Iterator[VideoFrame | AudioChunk]:
+    """Yield a clip's pictures (at most `fps` of them a second) and sound in one pass, in the order of the file.
+
+    Times count from the clip's own beginning, also when only a range is asked for. A stream that the clip does not have
+    yields nothing; an image yields one frame at 0.0. A damaged packet costs its own frames and nothing else.
+
+    Args:
+        start_s, end_s: the range to yield, [start_s, end_s) in seconds; the limit on seconds then holds for the range.
+
+    Raises:
+        ClipError: as `probe` does, and `too_long` the moment decoded time passes the limit.
+    """
+    limits = limits or MediaLimits()
+    path, _ = _checked(path, limits)
+    if (image := _open_image(path, limits)) is not None:
+        if picture:
+            yield VideoFrame(0.0, _decode_image(path, image, limits))
+        return
+    start_s, whole, end_s = start_s or 0.0, not start_s and end_s is None, math.inf if end_s is None else end_s
+    with _open(path) as container:
+        video, audio = _streams(path, container, limits)
+        if whole:
+            _duration(path, container, limits)
+        decoders: list[_Decoder] = []
+        if picture and video is not None:
+            decoders.append(_Picture(path, video, limits, start_s, end_s, fps))
+        if sound and audio is not None:
+            decoders.append(_Sound(path, audio, limits, start_s, end_s, sample_rate))
+        if not decoders:
+            return
+        zero_s = None if container.start_time is None else container.start_time / av.time_base
+        if picture and video is not None and start_s > _PREROLL_S:
+            _seek(container, start_s - _PREROLL_S + (zero_s or 0.0))  # sound alone decodes 1,000 times faster than life
+        for decoder, packet in _packets(container, decoders):
+            for frame in decoder.decode(packet):
+                if zero_s is None:
+                    zero_s = frame.time or 0.0
+                yield from decoder.pieces(frame, zero_s)
+            if packet.size == 0:
+                yield from decoder.rest()
+            if all(each.time_s >= end_s for each in decoders):
+                break
+        if whole and not any(each.n_frames for each in decoders):
+            raise next((each for each in decoders if each.n_bad), decoders[0]).nothing()
+
+
+def read_audio(
+    path: str | os.PathLike,
+    *,
+    sample_rate: int = 16_000,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    limits: MediaLimits | None = None,
+) -> np.ndarray:
+    """Return a clip's sound as one (L,) float32 array that begins at `start_s`; gaps in the recording are silence.
+
+    Raises:
+        ClipError: as `stream` does, and `no_sound` when the clip has none, or none in that range.
+    """
+    chunks = list(stream(path, sample_rate=sample_rate, start_s=start_s, end_s=end_s, picture=False, limits=limits))
+    if not any(len(chunk.samples) for chunk in chunks):
+        raise ClipError("no_sound", f"{Path(path).name} has no sound in it; give a clip with a sound track")
+    return lay_out(chunks, sample_rate, start_s or 0.0)
+
+
+def lay_out(chunks: list[AudioChunk], sample_rate: int = 16_000, start_s: float = 0.0) -> np.ndarray:
+    """Return chunks on one time line that begins at `start_s`, as (L,) float32; where nothing was recorded is silence."""
+    starts = [max(0, round((chunk.start_s - start_s) * sample_rate)) for chunk in chunks]
+    samples = np.zeros(
+        max((at + len(chunk.samples) for at, chunk in zip(starts, chunks, strict=True)), default=0), np.float32
+    )
+    for at, chunk in zip(starts, chunks, strict=True):
+        samples[at : at + len(chunk.samples)] = chunk.samples
+    return samples
+
+
+class _Decoder:
+    """Turns the packets of one stream into frames and knows how far on the time line it is."""
+
+    def __init__(self, path: Path, stream, limits: MediaLimits, start_s: float, end_s: float):
+        self.path, self.stream, self.limits, self.start_s, self.end_s = path, stream, limits, start_s, end_s
+        self.time_s, self.n_frames, self.n_bad = -math.inf, 0, 0
+
+    def decode(self, packet) -> list:
+        try:
+            frames = self.stream.decode(packet)
+        except av.FFmpegError:
+            self.n_bad += 1
+            return []
+        self.n_frames += len(frames)
+        return frames
+
+    def nothing(self) -> ClipError:
+        """Return the error of a clip of which not one frame came out."""
+        if self.n_bad == 0:
+            return _zero_length(self.path)
+        return ClipError("undecodable", f"{self.path.name} cannot be decoded: all its data is damaged; export it again")
+
+    def advance(self, time_s: float) -> None:
+        self.time_s = time_s
+        if time_s - self.start_s > self.limits.max_seconds + _SLACK_S:
+            raise _too_long(self.path, time_s - self.start_s, self.limits, "at least ")
+
+
+class _Picture(_Decoder):
+    def __init__(self, path: Path, stream, limits: MediaLimits, start_s: float, end_s: float, fps: float):
+        super().__init__(path, stream, limits, start_s, end_s)
+        self.fps, self.slot = fps, None
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", _N_THREADS
+
+    def pieces(self, frame, zero_s: float) -> Iterator[VideoFrame]:
+        """Yield the frame when it is the first of its 1/fps second, so that any frame rate thins evenly."""
+        if frame.time is None:
+            return
+        self.advance(max(0.0, frame.time - zero_s))
+        slot = math.floor(self.time_s * self.fps + 1e-3)
+        if self.start_s <= self.time_s < self.end_s and slot != self.slot:
+            self.slot = slot
+            yield VideoFrame(self.time_s, _upright(self.path, self.stream, frame, self.limits))
+
+    def rest(self) -> Iterator[VideoFrame]:
+        return iter(())
+
+
+class _Sound(_Decoder):
+    def __init__(self, path: Path, stream, limits: MediaLimits, start_s: float, end_s: float, sample_rate: int):
+        super().__init__(path, stream, limits, start_s, end_s)
+        self.sample_rate, self.resampler, self.shape, self.anchor_s, self.n_out = sample_rate, None, None, 0.0, 0
+
+    def pieces(self, frame, zero_s: float) -> Iterator[AudioChunk]:
+        """Yield the frame's sound, with a new resampler wherever the format changes or time jumps."""
+        _check_rate(self.path, frame.sample_rate, self.limits)
+        time_s = max(0.0, self.time_s) if frame.time is None else frame.time - zero_s
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self.resampler is None or shape != self.shape or abs(time_s - self.time_s) > _GAP_S:
+            yield from self.rest()
+            self.resampler = av.AudioResampler("flt", "mono", self.sample_rate)
+            self.shape, self.anchor_s, self.n_out, self.time_s = shape, time_s, 0, time_s
+        self.advance(self.time_s + frame.samples / frame.sample_rate)
+        yield from self._chunks(frame)
+
+    def rest(self) -> Iterator[AudioChunk]:
+        if self.resampler is not None:
+            yield from self._chunks(None)
+            self.resampler = None
+
+    def _chunks(self, frame) -> Iterator[AudioChunk]:
+        for out in self.resampler.resample(frame and _mono(frame)):
+            samples = np.nan_to_num(out.to_ndarray()[0]).clip(-1.0, 1.0)
+            at_s = self.anchor_s + self.n_out / self.sample_rate
+            self.n_out += len(samples)
+            first, last = (
+                math.ceil((min(max(edge_s - at_s, 0.0), 1e3)) * self.sample_rate - 1e-3)
+                for edge_s in (self.start_s, self.end_s)
+            )
+            if first < min(last, len(samples)):
+                yield AudioChunk(at_s + first / self.sample_rate, samples[first:last])
+
+
+def _mono(frame):
+    """Return the mean of an audio frame's channels as a mono float frame.
+
+    FFmpeg's own mix to float mono is not normalised (two equal channels come out at 1.41, 5.1 at 3.41: it clips) and
+    refuses nine channels and more.
+    """
+    samples, n_channels = frame.to_ndarray(), len(frame.layout.channels)
+    samples = samples if frame.format.is_planar else samples.reshape(-1, n_channels).T  # (C, L)
+    if samples.dtype == np.uint8:
+        samples = (samples - 128.0) / 128.0
+    elif samples.dtype.kind == "i":
+        samples = samples / float(2 ** (8 * samples.dtype.itemsize - 1))
+    mono = av.AudioFrame.from_ndarray(
+        samples.mean(0, keepdims=True, dtype=np.float64).astype(np.float32), "flt", "mono"
+    )
+    mono.sample_rate = frame.sample_rate
+    return mono
+
+
+def _checked(path: str | os.PathLike, limits: MediaLimits) -> tuple[Path, int]:
+    path = Path(path)
+    if not path.exists():
+        raise ClipError("not_found", f"{path} does not exist; give the path of a clip")
+    if not path.is_file():
+        raise ClipError("not_a_file", f"{path} is a folder or a device; give the path of a clip")
+    if not os.access(path, os.R_OK):
+        raise ClipError("not_readable", f"{path} may not be read by this user; change its permissions")
+    size = path.stat().st_size
+    if size == 0:
+        raise ClipError("empty_file", f"{path.name} is empty (0 bytes); record or export it again")
+    if size > limits.max_bytes:
+        most = limits.max_bytes / 2**20
+        raise ClipError("too_large", f"{path.name} has {size / 2**20:.1f} MB; clips up to {most:.1f} MB are accepted")
+    return path, size
+
+
+@contextmanager
+def _open(path: Path):
+    with path.open("rb") as file:
+        if file.read(12)[4:] in _HEIC:
+            raise ClipError("not_media", f"{path.name} is a HEIC photograph; save it as jpg: {_WORKS}")
+    try:
+        # "file:" keeps FFmpeg from reading "12:30.mp4" or "http:..." as an address.
+        container = av.open(
+            f"file:{path.absolute()}", options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore"
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise ClipError(
+            "not_media",
+            f"{path.name} cannot be read: it is something else under that name, or its recording was cut off; {_WORKS}",
+        ) from error
+    with container:
+        yield container
+
+
+def _streams(path: Path, container, limits: MediaLimits):
+    """Return the main video and audio stream, None for one that is not there or that nothing here can decode."""
+    usable = [each for each in container.streams if each.type in ("video", "audio") and each.codec_context is not None]
+    usable.sort(key=lambda each: not each.disposition & Disposition.default)
+    video = next((each for each in usable if each.type == "video" and not each.disposition & _NOT_VIDEO), None)
+    audio = next((each for each in usable if each.type == "audio" and each.codec_context.channels), None)
+    if video is None and audio is None:
+        kinds = ", ".join(sorted({each.type for each in container.streams})) or "no streams"
+        raise ClipError("no_streams", f"{path.name} has no picture or sound to decode (found: {kinds}); {_WORKS}")
+    if video is not None:
+        _check_pixels(path, video.codec_context.width, video.codec_context.height, limits.max_pixels)
+    if audio is not None:
+        _check_rate(path, audio.codec_context.sample_rate, limits)
+    return video, audio
+
+
+def _describe(path: Path, container, limits: MediaLimits) -> dict:
+    """Return what `MediaInfo` says of a video or a sound."""
+    video, audio = _streams(path, container, limits)
+    duration_s, fps, rotation, width, height = _duration(path, container, limits), None, 0, None, None
+    main = _Decoder(path, audio if video is None else video, limits, 0.0, math.inf)
+    frame = next((frame for _, packet in _packets(container, [main]) for frame in main.decode(packet)), None)
+    if frame is None and (video is None or audio is None):
+        raise main.nothing()
+    if video is not None and frame is not None:
+        rate = video.average_rate or video.guessed_rate
+        fps = float(rate) if rate and rate <= _MAX_FPS else None
+        height, width = _upright(path, video, frame, limits).shape[:2]
+        rotation = -frame.rotation % 360  # FFmpeg counts the other way round
+    return {
+        "kind": "audio" if video is None else "video",
+        "duration_s": duration_s,
+        "width": width,
+        "height": height,
+        "fps": fps,
+        "rotation": rotation,
+        "sample_rate": None if audio is None else audio.codec_context.sample_rate,
+        "channels": None if audio is None else audio.codec_context.channels,
+    }
+
+
+def _duration(path: Path, container, limits: MediaLimits) -> float | None:
+    """Return the seconds the container claims, None when it does not say."""
+    if container.duration is None:
+        return None
+    duration_s = container.duration / av.time_base
+    if duration_s <= 0:
+        raise _zero_length(path)
+    if duration_s > limits.max_seconds + _SLACK_S:
+        raise _too_long(path, duration_s, limits)
+    return duration_s
+
+
+def _seek(container, time_s: float) -> None:
+    try:
+        container.seek(max(0, round(time_s * av.time_base)))
+    except av.FFmpegError:
+        return  # no index: decode from the beginning and drop what comes before
+
+
+def _packets(container, decoders: list[_Decoder]) -> Iterator[tuple]:
+    """Yield (decoder, packet), and at the end, however it comes, an empty packet for each: time to empty the decoder."""
+    by_index = {decoder.stream.index: decoder for decoder in decoders}
+    try:
+        for packet in container.demux([decoder.stream for decoder in decoders]):
+            if packet.size:
+                yield by_index[packet.stream_index], packet
+    except av.FFmpegError:  # the file ends in damage: what came before stands
+        for decoder in decoders:
+            decoder.n_bad += 1
+    for decoder in decoders:
+        last = av.Packet()
+        last.time_base = decoder.stream.time_base  # without it the last frames come out at 0 s
+        yield decoder, last
+
+
+def _upright(path: Path, stream, frame, limits: MediaLimits) -> np.ndarray:
+    """Return a frame as (H, W, 3) RGB with square pixels, turned and mirrored as its display matrix says."""
+    aspect = stream.codec_context.sample_aspect_ratio or 1
+    width = round(frame.width * aspect) if 0.25 < aspect < 4 else frame.width
+    _check_pixels(path, width, frame.height, limits.max_pixels)
+    rgb = frame.to_ndarray(format="rgb24", width=width)
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return rgb
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y, y pointing down
+    if abs(b) > abs(a):
+        rgb, a, d = rgb.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
+    """Return the picture in a file, not yet decoded, or None when the file is not a still picture."""
+    try:
+        image = Image.open(path, formats=_PICTURES)
+    except Image.DecompressionBombError as error:
+        raise ClipError("too_many_pixels", f"{path.name} is beyond any photograph: {error}") from error
+    except (OSError, ValueError):
+        return None
+    if image.format in ("GIF", "PNG") and getattr(image, "is_animated", False):
+        image.close()
+        return None
+    _check_pixels(path, *image.size, limits.max_image_pixels)
+    return image
+
+
+def _decode_image(path: Path, image: Image.Image, limits: MediaLimits) -> np.ndarray:
+    """Return a picture as (H, W, 3) RGB, turned as its EXIF says and scaled down to a video frame's limit."""
+    try:
+        with image:
+            scale = math.sqrt(limits.max_pixels / (image.width * image.height))
+            if scale < 1:
+                image.thumbnail((int(image.width * scale), int(image.height * scale)))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged data
+        raise ClipError("undecodable", f"{path.name} is a damaged picture ({error}); export it again") from error
+
+
+def _check_pixels(path: Path, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise ClipError(
+            "too_many_pixels", f"{path.name} is {width} x {height}; up to {most / 1e6:.1f} megapixels are accepted"
+        )
+
+
+def _check_rate(path: Path, rate: int, limits: MediaLimits) -> None:
+    if not limits.min_sample_rate <= rate <= limits.max_sample_rate:
+        raise ClipError(
+            "bad_sample_rate",
+            f"{path.name} has {rate:,} samples a second; "
+            f"{limits.min_sample_rate:,} to {limits.max_sample_rate:,} are accepted",
+        )
+
+
+def _zero_length(path: Path) -> ClipError:
+    return ClipError("zero_length", f"{path.name} lasts 0 s; record or export it again")
+
+
+def _too_long(path: Path, seconds: float, limits: MediaLimits, least: str = "") -> ClipError:
+    return ClipError(
+        "too_long", f"{path.name} lasts {least}{seconds:.0f} s; clips up to {limits.max_seconds:.0f} s are accepted"
+    )
