@@ -1,13 +1,34 @@
 """Sound to speech: voice activity, utterances, noise reduction, log-mel."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from threading import Thread
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmer.config import VoiceConfig
+
+SAMPLE_RATE = 16_000  # what silero-vad and Whisper hear, and what `media` delivers
+
+# Where nobody speaks for longer than this, an utterance ends however short it is: the next words may be another mood.
+MAX_PAUSE_S = 1.5
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a clip, in seconds from its beginning."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
 
 
 @dataclass(frozen=True)
@@ -46,3 +67,99 @@ def log_mel(samples: np.ndarray | Tensor, config: VoiceConfig | None = None) -> 
     mel = _mel_transform(config)(x).add(config.floor).log().T  # (T_a, M)
     mean, std = mel.mean(), mel.std().clamp_min(1e-3)
     return LogMel((mel - mean) / std, float((np.log(config.floor) - mean) / std))
+
+
+# silero-vad keeps its state in the model and crawls when torch splits its tiny operations over threads (60 s of talk:
+# 0.7 s on one thread, 8 to 20 s on two while both cores were busy). A thread of its own gives it both: calls wait for
+# each other, and its thread count of one is nobody else's.
+_vad_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vad")
+
+
+def _renew_vad_thread() -> None:
+    global _vad_thread
+    _vad_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vad")
+    _vad_model.cache_clear()
+
+
+os.register_at_fork(after_in_child=_renew_vad_thread)  # a forked worker inherits the executor but not its thread
+
+
+@lru_cache(maxsize=1)
+def _vad_model():
+    n_threads = torch.get_num_threads()
+    import silero_vad  # sets torch to one thread, here and for every thread that starts using torch later
+
+    torch.set_num_threads(1)
+    restore = Thread(target=torch.set_num_threads, args=(n_threads,))  # for later threads, not for this one
+    restore.start()
+    restore.join()
+    return silero_vad.load_silero_vad()
+
+
+def _detect(x: Tensor) -> list[Span]:
+    model = _vad_model()
+    from silero_vad import get_speech_timestamps
+
+    found = get_speech_timestamps(x, model, sampling_rate=SAMPLE_RATE)
+    return [Span(s["start"] / SAMPLE_RATE, s["end"] / SAMPLE_RATE) for s in found]
+
+
+def speech_spans(samples: np.ndarray) -> list[Span]:
+    """Return where somebody speaks, by silero-vad; pauses under 0.1 s do not divide, sounds under 0.25 s do not count.
+
+    Args:
+        samples: (L,) mono at 16 kHz, in [-1, 1].
+    """
+    x = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    return _vad_thread.submit(_detect, x).result()
+
+
+def _quietest(span: Span, samples: np.ndarray | None) -> float:
+    """Return the moment in the middle third of a span where 50 ms are quietest; its middle when there is no sound."""
+    third = span.duration_s / 3
+    frame = SAMPLE_RATE // 20
+    start = int((span.start_s + third) * SAMPLE_RATE)
+    middle = np.zeros(0) if samples is None else samples[start : int((span.end_s - third) * SAMPLE_RATE)]
+    if len(middle) < frame:
+        return span.start_s + span.duration_s / 2
+    power = np.convolve(np.square(middle, dtype=np.float64), np.ones(frame), mode="valid")
+    return (start + int(power.argmin()) + frame // 2) / SAMPLE_RATE
+
+
+def _halve(span: Span, limit_s: float, samples: np.ndarray | None) -> list[Span]:
+    if span.duration_s <= limit_s:
+        return [span]
+    cut = _quietest(span, samples)
+    return _halve(Span(span.start_s, cut), limit_s, samples) + _halve(Span(cut, span.end_s), limit_s, samples)
+
+
+def utterances(
+    spans: list[Span], duration_s: float, config: VoiceConfig | None = None, *, samples: np.ndarray | None = None
+) -> list[Span]:
+    """Return the utterances of a clip in order: speech spans joined over their shortest pauses first, so that what
+    stays divided is divided at the longest ones; each at most `config.max_utterance_s`, padding included.
+
+    Args:
+        spans: in order, apart from each other.
+        duration_s: of the clip; nothing reaches beyond it.
+        samples: (L,) at 16 kHz; speech without a pause for longer than the limit is then cut where it is quietest.
+    """
+    config = config or VoiceConfig()
+    limit_s = config.max_utterance_s - 2 * config.pad_s
+    parts = [part for span in spans for part in _halve(span, limit_s, samples)]
+    while len(parts) > 1:
+        pairs = [
+            (b.start_s - a.end_s, i)
+            for i, (a, b) in enumerate(pairwise(parts))
+            if b.end_s - a.start_s <= limit_s and b.start_s - a.end_s <= MAX_PAUSE_S
+        ]
+        if not pairs:
+            break
+        i = min(pairs)[1]
+        parts[i : i + 2] = [Span(parts[i].start_s, parts[i + 1].end_s)]
+    parts = [part for part in parts if part.duration_s >= config.min_utterance_s]
+    edges = [0.0, *((a.end_s + b.start_s) / 2 for a, b in pairwise(parts)), duration_s]
+    return [
+        Span(max(part.start_s - config.pad_s, left), min(part.end_s + config.pad_s, right))
+        for part, left, right in zip(parts, edges, edges[1:], strict=False)
+    ]
