@@ -1,0 +1,65 @@
+"""Fixtures that several test files share: clips made once a session, and the weights or a skip that says why."""
+
+import pytest
+
+from mmer import assets
+from mmer.errors import AssetError
+from tests import synth
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """The folder session clips live in; a test that needs a clip of its own writes to its tmp_path."""
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="session")
+def talk(clips):
+    """Three seconds of a talking face with a voice, as mp4."""
+    return synth.write_clip(clips / "talk.mp4", seconds=3)
+
+
+@pytest.fixture(scope="session")
+def silent_face(clips):
+    """Two seconds of a face without a sound track."""
+    return synth.write_clip(clips / "silent_face.mp4", seconds=2, voice=False)
+
+
+@pytest.fixture(scope="session")
+def voice_only(clips):
+    """Three seconds of voice as wav."""
+    return synth.write_clip(clips / "voice_only.wav", seconds=3)
+
+
+@pytest.fixture(scope="session")
+def still(clips):
+    """A photograph of a face, as jpg."""
+    return synth.write_image(clips / "still.jpg", synth.face(smile=1.0))
+
+
+@pytest.fixture(scope="session")
+def asset():
+    """A function from an asset's name to its verified place; skips where it is neither there nor to be fetched."""
+    tried = {}
+
+    def get(name):
+        if name not in tried:
+            try:
+                tried[name] = assets.find(name)
+            except AssetError as error:
+                tried[name] = error
+        if isinstance(tried[name], AssetError):
+            pytest.skip(tried[name].message)
+        return tried[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def face_model(asset):
+    return asset("face_landmarker")
+
+
+@pytest.fixture(scope="session")
+def text_encoder(asset):
+    return asset("text_encoder")
