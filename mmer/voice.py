@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from mmer.config import VoiceConfig
+from mmer.errors import Notice
 
 SAMPLE_RATE = 16_000  # what silero-vad and Whisper hear, and what `media` delivers
 
 # Where nobody speaks for longer than this, an utterance ends however short it is: the next words may be another mood.
 MAX_PAUSE_S = 1.5
+
+# silero-vad's own 0.5 was set on ordinary talk. On 600 RAVDESS and 243 EMO-DB clips it missed one scream whole and found
+# under a second of speech in six clips; 0.35 missed none and left four, and still found nothing in noise, hum or chords.
+VAD_THRESHOLD = 0.35
+
+# Beyond these the log-mel of real speech (44 clips, 31 speakers) no longer looks like itself.
+QUIET_DBFS = -50.0  # correlation with the same speech at -20 dBFS: 0.98 at the median, 0.95 for the worst twentieth
+CLIPPED_SHARE = 0.005  # of the speech samples at full scale: about 4 dB too loud; clean corpora stay below 0.0001
+NOISY_DB = 10.0  # speech over noise: correlation with the clean speech 0.57 in white noise, 0.76 in pink
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def _detect(x: Tensor) -> list[Span]:
     model = _vad_model()
     from silero_vad import get_speech_timestamps
 
-    found = get_speech_timestamps(x, model, sampling_rate=SAMPLE_RATE)
+    found = get_speech_timestamps(x, model, sampling_rate=SAMPLE_RATE, threshold=VAD_THRESHOLD)
     return [Span(s["start"] / SAMPLE_RATE, s["end"] / SAMPLE_RATE) for s in found]
 
 
@@ -163,3 +173,73 @@ def utterances(
         Span(max(part.start_s - config.pad_s, left), min(part.end_s + config.pad_s, right))
         for part, left, right in zip(parts, edges, edges[1:], strict=False)
     ]
+
+
+def denoise(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Return the samples with steady noise turned down by noisereduce's spectral gate, learnt from the clip's own
+    quietest tenth.
+
+    On seven voices in white noise it raised the signal-to-noise ratio by 9, 6 and 3 dB at 0, 10 and 20 dB (pink: 7, 6
+    and 3); on clean speech it only takes away, so it is off unless asked for. Music and other voices are not noise to it.
+
+    Args:
+        samples: (L,) mono in [-1, 1]; under 0.3 s they come back as they are.
+    """
+    samples = np.asarray(samples, dtype=np.float32)
+    blocks = samples[: len(samples) - len(samples) % (sample_rate // 10)].reshape(-1, sample_rate // 10)
+    if len(blocks) < 3 or not samples.any():
+        return samples
+    from noisereduce import reduce_noise  # 1.5 s to import
+
+    n_quiet = max(3, len(blocks) // 10)
+    quiet = blocks[np.sort(np.square(blocks).sum(1).argsort()[:n_quiet])].ravel()
+    cleaned = reduce_noise(
+        y=samples,
+        sr=sample_rate,
+        y_noise=quiet,
+        stationary=True,
+        prop_decrease=0.9,  # 20 dB: a full cut leaves musical noise and gains nothing
+        n_fft=512,
+        freq_mask_smooth_hz=70,  # the library's 500 Hz and 50 ms smear the gate over speech: 3 to 5 dB less gain
+        time_mask_smooth_ms=34,
+    )
+    return cleaned.astype(np.float32)
+
+
+def _dbfs(power: float) -> float:
+    return 10 * float(np.log10(max(power, 1e-12)))
+
+
+def voice_notices(samples: np.ndarray, spans: list[Span]) -> list[Notice]:
+    """Return what makes this sound hard to judge: `no_speech`, `too_quiet`, `clipped`, `noisy`.
+
+    Args:
+        samples: (L,) mono at 16 kHz, in [-1, 1].
+        spans: where `speech_spans` found speech in them.
+    """
+    samples = np.asarray(samples, dtype=np.float32)
+    speech = samples
+    notices = []
+    if spans:
+        speech = np.concatenate([samples[int(s.start_s * SAMPLE_RATE) : int(s.end_s * SAMPLE_RATE)] for s in spans])
+    else:
+        length_s = len(samples) / SAMPLE_RATE
+        notices.append(Notice("no_speech", f"nobody was heard speaking in {length_s:.1f} s of sound"))
+    if speech.size == 0:
+        return notices
+    power = float(np.mean(np.square(speech, dtype=np.float64)))
+    if _dbfs(power) < QUIET_DBFS:
+        found = f"{_dbfs(power):.0f} dBFS, fine from {QUIET_DBFS:.0f}"
+        notices.append(Notice("too_quiet", f"the sound is very quiet ({found}): go closer to the microphone"))
+    clipped = float(np.mean(np.abs(speech) >= 0.999))
+    if clipped > CLIPPED_SHARE:
+        found = f"{clipped:.1%} of it at full scale"
+        notices.append(Notice("clipped", f"the sound is too loud and clipped ({found}): lower the input level"))
+    frames = samples[: len(samples) // 400 * 400].reshape(-1, 400)  # 25 ms
+    if spans and len(frames):
+        noise = float(np.percentile(np.square(frames, dtype=np.float64).mean(1), 5))
+        ratio = _dbfs(max(power - noise, 0)) - _dbfs(noise)
+        if ratio < NOISY_DB:
+            found = f"speech about {max(ratio, 0):.0f} dB above it, fine from {NOISY_DB:.0f}"
+            notices.append(Notice("noisy", f"there is much noise ({found}): record in a quieter place"))
+    return notices
