@@ -4,18 +4,21 @@ import hashlib
 import json
 import os
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 from mmer.config import Paths
 from mmer.errors import AssetError
 
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
+_MISSING = "missing"
 _SEEN = ".verified.json"  # beside the files: what was hashed already, by size and time of change
 _verified: dict[str, list] = {}  # the same for this process, for a folder that cannot be written to
 
@@ -46,6 +49,11 @@ class Asset:
     def size_bytes(self) -> int:
         return sum(part.size_bytes for part in self.parts)
 
+    @property
+    def home(self) -> str:
+        """The page or file to send a person to."""
+        return self.url or f"https://huggingface.co/{self.repo_id}/tree/{self.revision}"
+
     def source(self, part: Part) -> str:
         """Return the address one part is downloaded from; a hub mirror named by HF_ENDPOINT is honoured."""
         if self.url:
@@ -56,52 +64,32 @@ class Asset:
 
 
 _MINILM = "all-MiniLM-L6-v2"
+_FACE = Part("face_landmarker.task", "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff", 3_758_596)
+_TEXT = (
+    Part(f"{_MINILM}/config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+    Part(f"{_MINILM}/special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
+    Part(f"{_MINILM}/tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+    Part(f"{_MINILM}/tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
+    Part(f"{_MINILM}/vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231_508),
+    Part(
+        f"{_MINILM}/model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376
+    ),
+)
+_GOOGLE = "https://storage.googleapis.com/mediapipe-models"
 ASSETS = {
-    asset.name: asset
-    for asset in (
-        Asset(
-            "face_landmarker",
-            "face_landmarker.task",
-            (
-                Part(
-                    "face_landmarker.task",
-                    "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-                    3_758_596,
-                ),
-            ),
-            url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
-            "face_landmarker.task",
-        ),
-        Asset(
-            "text_encoder",
-            _MINILM,
-            tuple(
-                Part(f"{_MINILM}/{name}", sha256, size)
-                for name, size, sha256 in (
-                    ("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
-                    (
-                        "special_tokens_map.json",
-                        112,
-                        "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-                    ),
-                    ("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-                    (
-                        "tokenizer_config.json",
-                        350,
-                        "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-                    ),
-                    ("vocab.txt", 231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
-                    (
-                        "model.safetensors",
-                        90_868_376,
-                        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                    ),
-                )
-            ),
-            repo_id=f"sentence-transformers/{_MINILM}",
-            revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
-        ),
-    )
+    "face_landmarker": Asset(
+        "face_landmarker",
+        _FACE.path,
+        (_FACE,),
+        url=f"{_GOOGLE}/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+    ),
+    "text_encoder": Asset(
+        "text_encoder",
+        _MINILM,
+        _TEXT,
+        repo_id=f"sentence-transformers/{_MINILM}",
+        revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",  # all six files have the hashes above
+    ),
 }
 
 
@@ -124,41 +112,46 @@ def obtain(
 ) -> Path:
     """Return where `asset` lies, as `find` does for a name."""
     folder = (paths or Paths.from_env()).assets
-    problems = {part: problem for part in asset.parts if (problem := _problem(folder, part))}
-    if problems and download:
+    if problems := _problems(asset, folder):
+        if not download:
+            raise _error(asset, folder, problems)
         _download(asset, folder, progress)
-    elif problems:
-        part, problem = next(iter(problems.items()))
-        raise _error(asset, folder, part, problem)
     return folder / asset.path
 
 
-def _error(asset: Asset, folder: Path, part: Part, problem: str, why: str = "") -> AssetError:
-    code = "asset_missing" if problem == "is missing" else "asset_damaged"
+def _error(asset: Asset, folder: Path, problems: dict[Part, str], why: str = "", damaged: bool = False) -> AssetError:
+    named: dict[str, list[str]] = {}
+    for part, problem in problems.items():
+        named.setdefault(problem, []).append(Path(part.path).name)
+    found = "; ".join(f"{', '.join(files)} {problem}" for problem, files in named.items())
     return AssetError(
-        code,
-        f"{folder / part.path} {problem}{f' and could not be downloaded ({why})' if why else ''}; "
-        f"fetch {asset.source(part)} and put it there, or set MMER_ASSETS to a folder that has {part.path}",
+        "asset_damaged" if damaged or set(named) - {_MISSING} else "asset_missing",
+        f"{asset.name}: {found}{f', and downloading failed ({why})' if why else ''}; fetch {asset.home} and put it at "
+        f"{folder / asset.path}, or set MMER_ASSETS to a folder that has {asset.path}",
     )
+
+
+def _problems(asset: Asset, folder: Path) -> dict[Part, str]:
+    return {part: problem for part in asset.parts if (problem := _problem(folder, part))}
 
 
 def _problem(folder: Path, part: Part) -> str:
     """Return what is wrong with a part on disk in words, empty when it is as pinned.
 
-    The size is looked at every time. The hash (0.3 s for 90 MB on a slow core) is computed once and remembered by size
+    The size is looked at every time. The hash (0.2 s for 90 MB) is computed once and remembered by size
     and time of change, beside the files when the folder can be written to, otherwise for this process.
     """
     file = folder / part.path
     if not file.is_file():
-        return "is missing"
+        return _MISSING
     stat = file.stat()
     if stat.st_size != part.size_bytes:
-        return f"is damaged ({stat.st_size:,} bytes where {part.size_bytes:,} belong)"
+        return f"damaged ({stat.st_size:,} bytes where {part.size_bytes:,} belong)"
     stamp = [stat.st_size, stat.st_mtime_ns, part.sha256]
     if stamp in (_verified.get(str(file)), _remembered(folder).get(part.path)):
         return ""
     if _sha256(file) != part.sha256:
-        return "is damaged (its sha256 is not the pinned one)"
+        return "damaged (its sha256 is not the pinned one)"
     _remember(folder, part.path, stamp)
     return ""
 
@@ -181,11 +174,11 @@ def _remembered(folder: Path) -> dict[str, list]:
 
 def _remember(folder: Path, path: str, stamp: list) -> None:
     _verified[str(folder / path)] = stamp
-    if not _writable(folder):
-        return
-    part = folder / f"{_SEEN}.{os.getpid()}.part"
-    part.write_text(json.dumps(_remembered(folder) | {path: stamp}), "utf-8")
-    os.replace(part, folder / _SEEN)
+    if _writable(folder):
+        partial = folder / f"{_SEEN}.{os.getpid()}.{threading.get_ident()}.part"
+        with suppress(OSError):  # a full disk costs the next start a hash, not this one the asset
+            partial.write_text(json.dumps(_remembered(folder) | {path: stamp}), "utf-8")
+            os.replace(partial, folder / _SEEN)
 
 
 def _writable(folder: Path) -> bool:
@@ -198,31 +191,29 @@ def _download(asset: Asset, folder: Path, progress: Progress | None) -> None:
     from huggingface_hub.utils import WeakFileLock
     from tqdm import tqdm
 
-    part, problem = asset.parts[0], "is missing"
     try:
         if folder.is_dir() and not _writable(folder):
-            raise PermissionError("the folder is read-only")
-        (folder / asset.path).parent.mkdir(parents=True, exist_ok=True)
-        with (
-            WeakFileLock(folder / f".{asset.name}.lock"),
-            tqdm(
-                total=asset.size_bytes, unit="B", unit_scale=True, desc=asset.name, disable=progress is not None
-            ) as bar,
-        ):
-            done = 0
+            raise PermissionError(f"{folder} is read-only")
+        folder.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=asset.size_bytes, unit="B", unit_scale=True, desc=asset.name, disable=progress is not None)
+        with WeakFileLock(folder / f".{asset.name}.lock"), bar:
+            problems, done = _problems(asset, folder), 0
             for part in asset.parts:
-                if problem := _problem(folder, part):
-                    for n_bytes in _fetch(asset, folder, part):
-                        bar.update(done + n_bytes - bar.n)
-                        if progress is not None:
-                            progress(done + n_bytes, asset.size_bytes, asset.name)
+                for n_bytes in _fetch(asset, folder, part) if part in problems else [part.size_bytes]:
+                    bar.update(done + n_bytes - bar.n)
+                    if progress is not None:
+                        progress(done + n_bytes, asset.size_bytes, asset.name)
                 done += part.size_bytes
-                bar.update(done - bar.n)
     except (OSError, HTTPException) as error:
-        raise _error(asset, folder, part, problem, str(getattr(error, "reason", error))) from error
+        why = error.reason if type(error) is URLError else error
+        raise _error(asset, folder, _problems(asset, folder), str(why), isinstance(error, _WrongContent)) from error
 
 
-def _fetch(asset: Asset, folder: Path, part: Part):
+class _WrongContent(OSError):
+    """What a server sent is not the pinned file."""
+
+
+def _fetch(asset: Asset, folder: Path, part: Part) -> Iterator[int]:
     """Download one part, going on where an earlier try stopped; yields the bytes there so far.
 
     huggingface-hub's own downloader deletes what it has when the line drops and needs 23 s to say that there is no
@@ -238,12 +229,12 @@ def _fetch(asset: Asset, folder: Path, part: Part):
         have = 0
     yield have
     if have < part.size_bytes:
-        request = urllib.request.Request(asset.source(part), headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
+        request = Request(asset.source(part), headers={"Range": f"bytes={have}-"} if have else {})
+        with urlopen(request, timeout=_TIMEOUT_S) as reply:
             if reply.status != 206:  # the server does not resume and sends it all
                 have = 0
             with partial.open("ab" if have else "wb") as out:
-                while block := reply.read(_BLOCK):
+                while have <= part.size_bytes and (block := reply.read(_BLOCK)):
                     out.write(block)
                     have += len(block)
                     yield have
@@ -251,7 +242,7 @@ def _fetch(asset: Asset, folder: Path, part: Part):
         raise OSError(f"the line dropped after {have:,} of {part.size_bytes:,} bytes; the next try goes on from there")
     if have != part.size_bytes or _sha256(partial) != part.sha256:
         partial.unlink()
-        raise OSError("what came is not the pinned file: its sha256 differs")
+        raise _WrongContent(f"what came as {target.name} is not the pinned file: its sha256 differs")
     os.replace(partial, target)
     stat = target.stat()
     _remember(folder, part.path, [stat.st_size, stat.st_mtime_ns, part.sha256])
