@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mmer.config import Config, FaceConfig, MediaLimits, ModelConfig, VoiceConfig
@@ -133,7 +134,7 @@ def load(name: str, root: Path) -> Checkpoint:
         config = _config(meta["config"])
         model = EmotionModel(config.model, config.voice.n_mels)
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise CheckpointError("bad_checkpoint", f"checkpoint {name!r} in {folder} cannot be used: {first}") from error
     return Checkpoint(name, folder, model.eval(), config, meta)

@@ -22,7 +22,7 @@ import itertools
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from mmer import assets, checkpoint
 from mmer.config import Config, Paths
 from mmer.errors import MmerError
 from mmer.features import LanguageModel
-from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
+from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.metrics import classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
@@ -51,7 +51,7 @@ CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemot
 class TrainConfig:
     seed: int = 0
     precision: str = "fp32"  # bf16 halves the time of the convolutions on CPUs that have it
-    face_epochs: int = 22
+    face_epochs: int = 16
     face_batch: int = 128
     face_lr: float = 0.06  # SGD with momentum, one cycle
     voice_epochs: int = 60

@@ -1,0 +1,202 @@
+"""Utterances to tensors: what each branch reads, gathered per utterance and padded into batches."""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmer import media, voice
+from mmer.config import Config, VoiceConfig
+from mmer.errors import AssetError
+from mmer.face import FaceTrack
+from mmer.model import Batch
+from mmer.voice import LogMel
+
+
+def utterance_samples(
+    path: str | Path, start_s: float | None = None, end_s: float | None = None, config: VoiceConfig | None = None
+) -> np.ndarray:
+    """Return the speech of a recording that is known to be one utterance, at 16 kHz, silence at its ends cut away.
+
+    Where voice activity finds nothing the whole recording is returned: that it holds an utterance is known.
+
+    Raises:
+        ClipError: the recording cannot be read or has no sound.
+    """
+    config = config or VoiceConfig()
+    samples = media.read_audio(path, sample_rate=config.sample_rate, start_s=start_s, end_s=end_s)
+    spans = voice.speech_spans(samples)
+    if not spans:
+        return samples
+    first = max(spans[0].start_s - config.pad_s, 0.0)
+    last = spans[-1].end_s + config.pad_s
+    return samples[int(first * config.sample_rate) : int(last * config.sample_rate)]
+
+
+class LanguageModel:
+    """The frozen text encoder, all-MiniLM-L6-v2. https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"""
+
+    def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 128):
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # the pooler in the file is not used, and it would say so every time
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+        except (OSError, ValueError) as error:
+            raise AssetError("asset_damaged", f"the text encoder in {folder} cannot be loaded: {error}") from error
+        self._model.eval().requires_grad_(False).to(device)
+        self.device, self.max_tokens = device, max_tokens
+        config = json.loads((folder / "config.json").read_text())
+        self.identity = f"all-MiniLM-L6-v2 {config['num_hidden_layers']}x{config['hidden_size']}"
+        self._lock = threading.Lock()  # the tokenizer keeps its truncation and padding settings inside
+
+    @property
+    def embeddings(self) -> torch.nn.Module:
+        """The token embedding layer: where attributions to words start."""
+        return self._model.embeddings.word_embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return token ids (B, S) and their mask (B, S) bool."""
+        with self._lock:
+            found = self._tokenizer(
+                list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            )
+        return found["input_ids"], found["attention_mask"].bool()
+
+    def word_index(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the ids (1, S) of a sentence given as words, and the word each token belongs to (S,), -1 for none."""
+        with self._lock:
+            found = self._tokenizer(
+                [list(words)],
+                is_split_into_words=True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+        return found["input_ids"], torch.tensor([-1 if w is None else w for w in found.word_ids(0)])
+
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the token states (B, S, 384); padding holds zeros."""
+        with torch.no_grad():
+            return self.run(ids, mask)
+
+    def run(self, ids: Tensor, mask: Tensor, *, embedded: Tensor | None = None) -> Tensor:
+        """As `states`, with gradients; `embedded` (B, S, 384) replaces the token embeddings of `ids`."""
+        mask = mask.to(self.device)
+        inputs = {"input_ids": ids.to(self.device)} if embedded is None else {"inputs_embeds": embedded}
+        found = self._model(**inputs, attention_mask=mask.long()).last_hidden_state
+        return found * mask[..., None]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One utterance as the branches read it; None where a modality is absent."""
+
+    start_s: float
+    end_s: float
+    face: FaceTrack | None = None  # only the frames of this utterance
+    landmarks: bool = True  # false where the crop came from a corpus and has no landmark fit
+    sound: LogMel | None = None
+    words: tuple[str, ...] = ()
+    token_ids: Tensor | None = None  # (S,)
+    token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
+    text_states: Tensor | None = None  # (S, 384)
+
+    @property
+    def present(self) -> tuple[bool, bool, bool]:
+        """Which modalities are there, in the order of `MODALITIES`."""
+        return self.face is not None, self.sound is not None, self.text_states is not None
+
+    def only(self, modalities: Sequence[str]) -> "Features":
+        """Return the same utterance without the modalities that are not named."""
+        kept = {}
+        if "face" not in modalities:
+            kept["face"] = None
+        if "voice" not in modalities:
+            kept["sound"] = None
+        if "text" not in modalities:
+            kept.update(words=(), token_ids=None, token_words=None, text_states=None)
+        return replace(self, **kept)
+
+
+def trim(track: FaceTrack, start_s: float, end_s: float, max_crops: int) -> FaceTrack | None:
+    """Return the crops of a track between two times, at most `max_crops` spread evenly; None when there are none."""
+    inside = torch.nonzero((track.times_s >= start_s) & (track.times_s <= end_s)).flatten()
+    if not len(inside):
+        return None
+    if len(inside) > max_crops:
+        inside = inside[torch.linspace(0, len(inside) - 1, max_crops).round().long()]
+    per_frame = ("crops", "blendshapes", "times_s", "regions", "pose_deg", "boxes", "sharpness", "size_px")
+    return replace(track, **{name: getattr(track, name)[inside] for name in per_frame})
+
+
+def corpus_face(image: np.ndarray, size: int) -> FaceTrack:
+    """Return a one-crop track for a picture that already is a face crop: nothing is detected, no landmarks are known.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8.
+    """
+    luma = Image.fromarray(image).convert("L")
+    if luma.size != (size, size):
+        luma = luma.resize((size, size), Image.Resampling.BOX if luma.width > size else Image.Resampling.BICUBIC)
+    crop = torch.from_numpy(np.array(luma)).float() / 255
+    return FaceTrack(
+        crops=crop[None, None],
+        blendshapes=torch.zeros(1, 52),
+        times_s=torch.zeros(1),
+        regions=torch.zeros(1, 5, size, size, dtype=torch.bool),
+        pose_deg=torch.zeros(1, 3),
+        boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+        sharpness=torch.zeros(1),
+        size_px=torch.full((1,), float(image.shape[1])),
+        track_id=0,
+    )
+
+
+def with_text(features: Features, text: str, language: LanguageModel) -> Features:
+    """Return the utterance with the words of `text`; no words, no change."""
+    words = tuple(text.split())
+    if not words:
+        return features
+    ids, owners = language.word_index(words)
+    states = language.states(ids, torch.ones_like(ids, dtype=torch.bool))[0]
+    return replace(features, words=words, token_ids=ids[0], token_words=owners, text_states=states.cpu())
+
+
+def collate(items: Sequence[Features], config: Config) -> Batch:
+    """Pad utterances into one batch; a modality nobody has gets a length of one."""
+
+    def pad(rows: list[Tensor | None], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        lengths = torch.tensor([0 if r is None else len(r) for r in rows])
+        longest = max(int(lengths.max()), 1)
+        padded = torch.zeros(len(rows), longest, *shape)
+        for i, r in enumerate(rows):
+            if r is not None:
+                padded[i, : len(r)] = r
+        return padded, torch.arange(longest)[None] < lengths[:, None]
+
+    size = config.face.crop_size
+    crops, crop_mask = pad([f.face.crops if f.face else None for f in items], (1, size, size))
+    blendshapes, _ = pad([f.face.blendshapes if f.face else None for f in items], (config.model.n_blendshapes,))
+    mels, mel_mask = pad([f.sound.mel if f.sound else None for f in items], (config.voice.n_mels,))
+    states, text_mask = pad([f.text_states for f in items], (config.model.text_input,))
+    return Batch(
+        crops=crops,
+        crop_mask=crop_mask,
+        blendshapes=blendshapes,
+        blend_mask=crop_mask & torch.tensor([f.landmarks for f in items])[:, None],
+        log_mel=mels,
+        mel_mask=mel_mask,
+        text_states=states,
+        text_mask=text_mask,
+        present=torch.tensor([f.present for f in items]),
+    )
