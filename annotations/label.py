@@ -1,0 +1,155 @@
+"""What a label is: the checks it passes before it is stored, and which of the stored rows is current."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import aliased
+
+from annotations.schema import OUTCOMES, TARGETS, UNDO, LabelRecord, now
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS, emotion
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One current label with what retraining needs of its clip."""
+
+    id: int
+    sha256: str
+    name: str
+    media: Path | None  # stored with consent, or the owner's file where it lies; None when there is no such file
+    in_place: bool  # whether `media` is the owner's file
+    start_s: float | None  # both None: the whole clip
+    end_s: float | None
+    outcome: str
+    emotions: dict[str, float]  # weights sum to 1; empty unless the outcome is "label"
+    target: str
+    annotator: str
+    speaker: str | None
+    confidence: float | None
+    comment: str
+    transcript: str | None
+    prediction_id: int | None
+    created_at: datetime
+
+
+def check_label(
+    annotator: str,
+    emotions: str | Mapping[str, float] | None = None,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    target: str = "all",
+    outcome: str = "label",
+    confidence: float | None = None,
+    comment: str = "",
+    transcript: str | None = None,
+    created_at: datetime | None = None,
+) -> tuple[str, dict]:
+    """Return the annotator's name and the columns of a LabelRecord.
+
+    Raises:
+        LabelError: `no_annotator, unknown_label, bad_weight, bad_outcome, bad_target, bad_segment, bad_confidence,
+            bad_time, bad_text`.
+    """
+    annotator = check_text(annotator, "annotator").strip()
+    if not annotator:
+        raise LabelError("no_annotator", "a label needs the name of its annotator")
+    if target not in TARGETS:
+        raise LabelError("bad_target", f"target {target!r} is none of {', '.join(TARGETS)}")
+    if outcome not in OUTCOMES or (outcome == "label") != bool(emotions):
+        raise LabelError(
+            "bad_outcome",
+            f"outcome {outcome!r} with emotions {emotions!r}; "
+            f"`label` takes one or more, {', '.join(OUTCOMES[1:])} take none",
+        )
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise LabelError("bad_confidence", f"confidence {confidence} is not between 0 and 1")
+    if created_at is not None:
+        if created_at.tzinfo is None or not _EPOCH <= created_at <= now() + timedelta(days=1):
+            raise LabelError("bad_time", f"time {created_at} has no zone, is before 1970 or in the future")
+        created_at = created_at.astimezone(timezone.utc)
+    start_s, end_s = check_segment(start_s, end_s)
+    return annotator, {
+        "emotions": weights(emotions) if emotions else {},
+        "start_s": start_s,
+        "end_s": end_s,
+        "target": target,
+        "outcome": outcome,
+        "confidence": confidence,
+        "comment": check_text(comment, "comment"),
+        "transcript": None if transcript is None else check_text(transcript, "transcript"),
+        "created_at": created_at,
+    }
+
+
+def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:
+    """Return the share of each emotion, sum 1, in the order of `EMOTIONS`.
+
+    Raises:
+        LabelError: `unknown_label`, `bad_weight`.
+    """
+    shares: dict[str, float] = {}
+    for name, weight in ({emotions: 1.0} if isinstance(emotions, str) else emotions).items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise LabelError("bad_weight", f"weight {weight!r} of {name!r} is not a positive number")
+        shares[emotion(name)] = shares.get(emotion(name), 0.0) + weight
+    total = sum(shares.values())
+    total = 1.0 if math.isclose(total, 1.0) else total  # shares that come back from a file stay as they are
+    return {name: shares[name] / total for name in EMOTIONS if name in shares}
+
+
+def check_segment(start_s: float | None, end_s: float | None) -> tuple[float | None, float | None]:
+    """Return a segment's bounds in whole milliseconds, None and None for the whole clip."""
+    if start_s is None and end_s is None:
+        return None, None
+    if start_s is None or end_s is None or not 0 <= start_s < end_s < math.inf:
+        raise LabelError("bad_segment", f"segment {start_s} to {end_s} s; a segment starts at 0 or later, then ends")
+    return round(start_s, 3), round(end_s, 3)
+
+
+def check_text(value: str, what: str) -> str:
+    """Return text that every database and file format can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise LabelError("bad_text", f"{what} {value!r} is not valid Unicode; save the file as UTF-8") from None
+    if "\0" in value:
+        raise LabelError("bad_text", f"{what} has a NUL character")
+    return value
+
+
+def is_current() -> tuple:
+    """Conditions under which a LabelRecord is its annotator's word: not undone, not corrected, and the newest."""
+    newer, correction = aliased(LabelRecord), aliased(LabelRecord)
+
+    def living(row):
+        undone = aliased(LabelRecord)
+        return (row.outcome != UNDO) & ~select(undone.id).where(
+            undone.supersedes == row.id, undone.outcome == UNDO
+        ).exists()
+
+    return (
+        living(LabelRecord),
+        ~select(correction.id).where(correction.supersedes == LabelRecord.id, living(correction)).exists(),
+        ~select(newer.id)
+        .where(
+            newer.clip_id == LabelRecord.clip_id,
+            newer.annotator_id == LabelRecord.annotator_id,
+            newer.target == LabelRecord.target,
+            newer.start_s.is_not_distinct_from(LabelRecord.start_s),
+            newer.end_s.is_not_distinct_from(LabelRecord.end_s),
+            or_(
+                newer.created_at > LabelRecord.created_at,
+                (newer.created_at == LabelRecord.created_at) & (newer.id > LabelRecord.id),
+            ),
+            living(newer),
+        )
+        .exists(),
+    )

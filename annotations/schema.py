@@ -1,0 +1,251 @@
+"""Tables of the labelling sessions, and how a database is opened so that nobody loses a label.
+
+A label row never changes: a correction or an undo is a new row that names the one it `supersedes`. A trigger holds
+SQLite and PostgreSQL to that. Ids are only for joins inside one database; outside it a clip is its content hash.
+"""
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from sqlalchemy import (
+    DDL,
+    JSON,
+    CheckConstraint,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    ForeignKey,
+    Index,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from mmer.errors import LabelError
+
+VERSION = "0001"  # kept where Alembic keeps its own, so that later migrations start from this revision
+TARGETS = ("all", "face", "voice", "text")
+OUTCOMES = ("label", "skip", "cannot_tell", "broken")
+UNDO = "undo"  # the outcome of a row that only takes another one back
+BUSY_S = 30  # how long a writer waits for the others: far above any write, below a user's patience
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class UtcTime(TypeDecorator):
+    """An aware time in Python, UTC without a zone in the database: SQLite drops the zone silently."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value.astimezone(timezone.utc).replace(tzinfo=None)
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else value.replace(tzinfo=timezone.utc)
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {datetime: UtcTime, dict: JSON}  # noqa: RUF012 (SQLAlchemy reads it so)
+    # Without it SQLite gives a deleted row's id to the next one, and an open page would undo another label.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+
+class ClipRecord(Base):
+    __tablename__ = "clips"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str]
+    path: Mapped[str | None]  # where the owner's file lies, when it was registered in place
+    media: Mapped[str | None]  # file name in the media folder: only with consent
+    source: Mapped[str]  # "upload", "import", ...
+    speaker: Mapped[str | None] = mapped_column(index=True)  # group that never crosses a split
+    duration_s: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ConsentRecord(Base):
+    __tablename__ = "consents"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
+    text_version: Mapped[str] = mapped_column(String(12))  # start of the text's own hash
+    text: Mapped[str]
+    given_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class PredictionRecord(Base):
+    __tablename__ = "predictions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
+    start_s: Mapped[float | None]
+    end_s: Mapped[float | None]
+    checkpoint: Mapped[str]
+    emotion: Mapped[str]
+    probs: Mapped[dict]  # {emotion: p}, all present modalities together
+    per_modality: Mapped[dict]  # {modality: {probs, emotion} | None}
+    present: Mapped[dict]  # {modality: bool}
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AnnotatorRecord(Base):
+    __tablename__ = "annotators"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str] = mapped_column(default="annotator")
+
+
+class LabelRecord(Base):
+    __tablename__ = "labels"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    prediction_id: Mapped[int | None] = mapped_column(ForeignKey("predictions.id", ondelete="SET NULL"), index=True)
+    supersedes: Mapped[int | None] = mapped_column(ForeignKey("labels.id"), index=True)
+    start_s: Mapped[float | None]  # both None: the whole clip
+    end_s: Mapped[float | None]
+    target: Mapped[str]  # one of TARGETS: what the annotator judged
+    outcome: Mapped[str]  # one of OUTCOMES, or UNDO
+    emotions: Mapped[dict]  # {emotion: weight}, weights sum to 1; empty unless the outcome is "label"
+    confidence: Mapped[float | None]  # 0 to 1
+    comment: Mapped[str]
+    transcript: Mapped[str | None]  # the words as the annotator corrected them
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (
+        Index("ix_labels_key", "clip_id", "annotator_id", "target"),
+        CheckConstraint("target IN ('all', 'face', 'voice', 'text')"),
+        CheckConstraint("outcome IN ('label', 'skip', 'cannot_tell', 'broken', 'undo')"),
+        Base.__table_args__,
+    )
+
+
+training_run_labels = Table(
+    "training_run_labels",
+    Base.metadata,
+    Column("run_id", ForeignKey("training_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("label_id", ForeignKey("labels.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+
+class TrainingRunRecord(Base):
+    __tablename__ = "training_runs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    parent: Mapped[str | None]  # checkpoint ids
+    checkpoint: Mapped[str | None]
+    verdict: Mapped[str | None]
+    report: Mapped[dict | None]
+
+
+# Everything but the prediction, which may be deleted while the label stays.
+_FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name != "prediction_id")
+_TRIGGER = f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {_FIXED} ON labels "
+for _dialect, _statement in (
+    ("sqlite", _TRIGGER + "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END"),
+    (
+        "postgresql",
+        "CREATE OR REPLACE FUNCTION refuse_label_update() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION $$labels are appended, never edited$$ USING ERRCODE = $$23000$$; END'",
+    ),
+    ("postgresql", _TRIGGER + "FOR EACH ROW EXECUTE FUNCTION refuse_label_update()"),
+):
+    event.listen(LabelRecord.__table__, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file a SQLite URL names, None for any other database.
+
+    Raises:
+        LabelError: `bad_database_url`, also for a database in memory, which every thread would see empty.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise LabelError("bad_database_url", f"{url!r} is not a database URL; try sqlite:///data/mmer.db") from None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database.startswith((":memory:", "file:")):
+        raise LabelError("bad_database_url", f"{url!r} names no file; try sqlite:///data/mmer.db")
+    return Path(parsed.database)
+
+
+def connect(url: str, *, create: bool = True) -> Engine:
+    """Return an engine on a database whose tables are there and of this version; empty databases get them.
+
+    Raises:
+        LabelError: `bad_database_url`, `no_database` (with `create` off), `database_unavailable`, `schema_version`,
+            `foreign_database`.
+    """
+    file = sqlite_file(url)
+    if file and not create and not file.is_file():
+        raise LabelError("no_database", f"no database at {file}; `python -m annotations upgrade` creates one")
+    try:
+        # A thread that waits for its turn to write holds a connection: one for each of gradio's 40 workers and more.
+        engine = create_engine(url, pool_size=8, max_overflow=56)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise LabelError("bad_database_url", f"no driver for {url.split(':')[0]}: {error}") from None
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        with engine.connect() as connection:
+            version = _version(connection)
+        if version is None:
+            with engine.execution_options(write=True).begin() as connection:
+                if _version(connection) is None:  # another process may have been first
+                    _create(connection)
+    except DBAPIError as error:
+        raise LabelError("database_unavailable", f"database {file or engine.url}: {error.orig}") from None
+    return engine
+
+
+def _version(connection: Connection) -> str | None:
+    """Return the database's version, None when it is empty; raise when it is not for this program."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        found = ", ".join(sorted(tables)[:3])
+        raise LabelError("foreign_database", f"the database holds other tables ({found}); name an empty one")
+    version = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if version != VERSION:
+        raise LabelError(
+            "schema_version", f"the database has schema {version}, this program {VERSION}; use the one that wrote it"
+        )
+    return version
+
+
+def _create(connection: Connection) -> None:
+    Base.metadata.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": VERSION})
+
+
+def _prepare_sqlite(connection, _record) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, DDL included
+    for pragma in (
+        f"busy_timeout={BUSY_S * 1000}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an acknowledged label survives a power cut: NORMAL may lose the last commits in WAL
+        "foreign_keys=ON",
+        "secure_delete=ON",  # deleted people leave no bytes in free pages
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection) -> None:
+    # A transaction that reads first and writes later fails at once when another wrote in between, whatever the
+    # busy timeout; one that begins as a writer waits its turn.
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,342 @@
+"""The store of the labelling sessions: clips, consents, predictions, labels, training runs.
+
+Each call is its own transaction, so any thread or process may call at any time; when a method has returned an id, the
+row is on the disk. The current label of an annotator for a clip's segment and target is the newest that was not undone.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from sqlalchemy import func, literal, select
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from annotations import retention
+from annotations.label import Label, check_label, check_segment, check_text, is_current
+from annotations.schema import (
+    OUTCOMES,
+    UNDO,
+    AnnotatorRecord,
+    ClipRecord,
+    ConsentRecord,
+    LabelRecord,
+    PredictionRecord,
+    TrainingRunRecord,
+    connect,
+    now,
+    training_run_labels,
+)
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS, emotion
+
+
+class Store:
+    """The labels database and its media folder.
+
+    Args:
+        url: any SQLAlchemy URL; an empty database gets its tables.
+        media_dir: where clips of consenting people are kept, as `<sha256>.<ext>`.
+        features_dir: cache whose file names hold the clip's sha256; a deletion clears it too.
+        create: refuse a missing SQLite file when off.
+    """
+
+    def __init__(self, url: str, media_dir: Path, features_dir: Path | None = None, *, create: bool = True):
+        self.media_dir = Path(media_dir)
+        self._folders = [Path(folder) for folder in (media_dir, features_dir) if folder]
+        self.engine = connect(url, create=create)
+        self._readers = sessionmaker(self.engine)
+        self._writers = sessionmaker(self.engine.execution_options(write=True))
+
+    @contextmanager
+    def writing(self, session: Session | None = None) -> Iterator[Session]:
+        """One transaction, committed at the end; a given session is in one already, and its owner commits."""
+        try:
+            with nullcontext(session) if session else self._writers.begin() as session:
+                yield session
+        except OperationalError as error:
+            raise LabelError("database_unavailable", f"nothing was saved: {error.orig}") from error
+
+    def register_clip(
+        self,
+        path: Path | None,
+        sha256: str,
+        *,
+        name: str,
+        speaker: str | None = None,
+        consent_text: str | None = None,
+        in_place: bool = False,
+        source: str = "upload",
+        duration_s: float | None = None,
+        session: Session | None = None,
+    ) -> int:
+        """Return the id of the clip with this content; what an earlier registration did not know is filled in.
+
+        Args:
+            path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`.
+            consent_text: what the person agreed to: the one way into the media folder.
+
+        Raises:
+            LabelError: `bad_hash`, `speaker_conflict`, `clip_unreadable`, `bad_text`.
+        """
+        sha256 = sha256.lower()
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
+        speaker = check_text(speaker or "", "speaker") or None
+        stored = copy = placed = None
+        if consent_text:
+            stored = next(self.media_dir.glob(f"{sha256}*"), None)
+            copy = None if stored else retention.copy_in(path, sha256, self.media_dir)
+        try:
+            with self.writing(session) as session:
+                clip = _get_or_add(session, ClipRecord, "sha256", sha256, name=check_text(name, "name"), source=source)
+                if speaker and clip.speaker and clip.speaker != speaker:
+                    raise LabelError(
+                        "speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}"
+                    )
+                clip.speaker = clip.speaker or speaker
+                clip.duration_s = clip.duration_s or duration_s
+                if in_place and path:
+                    clip.path = check_text(str(Path(path).resolve()), "path")
+                if consent_text:
+                    self._record_consent(session, clip, consent_text)
+                    if copy:
+                        stored = placed = self.media_dir / f"{sha256}{_suffix(path)}"
+                        os.replace(copy, placed)
+                    elif not stored.exists():
+                        raise LabelError("clip_unreadable", f"{name} was deleted meanwhile; register it again")
+                    clip.media = stored.name
+                session.flush()
+                return clip.id
+        except BaseException:
+            if placed:
+                placed.unlink(missing_ok=True)  # no media whose consent did not reach the disk
+            raise
+        finally:
+            if copy:
+                copy.unlink(missing_ok=True)
+
+    def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str) -> None:
+        version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
+        given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version)
+        if session.scalar(given) is None:
+            session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text))
+
+    def add_prediction(self, clip_id: int, result: Mapping) -> int:
+        """Return the id of a stored prediction.
+
+        Args:
+            result: `emotion, probs, per_modality, present, checkpoint` as `python -m mmer analyse` names them;
+                `start_s` and `end_s` too when it is about a segment.
+        """
+        start_s, end_s = check_segment(result.get("start_s"), result.get("end_s"))
+        with self.writing() as session:
+            _require(session, ClipRecord, clip_id, "clip")
+            record = PredictionRecord(
+                clip_id=clip_id,
+                start_s=start_s,
+                end_s=end_s,
+                checkpoint=result["checkpoint"],
+                emotion=emotion(result["emotion"]),
+                probs=dict(result["probs"]),
+                per_modality=dict(result.get("per_modality") or {}),
+                present=dict(result["present"]),
+            )
+            session.add(record)
+            session.flush()
+            return record.id
+
+    def add_label(
+        self,
+        clip_id: int,
+        annotator: str,
+        emotions: str | Mapping[str, float] | None = None,
+        *,
+        prediction_id: int | None = None,
+        supersedes: int | None = None,
+        session: Session | None = None,
+        **details,
+    ) -> int:
+        """Return the id of a new label row; it replaces the annotator's earlier one for the same segment and target.
+
+        Args:
+            emotions: one emotion, or weights of several; None for the outcomes skip, cannot_tell and broken.
+            prediction_id: the prediction the annotator saw.
+            supersedes: a label of another segment or target that this one corrects.
+            details: `start_s, end_s, target, outcome, confidence, comment, transcript, created_at` of `check_label`.
+
+        Raises:
+            LabelError: with a code that names what is wrong; nothing is saved then.
+        """
+        annotator, values = check_label(annotator, emotions, **details)
+        record = LabelRecord(clip_id=clip_id, prediction_id=prediction_id, supersedes=supersedes, **values)
+        with self.writing(session) as session:
+            _require(session, ClipRecord, clip_id, "clip")
+            seen = prediction_id and _require(session, PredictionRecord, prediction_id, "prediction")
+            if seen and seen.clip_id != clip_id:
+                raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
+            record.annotator_id = _get_or_add(session, AnnotatorRecord, "name", annotator).id
+            if supersedes is not None:
+                self._own(session, supersedes, record.annotator_id, clip_id)
+            # A clock that was set back must not put a correction before what it corrects.
+            newest = session.scalar(
+                select(func.max(LabelRecord.created_at)).filter_by(clip_id=clip_id, annotator_id=record.annotator_id)
+            )
+            record.created_at = record.created_at or max(filter(None, (now(), newest)))
+            session.add(record)
+            session.flush()
+            return record.id
+
+    def undo(self, label_id: int, annotator: str) -> int:
+        """Return the id of a new row that takes an annotator's own label back; the one before it counts again.
+
+        Raises:
+            LabelError: `unknown_label_id`, `not_yours`, `already_undone`.
+        """
+        with self.writing() as session:
+            person = session.scalar(select(AnnotatorRecord.id).filter_by(name=annotator.strip()))
+            label = self._own(session, label_id, person)
+            undone = select(LabelRecord.id).filter_by(supersedes=label_id, outcome=UNDO)
+            if label.outcome == UNDO or session.scalar(undone) is not None:
+                raise LabelError("already_undone", f"label {label_id} is undone already; label the clip again instead")
+            record = LabelRecord(
+                clip_id=label.clip_id, annotator_id=person, supersedes=label_id, outcome=UNDO, target=label.target,
+                start_s=label.start_s, end_s=label.end_s, emotions={}, comment="",
+            )  # fmt: skip
+            session.add(record)
+            session.flush()
+            return record.id
+
+    def _own(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):
+        label = _require(session, LabelRecord, label_id, "label_id")
+        if label.annotator_id != annotator_id:
+            raise LabelError("not_yours", f"label {label_id} is another annotator's; add your own instead")
+        if clip_id not in (None, label.clip_id):
+            raise LabelError("unknown_label_id", f"label {label_id} is of another clip")
+        return label
+
+    def labels(
+        self, outcomes: Iterable[str] = ("label",), *, sha256: str | None = None, unconsumed: bool = False
+    ) -> Iterator[Label]:
+        """Stream the current labels in the order they were stored.
+
+        Args:
+            outcomes: which kinds to return.
+            sha256: only those of this clip.
+            unconsumed: only those no training run has used.
+        """
+        query = (
+            select(LabelRecord, ClipRecord, AnnotatorRecord.name)
+            .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
+            .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
+            .where(*is_current(), LabelRecord.outcome.in_(list(outcomes)))
+            .order_by(LabelRecord.id)
+            .execution_options(yield_per=1000)
+        )
+        if sha256:
+            query = query.where(ClipRecord.sha256 == sha256.lower())
+        if unconsumed:
+            query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
+        with self._readers() as session:
+            for label, clip, annotator in session.execute(query):
+                stored = self.media_dir / clip.media if clip.media else None
+                media = next((p for p in (stored, clip.path and Path(clip.path)) if p and p.is_file()), None)
+                yield Label(
+                    id=label.id,
+                    sha256=clip.sha256,
+                    name=clip.name,
+                    media=media,
+                    in_place=media is not None and media != stored,
+                    start_s=label.start_s,
+                    end_s=label.end_s,
+                    outcome=label.outcome,
+                    emotions=label.emotions,
+                    target=label.target,
+                    annotator=annotator,
+                    speaker=clip.speaker,
+                    confidence=label.confidence,
+                    comment=label.comment,
+                    transcript=label.transcript,
+                    prediction_id=label.prediction_id,
+                    created_at=label.created_at,
+                )
+
+    def start_run(self, parent: str | None) -> int:
+        """Return the id of a training run that starts now from a checkpoint."""
+        with self.writing() as session:
+            record = TrainingRunRecord(parent=parent)
+            session.add(record)
+            session.flush()
+            return record.id
+
+    def finish_run(
+        self, run_id: int, verdict: str, *, checkpoint: str | None = None, report=None, label_ids: Iterable[int] = ()
+    ) -> None:
+        """Record how a run ended, what it made and which labels it consumed, as far as they were not deleted since."""
+        with self.writing() as session:
+            run = _require(session, TrainingRunRecord, run_id, "run")
+            run.finished_at, run.verdict, run.checkpoint, run.report = now(), verdict, checkpoint, report
+            label_ids = list(label_ids)
+            for i in range(0, len(label_ids), 1000):
+                kept = select(literal(run_id), LabelRecord.id).where(LabelRecord.id.in_(label_ids[i : i + 1000]))
+                session.execute(training_run_labels.insert().from_select(["run_id", "label_id"], kept))
+
+    def delete_clip(self, sha256: str) -> retention.Removal:
+        """Delete a clip's media, features, predictions, labels and consents, and check that no trace is left."""
+        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}")
+
+    def delete_speaker(self, speaker: str) -> retention.Removal:
+        """Delete all clips of a speaker."""
+        return self._delete(ClipRecord.speaker == speaker, f"clip of speaker {speaker!r}")
+
+    def _delete(self, condition, what: str) -> retention.Removal:
+        with self.writing() as session:
+            hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
+            if not hashes:
+                raise LabelError("unknown_clip", f"no {what} on record")
+            removal = retention.remove(session, self._folders, hashes)
+        retention.verify_removed(self.engine, self._folders, hashes)
+        return removal
+
+    def counts(self) -> dict:
+        """Return how many rows of each kind there are, and the current labels by emotion (the heaviest) or outcome."""
+        with self._readers() as session:
+            counts = {
+                table.__tablename__: session.scalar(select(func.count()).select_from(table))
+                for table in (ClipRecord, PredictionRecord, AnnotatorRecord, LabelRecord, TrainingRunRecord)
+            }
+            counts["media"] = session.scalar(select(func.count(ClipRecord.media)))
+            counts["speakers"] = session.scalar(select(func.count(ClipRecord.speaker.distinct())))
+            current = dict.fromkeys((*EMOTIONS, *OUTCOMES[1:]), 0)
+            query = select(LabelRecord.outcome, LabelRecord.emotions).where(*is_current())
+            for outcome, emotions in session.execute(query.execution_options(yield_per=1000)):
+                current[max(emotions, key=emotions.get) if emotions else outcome] += 1
+        return counts | {"current": current}
+
+
+def _require(session: Session, record, key: int, what: str):
+    found = session.get(record, key)
+    if found is None:
+        raise LabelError(f"unknown_{what}", f"there is no {what} {key}")
+    return found
+
+
+def _get_or_add(session: Session, record, key: str, value: str, **others):
+    query = select(record).filter_by(**{key: value})
+    found = session.scalar(query)
+    if found is None:
+        try:
+            with session.begin_nested():
+                found = record(**{key: value}, **others)
+                session.add(found)
+        except IntegrityError:  # on a server, another session may have been first
+            found = session.scalar(query)
+    return found
+
+
+def _suffix(path: Path) -> str:
+    suffix = Path(path).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
