@@ -1,0 +1,160 @@
+"""The command line of the labels database: `python -m annotations COMMAND`.
+
+Exit status: 0 done, 1 refused or some rows were bad (each is named on stderr), 2 bad usage.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
+
+from annotations import backup, retention
+from annotations.schema import VERSION, sqlite_file
+from annotations.store import Store
+from annotations.transfer import FORMATS, content_hash, export_labels, import_labels
+from mmer.config import Paths
+from mmer.errors import LabelError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.command == "import" and args.copy != bool(args.consent):
+        parser.error("--copy and --consent TEXT go together: media is taken in only with a recorded consent")
+    try:
+        return args.run(args)
+    except LabelError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr)
+    except (SQLAlchemyError, OSError) as error:
+        print(f"failed: {str(error).splitlines()[0]}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--database",
+        metavar="URL",
+        help="SQLAlchemy URL or SQLite file (default: MMER_DATABASE_URL, MMER_HOME/mmer.db)",
+    )
+    common.add_argument("--media", type=Path, metavar="DIR", help="media folder (default: media/ beside the database)")
+    parser = argparse.ArgumentParser(
+        prog="python -m annotations", description="Labels database.", epilog=__doc__.splitlines()[2]
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common], help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("import", _import, "add labels from a file; importing it twice adds nothing")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--format", choices=FORMATS, help="default: the file's ending")
+    sub.add_argument("--copy", action="store_true", help="take the media in instead of registering it where it lies")
+    sub.add_argument("--consent", metavar="TEXT", help="what the recorded people agreed to; needed for --copy")
+    sub = command("export", _export, "write the current labels")
+    sub.add_argument("--format", choices=FORMATS, required=True)
+    sub.add_argument("--out", type=Path, required=True, metavar="PATH")
+    command("stats", _stats, "print how much there is, as JSON")
+    sub = command("delete", _delete, "delete media, features, predictions and labels, and check that no trace is left")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--clip", metavar="CLIP", help="file or sha256")
+    which.add_argument("--speaker", metavar="NAME", help="all clips of this speaker")
+    command("vacuum", _vacuum, "delete media that no clip needs and compact the database")
+    command("upgrade", _upgrade, "create the tables, or check that they are of this version")
+    sub = command("backup", _backup, "copy the live database (media not included) to a file")
+    sub.add_argument("file", type=Path)
+    sub = command("restore", _restore, "check a backup and put it in the database's place; the old one is kept beside")
+    sub.add_argument("file", type=Path)
+    return parser
+
+
+def _url(args) -> str:
+    if args.database is None:
+        return Paths.from_env().database_url
+    return args.database if "://" in args.database else f"sqlite:///{args.database}"
+
+
+def _store(args, *, create: bool = False) -> Store:
+    url, paths = _url(args), Paths.from_env()
+    # Another database than the configured one must not touch the configured one's media.
+    own = url == paths.database_url or sqlite_file(url) is None
+    home = paths.home if own else sqlite_file(url).parent
+    return Store(url, args.media or home / paths.media.name, home / paths.features.name, create=create)
+
+
+def _import(args) -> int:
+    format = args.format or args.file.suffix.lstrip(".").lower()
+    if format not in FORMATS:
+        raise LabelError("unknown_format", f"{args.file} ends in none of {', '.join(FORMATS)}; say --format")
+    report = import_labels(
+        _store(args, create=True), args.file, format, consent_text=args.consent, progress=_progress("rows")
+    )
+    for line in report.bad:
+        print(line, file=sys.stderr)
+    print(f"{report.imported} labels imported, {report.present} already there, {len(report.bad)} bad rows")
+    return 1 if report.bad else 0
+
+
+def _export(args) -> int:
+    n_labels, n_left_out = export_labels(_store(args), args.out, args.format, progress=_progress("labels"))
+    print(f"{n_labels} labels written to {args.out}")
+    if n_left_out:
+        print(f"left out {n_left_out} corrected transcripts: CSV has no column for them, jsonl has", file=sys.stderr)
+    return 0
+
+
+def _stats(args) -> int:
+    print(json.dumps(_store(args).counts(), indent=2))
+    return 0
+
+
+def _delete(args) -> int:
+    store = _store(args)
+    if args.speaker is not None:
+        removal = store.delete_speaker(args.speaker)
+    else:
+        file = Path(args.clip)
+        removal = store.delete_clip(content_hash(file) if file.is_file() else args.clip)
+    print(
+        f"deleted {removal.clips} clips, {removal.labels} label rows, {removal.predictions} predictions, "
+        f"{removal.files} files; no trace is left"
+    )
+    for path in removal.left:
+        print(f"left where it lies, as it was only registered: {path}")
+    return 0
+
+
+def _vacuum(args) -> int:
+    store = _store(args)
+    print(f"{retention.vacuum(store.engine, store.media_dir)} files deleted; the database is compact")
+    return 0
+
+
+def _upgrade(args) -> int:
+    store = _store(args, create=True)
+    print(f"{store.engine.url.render_as_string()} has schema {VERSION}")
+    return 0
+
+
+def _backup(args) -> int:
+    print(f"{backup.backup(_url(args), args.file)} label rows in {args.file}")
+    return 0
+
+
+def _restore(args) -> int:
+    n_labels, kept = backup.restore(_url(args), args.file)
+    print(f"{n_labels} label rows restored" + (f"; the old database is kept as {kept}" if kept else ""))
+    return 0
+
+
+def _progress(unit: str):
+    return lambda rows: tqdm(rows, unit=f" {unit}", disable=None)  # silent where nobody watches
+
+
+if __name__ == "__main__":
+    sys.exit(main())
