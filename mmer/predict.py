@@ -1,43 +1,25 @@
-"""From a clip to what it shows: perceive once, judge every utterance, and say what each channel contributed."""
+"""From what was perceived to a verdict: every utterance judged, and what each channel contributed."""
 
-import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mmer import assets, checkpoint, media, voice
-from mmer import face as faces
+from mmer import assets, checkpoint
 from mmer.checkpoint import Checkpoint
-from mmer.config import Config, Paths
-from mmer.errors import AssetError, ClipError, MmerError, Notice
-from mmer.face import FaceTrack, FaceTracker
-from mmer.features import Features, LanguageModel, collate, corpus_face, trim, with_text
+from mmer.config import Paths
+from mmer.errors import AssetError, MmerError, Notice
+from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
-from mmer.media import AudioChunk, MediaInfo, VideoFrame
 from mmer.model import BranchStates, Output
-from mmer.speech import Transcriber, Transcript, typed
-from mmer.voice import Span
+from mmer.perceive import Observation, Perceiver
+from mmer.speech import Transcript
 
 TIMED = ("decode", "face", "voice", "speech", "model", "explain", "total")
-_NO_SPEECH_ASKED = Transcript("", None, (), "off", "transcription was switched off")
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What was seen and heard in a clip, before the model judges it."""
-
-    files: tuple[MediaInfo, ...]
-    duration_s: float | None
-    features: tuple[Features, ...]  # one for each utterance
-    tracks: tuple[FaceTrack, ...]  # every face, the one that is read first
-    transcript: Transcript
-    quality: tuple[Notice, ...]
-    timing_ms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -128,59 +110,6 @@ def _named(probs: np.ndarray) -> dict[str, float]:
     return {e: round(float(p), 4) for e, p in zip(EMOTIONS, probs, strict=True)}
 
 
-class _Clock:
-    """Adds up milliseconds by name; parts run at the same time, so they need not sum to the total."""
-
-    def __init__(self):
-        self.ms: dict[str, float] = {}
-        self._start = time.perf_counter()
-
-    def add(self, name: str, since: float) -> None:
-        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - since) * 1e3
-
-    def stop(self) -> dict[str, float]:
-        self.add("total", self._start)
-        return self.ms
-
-
-class _FaceWorker:
-    """Follows faces in a thread of its own while the decoder goes on; the queue bounds the frames held."""
-
-    def __init__(self, config: Config, model_path: Path, still: bool, clock: _Clock):
-        self._frames: queue.Queue[VideoFrame | None] = queue.Queue(maxsize=8)
-        self._arguments = (config, model_path, still, clock)
-        self.n_frames = 0
-        self.tracks: list[FaceTrack] = []
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        config, model_path, still, clock = self._arguments
-        try:
-            with FaceTracker(config.face, still=still, model_path=model_path) as tracker:
-                while (frame := self._frames.get()) is not None:
-                    since = time.perf_counter()
-                    tracker.add(frame)
-                    clock.add("face", since)
-                self.tracks = tracker.tracks()
-        except BaseException as error:  # handed to the caller by finish()
-            self._error = error
-            while self._frames.get() is not None:
-                continue
-
-    def add(self, frame: VideoFrame) -> None:
-        self.n_frames += 1
-        self._frames.put(frame)
-
-    def finish(self) -> list[FaceTrack]:
-        self._frames.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self.tracks
-
-
 class Predictor:
     """Analyses clips with the checkpoint in use; a promotion is picked up with the next clip.
 
@@ -197,8 +126,7 @@ class Predictor:
         self._name = name
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = None
-        self._language: LanguageModel | None = None
-        self.transcriber = Transcriber(self.paths.whisper, self.device, download_root=self.paths.assets / "whisper")
+        self.perceiver = Perceiver(self.paths, self.device)
 
     @staticmethod
     def _device(wish: str) -> str:
@@ -221,15 +149,8 @@ class Predictor:
 
     @property
     def language(self) -> LanguageModel:
-        """The frozen text encoder, loaded at first use.
-
-        Raises:
-            AssetError: its weights are not here and cannot be fetched.
-        """
-        with self._lock:
-            if self._language is None:
-                self._language = LanguageModel(assets.find("text_encoder", self.paths), self.device)
-            return self._language
+        """The frozen text encoder, loaded at first use."""
+        return self.perceiver.language
 
     def warm(self) -> None:
         """Load what the first clip would wait for; what cannot be had is reported by that clip."""
@@ -240,156 +161,9 @@ class Predictor:
             except AssetError:
                 continue
 
-    def observe(
-        self,
-        *files: str | Path,
-        text: str | None = None,
-        speech: bool = True,
-        modalities: Sequence[str] = MODALITIES,
-        start_s: float | None = None,
-        end_s: float | None = None,
-        whole: bool = False,
-        face_crop: bool = False,
-        face: int | None = None,
-        denoise: bool = False,
-    ) -> Observation:
-        """Look at and listen to a clip.
-
-        Args:
-            files: media that belong together: the picture is taken from the first that has one, the sound likewise.
-            text: what is said; replaces transcription, and every utterance gets it.
-            speech: transcribe when no text is given.
-            modalities: leave the others out.
-            start_s: read only this stretch of the media.
-            end_s: see `start_s`.
-            whole: the clip is one utterance (a row of a corpus), not to be cut.
-            face_crop: the picture already is a face crop: nothing is detected in it.
-            face: the `track_id` of the face to read, instead of the most prominent one.
-            denoise: reduce steady noise before the voice branch listens.
-
-        Raises:
-            ClipError: a file cannot be read, or neither a file nor text was given (`nothing_given`).
-        """
-        config = self.checkpoint.config
-        clock = _Clock()
-        if not files and not (text or "").strip():
-            raise ClipError(
-                "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
-            )
-        infos = [media.probe(f, config.media) for f in files]
-        seen = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
-        heard = next((i for i in infos if i.has_sound), None) if {"voice", "text"} & set(modalities) else None
-        notices: list[Notice] = []
-
-        since = time.perf_counter()
-        tracks, n_frames, worker, samples = [], 0, None, None
-        if seen is not None and not face_crop:
-            try:
-                model_path = assets.find("face_landmarker", self.paths)
-                worker = _FaceWorker(config, model_path, seen.kind == "image", clock)
-            except AssetError as error:
-                notices.append(Notice("face_unavailable", f"the face was not read: {error}"))
-        chunks: list[AudioChunk] = []
-        try:
-            for info in dict.fromkeys(i for i in (seen, heard) if i is not None):
-                parts = media.stream(
-                    info.path, fps=config.face.fps, sample_rate=config.voice.sample_rate, start_s=start_s, end_s=end_s,
-                    picture=info is seen and (worker is not None or face_crop), sound=info is heard, limits=config.media,
-                )  # fmt: skip
-                for part in parts:
-                    if isinstance(part, AudioChunk):
-                        chunks.append(part)
-                    elif worker is not None:
-                        worker.add(part)
-                    else:
-                        tracks = [corpus_face(part.rgb, config.face.crop_size)]
-        finally:
-            clock.add("decode", since)
-            if worker is not None:
-                n_frames, found = worker.n_frames, worker.finish()
-                tracks = found
-        if heard is not None:
-            samples = _join(chunks, config.voice.sample_rate, start_s or 0.0)
-        duration_s = _duration(infos, samples, config, start_s, end_s)
-
-        since = time.perf_counter()
-        spans: list[Span] = []
-        if samples is not None and len(samples):
-            spans = voice.speech_spans(samples)
-            if whole and not spans:  # a corpus row is known to hold an utterance
-                spans = [Span(0.0, len(samples) / config.voice.sample_rate)]
-            notices += voice.voice_notices(samples, spans)
-        clock.add("voice", since)
-
-        since = time.perf_counter()
-        if (text or "").strip():
-            transcript = typed(text)
-        elif "text" not in modalities or not speech or samples is None:
-            transcript = _NO_SPEECH_ASKED
-            if samples is None and speech and "text" in modalities:
-                transcript = replace(transcript, status="no_speech", message="there is no sound to transcribe")
-        else:
-            transcript = self.transcriber.transcribe(samples, spans)
-            clock.add("speech", since)
-
-        if tracks and face is not None:
-            tracks = sorted(tracks, key=lambda t: t.track_id != face)
-        if worker is not None:
-            notices += faces.quality(tracks[0] if tracks else None, n_frames, len(tracks))
-        since = time.perf_counter()
-        features = self._utterances(
-            config,
-            tracks,
-            samples if "voice" in modalities else None,
-            spans,
-            transcript,
-            duration_s,
-            whole,
-            denoise,
-            notices,
-        )
-        clock.add("voice", since)
-        return Observation(tuple(infos), duration_s, features, tuple(tracks), transcript, tuple(notices), clock.stop())
-
-    def _utterances(self, config, tracks, samples, spans, transcript, duration_s, whole, denoise, notices):
-        rate, end = config.voice.sample_rate, duration_s or 0.0
-        if whole or not duration_s:
-            pad = config.voice.pad_s
-            bounds = [Span(max(spans[0].start_s - pad, 0.0), min(spans[-1].end_s + pad, end))] if spans else []
-            cuts = bounds or [Span(0.0, end)]
-        else:
-            cuts = voice.utterances(spans, duration_s, config.voice)
-            if not cuts:  # nobody speaks: equal stretches, for the face
-                n = max(int(np.ceil(duration_s / config.voice.max_utterance_s)), 1)
-                cuts = [Span(duration_s * i / n, duration_s * (i + 1) / n) for i in range(n)]
-        language = None
-        if transcript.text.strip():
-            try:
-                language = self.language
-            except AssetError as error:
-                notices.append(Notice("text_unavailable", f"the words were not read: {error}"))
-        clean = voice.denoise(samples, rate) if denoise and samples is not None and spans else samples
-        made = []
-        for cut in cuts:
-            item = Features(cut.start_s, cut.end_s)
-            if tracks:
-                # With `whole`, silence at the ends is cut from the voice but not from the face.
-                span = (0.0, end) if whole else (cut.start_s, cut.end_s)
-                known = bool(tracks[0].regions.any())
-                track = trim(tracks[0], *span, config.model.max_crops) if duration_s else tracks[0]
-                item = replace(item, face=track, landmarks=known)
-            if clean is not None and spans:
-                item = replace(
-                    item, sound=voice.log_mel(clean[int(cut.start_s * rate) : int(cut.end_s * rate)], config.voice)
-                )
-            if language is not None:
-                if transcript.status == "typed" or whole:
-                    said = transcript.text
-                else:
-                    said = " ".join(w.text.strip() for w in transcript.words if cut.start_s <= (w.start_s + w.end_s) / 2 < cut.end_s)  # fmt: skip
-                item = with_text(item, said, language)
-            made.append(item)
-        return tuple(made)
+    def observe(self, *files: str | Path, **options) -> Observation:
+        """Look at and listen to a clip; `options` are those of `Perceiver.observe`."""
+        return self.perceiver.observe(self.checkpoint.config, *files, **options)
 
     @torch.no_grad()
     def judge(self, items: Sequence[Features], loaded: Checkpoint | None = None) -> list[Segment]:
@@ -415,7 +189,8 @@ class Predictor:
         """Return the verdict on a clip. `options` are those of `observe`; `name` is how the result calls the clip."""
         since = time.perf_counter()
         loaded = self.checkpoint
-        return self.conclude(self.observe(*files, **options), loaded, name=name, since=since)
+        observation = self.perceiver.observe(loaded.config, *files, **options)
+        return self.conclude(observation, loaded, name=name, since=since)
 
     def conclude(
         self,
@@ -454,7 +229,7 @@ class Predictor:
         files = observation.files
         return EmotionResult(
             clip=name or (files[0].path if files else "text"),
-            sha256=identity(observation),
+            sha256=observation.sha256,
             duration_s=observation.duration_s,
             emotion=emotion,
             probs=probs,
@@ -467,16 +242,6 @@ class Predictor:
             checkpoint=loaded.id,
             observation=observation,
         )
-
-
-def identity(observation: Observation) -> str:
-    """Return the sha256 of the clip: of the file, of the files' hashes together, or of the text when there is none."""
-    import hashlib
-
-    hashes = [f.sha256 for f in observation.files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes or [observation.transcript.text]).encode()).hexdigest()
 
 
 def shapley(loaded: Checkpoint, states: BranchStates, present: torch.Tensor) -> torch.Tensor:
@@ -496,24 +261,3 @@ def shapley(loaded: Checkpoint, states: BranchStates, present: torch.Tensor) -> 
             if not code >> i & 1:
                 values[:, i] += weight[bin(code).count("1")] * (worth[code | 1 << i] - worth[code])
     return values
-
-
-def _join(chunks: list[AudioChunk], rate: int, start_s: float) -> np.ndarray:
-    """Lay chunks where their times say, so that sound and picture stay together; gaps are silence."""
-    if not chunks:
-        return np.zeros(0, np.float32)
-    ends = [round((c.start_s - start_s) * rate) + len(c.samples) for c in chunks]
-    samples = np.zeros(max(ends), np.float32)
-    for c, end in zip(chunks, ends, strict=True):
-        begin = end - len(c.samples)
-        samples[max(begin, 0) : end] = c.samples[max(-begin, 0) :]
-    return samples
-
-
-def _duration(infos, samples, config: Config, start_s: float | None, end_s: float | None) -> float | None:
-    stated = [i.duration_s for i in infos if i.duration_s is not None]
-    if start_s is not None or end_s is not None:
-        stated = [(end_s if end_s is not None else max(stated, default=0.0)) - (start_s or 0.0)]
-    if not stated and samples is not None and len(samples):
-        stated = [len(samples) / config.voice.sample_rate]
-    return max(stated) if stated else None

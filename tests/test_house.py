@@ -20,6 +20,7 @@ FLOORS = [
     {"encoders"},
     {"model"},
     {"features", "checkpoint"},
+    {"perceive"},
     {"predict", "attribution"},
     {"plots"},
     {"ui", "__main__"},

@@ -32,6 +32,8 @@ from training.manifest import Row, write
 RAVDESS_VAL, RAVDESS_TEST = {2, 15, 16, 18}, {6, 13, 17, 22}
 EMODB_VAL = {"10", "11"}
 EMODB_TEST = {"12", "13", "14", "15", "16"}
+# Copies of MELD went through cp1252: these control characters are its quotes, dashes and dots.
+_CP1252 = {c: bytes([c]).decode("cp1252") for c in (0x85, *range(0x91, 0x98))}
 _SOUND = (".wav", ".flac")
 _IMAGE = (".jpg", ".jpeg", ".png")
 
@@ -113,8 +115,7 @@ def meld(folder: Path) -> list[Row]:
             continue
         with path.open(newline="", encoding="utf-8", errors="replace") as f:
             for cells in csv.DictReader(f):
-                # The published CSV went through cp1252: its control characters 0x91-0x97 are quotes and dashes.
-                text = cells["Utterance"].encode("cp1252", "ignore").decode("cp1252").strip()
+                text = cells["Utterance"].translate(_CP1252).strip()
                 if text:
                     rows.append(Row((emotion(cells["Emotion"]),), text=text, speaker=f"meld-{cells['Speaker']}", corpus="meld", split=split))  # fmt: skip
     return rows

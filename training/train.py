@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmer import assets, checkpoint
-from mmer.config import Config, Paths
+from mmer.config import Config, ModelConfig, Paths
 from mmer.errors import MmerError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES, N_EMOTIONS
@@ -80,7 +80,7 @@ def _shuffled(n: int, size: int, generator: torch.Generator, *, whole: bool = Tr
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 2), pct_start=0.25)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 8), pct_start=0.25)
 
 
 def _autocast(config: TrainConfig) -> torch.autocast:
@@ -291,7 +291,8 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
-    paths, settings = Paths.from_env(), Config()
+    paths = Paths.from_env()
+    settings = Config(model=ModelConfig.tiny() if args.model == "tiny" else ModelConfig())
     found = corpora.read_all(args.corpora, work / "corpora")
     rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
     train = {m: tuple(r for r in rows[m] if r.split == "train") for m in MODALITIES}
@@ -334,7 +335,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
     tuples = Tuples(aside, model.temperatures, config.conflict)
     train_fusion(model, tuples, config, work)
-    calm = replace_conflict(tuples)
+    calm = Tuples(aside, model.temperatures, 0.0)
     states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
     with torch.no_grad():
         model.fusion.temperature.fill_(fit_temperature(model.fuse(states, present).logits, targets))
@@ -356,16 +357,13 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     return f"wrote {(args.out or paths.checkpoints) / name}"
 
 
-def replace_conflict(tuples: Tuples) -> Tuples:
-    return Tuples(tuples.encoded, tuples.temperatures, 0.0)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--work", type=Path, default=Paths.from_env().home / "runs" / "train", help="states and caches")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: the checkpoints folder)")
     parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
+    parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see the pipeline run")
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
     for field, value in TrainConfig().__dict__.items():
         parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")

@@ -1,0 +1,298 @@
+"""From a clip to what is seen, heard and said in it: decoded once, the face followed while the sound is heard."""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmer import assets, media, voice
+from mmer import face as faces
+from mmer.config import Config, Paths
+from mmer.errors import AssetError, ClipError, MmerError, Notice
+from mmer.face import FaceTrack, FaceTracker
+from mmer.features import Features, LanguageModel, corpus_face, trim, with_text
+from mmer.labels import MODALITIES
+from mmer.media import AudioChunk, MediaInfo, VideoFrame
+from mmer.speech import Transcriber, Transcript, typed
+from mmer.voice import Span
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen and heard in a clip, before the model judges it."""
+
+    files: tuple[MediaInfo, ...]
+    duration_s: float | None
+    features: tuple[Features, ...]  # one for each utterance
+    tracks: tuple[FaceTrack, ...]  # every face, the one that is read first
+    transcript: Transcript
+    quality: tuple[Notice, ...]
+    timing_ms: dict[str, float]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file, of the files' hashes together, or of the text when there is no file."""
+        hashes = [f.sha256 for f in self.files]
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256("\n".join(hashes or [self.transcript.text]).encode()).hexdigest()
+
+
+class _Clock:
+    """Adds up milliseconds by name; parts run at the same time, so they need not sum to the total."""
+
+    def __init__(self):
+        self.ms: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def add(self, name: str, since: float) -> None:
+        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - since) * 1e3
+
+    def stop(self) -> dict[str, float]:
+        self.add("total", self._start)
+        return self.ms
+
+
+class _FaceWorker:
+    """Follows faces in a thread of its own while decoding and hearing go on; the queue bounds the frames held."""
+
+    def __init__(self, tracker: FaceTracker, clock: _Clock):
+        self._frames: queue.Queue[VideoFrame | None] = queue.Queue(maxsize=8)
+        self._tracker, self._clock = tracker, clock
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._tracker:
+                while (frame := self._frames.get()) is not None:
+                    since = time.perf_counter()
+                    self._tracker.add(frame)
+                    self._clock.add("face", since)
+        except BaseException as error:  # finish() raises it in the caller's thread
+            self._error = error
+            while self._frames.get() is not None:
+                continue
+
+    def add(self, frame: VideoFrame) -> None:
+        self._frames.put(frame)
+
+    def finish(self) -> None:
+        self._frames.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+class Perceiver:
+    """Looks at and listens to clips. One serves many threads: what is stateful is locked where it lives."""
+
+    def __init__(self, paths: Paths, device: str = "cpu"):
+        self.paths, self.device = paths, device
+        self.transcriber = Transcriber(paths.whisper, device, download_root=paths.assets / "whisper")
+        self._language: LanguageModel | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def language(self) -> LanguageModel:
+        """The frozen text encoder, loaded at first use.
+
+        Raises:
+            AssetError: its weights are not here and cannot be fetched.
+        """
+        with self._lock:
+            if self._language is None:
+                self._language = LanguageModel(assets.find("text_encoder", self.paths), self.device)
+            return self._language
+
+    def observe(
+        self,
+        config: Config,
+        *files: str | Path,
+        text: str | None = None,
+        speech: bool = True,
+        modalities: Sequence[str] = MODALITIES,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        whole: bool = False,
+        face_crop: bool = False,
+        face: int | None = None,
+        denoise: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Observation:
+        """Look at and listen to a clip.
+
+        Args:
+            files: media that belong together: the picture is taken from the first that has one, the sound likewise.
+            text: what is said; replaces transcription, and every utterance gets it.
+            speech: transcribe when no text is given.
+            modalities: leave the others out.
+            start_s: read only this stretch of the media; times in what comes back count from here.
+            end_s: see `start_s`.
+            whole: the clip is one utterance (a row of a corpus), not to be cut.
+            face_crop: the picture already is a face crop: nothing is detected in it.
+            face: the `track_id` of the face to read, instead of the most prominent one.
+            denoise: reduce steady noise before the voice branch listens.
+            should_stop: asked with every piece of media; True ends the work.
+
+        Raises:
+            ClipError: a file cannot be read, or neither a file nor text was given (`nothing_given`).
+            MmerError: `stopped`.
+        """
+        clock = _Clock()
+        text = (text or "").strip()
+        if not files and not text:
+            raise ClipError(
+                "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
+            )
+        infos = [media.probe(f, config.media) for f in files]
+        seen = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
+        wants_words = "text" in modalities and speech and not text
+        heard = next((i for i in infos if i.has_sound), None) if "voice" in modalities or wants_words else None
+        notices: list[Notice] = []
+        tracker = None
+        if seen is not None and not face_crop:
+            try:
+                model = assets.find("face_landmarker", self.paths)
+                tracker = FaceTracker(config.face, still=seen.kind == "image", model_path=model)
+            except AssetError as error:
+                notices.append(Notice("face_unavailable", f"the face was not read: {error}"))
+        worker = _FaceWorker(tracker, clock) if tracker else None
+        tracks: list[FaceTrack] = []
+        chunks: list[AudioChunk] = []
+        try:
+            since = time.perf_counter()
+            for info in dict.fromkeys(i for i in (seen, heard) if i is not None):
+                pieces = media.stream(
+                    info.path, fps=config.face.fps, sample_rate=config.voice.sample_rate, start_s=start_s, end_s=end_s,
+                    picture=info is seen and (worker is not None or face_crop), sound=info is heard, limits=config.media,
+                )  # fmt: skip
+                for piece in pieces:
+                    if should_stop is not None and should_stop():
+                        raise MmerError("stopped", "stopped before the end of the clip")
+                    if isinstance(piece, AudioChunk):
+                        chunks.append(piece)
+                    elif worker is not None:
+                        worker.add(replace(piece, time_s=piece.time_s - (start_s or 0.0)))
+                    else:
+                        tracks = [corpus_face(piece.rgb, config.face.crop_size)]
+            clock.add("decode", since)
+            samples = None if heard is None else _join(chunks, config.voice.sample_rate, start_s or 0.0)
+            duration_s = _duration(infos, samples, config, start_s, end_s)
+            spans, transcript = self._hear(config, samples, text, wants_words, whole, notices, clock, should_stop)
+        finally:
+            if worker is not None:
+                worker.finish()
+        if tracker is not None:
+            tracks = tracker.tracks()
+            notices += faces.quality(tracks[0] if tracks else None, tracker.n_frames, len(tracks))
+        if face is not None:
+            tracks.sort(key=lambda t: t.track_id != face)
+        since = time.perf_counter()
+        sound = samples if "voice" in modalities and spans else None
+        if sound is not None and denoise:
+            sound = voice.denoise(sound, config.voice.sample_rate)
+        cuts = _cuts(config, spans, duration_s, whole)
+        items = [_cut_out(config, cut, tracks, sound, duration_s, whole) for cut in cuts]
+        clock.add("voice", since)
+        if transcript.text.strip() and "text" in modalities:
+            items = self._read(items, transcript, whole, notices)
+        return Observation(
+            tuple(infos), duration_s, tuple(items), tuple(tracks), transcript, tuple(notices), clock.stop()
+        )
+
+    def _hear(
+        self, config, samples, text, wants_words, whole, notices, clock, should_stop
+    ) -> tuple[list[Span], Transcript]:
+        """Find speech and put it into words."""
+        since = time.perf_counter()
+        spans: list[Span] = []
+        if samples is not None and len(samples):
+            spans = voice.speech_spans(samples)
+            notices += voice.voice_notices(samples, spans)
+        clock.add("voice", since)
+        if text:
+            transcript = typed(text)
+        elif not wants_words:
+            transcript = Transcript("", None, (), "off", "transcription was switched off")
+        elif samples is None:
+            transcript = Transcript("", None, (), "no_speech", "there is no sound to transcribe")
+        else:
+            since = time.perf_counter()
+            transcript = self.transcriber.transcribe(samples, spans, should_stop)
+            clock.add("speech", since)
+        if whole and not spans and samples is not None and len(samples):
+            # A row of a corpus is known to hold an utterance, even one that voice activity misses.
+            spans = [Span(0.0, len(samples) / config.voice.sample_rate)]
+        return spans, transcript
+
+    def _read(
+        self, items: list[Features], transcript: Transcript, whole: bool, notices: list[Notice]
+    ) -> list[Features]:
+        """Give each utterance its words: those spoken in it, or all when the text was typed."""
+        try:
+            language = self.language
+        except AssetError as error:
+            notices.append(Notice("text_unavailable", f"the words were not read: {error}"))
+            return items
+        if whole or not transcript.words:
+            return [with_text(item, transcript.text, language) for item in items]
+        said = [[w.text.strip() for w in transcript.words if item.start_s <= (w.start_s + w.end_s) / 2 < item.end_s] for item in items]  # fmt: skip
+        return [with_text(item, " ".join(words), language) for item, words in zip(items, said, strict=True)]
+
+
+def _cuts(config: Config, spans: list[Span], duration_s: float | None, whole: bool) -> list[Span]:
+    """Return the utterances; where nobody speaks, equal stretches for the face."""
+    if not duration_s:
+        return [Span(0.0, 0.0)]
+    if whole:
+        pad = config.voice.pad_s
+        return [Span(max(spans[0].start_s - pad, 0.0), min(spans[-1].end_s + pad, duration_s)) if spans else Span(0.0, duration_s)]  # fmt: skip
+    found = voice.utterances(spans, duration_s, config.voice)
+    if found:
+        return found
+    n = max(int(np.ceil(duration_s / config.voice.max_utterance_s)), 1)
+    return [Span(duration_s * i / n, duration_s * (i + 1) / n) for i in range(n)]
+
+
+def _cut_out(
+    config: Config, cut: Span, tracks: list[FaceTrack], sound, duration_s: float | None, whole: bool
+) -> Features:
+    """Return the face and the voice of one utterance."""
+    rate, item = config.voice.sample_rate, Features(cut.start_s, cut.end_s)
+    if tracks:
+        # Silence at the ends of a whole row is cut from the voice but not from the face: it may show more before a word.
+        start_s, end_s = (0.0, float("inf")) if whole or not duration_s else (cut.start_s, cut.end_s)
+        track = trim(tracks[0], start_s, end_s, config.model.max_crops)
+        item = replace(item, face=track, landmarks=track is not None and bool(track.regions.any()))
+    if sound is not None:
+        samples = sound[int(cut.start_s * rate) : int(cut.end_s * rate)]
+        item = replace(item, sound=voice.log_mel(samples, config.voice))
+    return item
+
+
+def _join(chunks: list[AudioChunk], rate: int, start_s: float) -> np.ndarray:
+    """Lay chunks where their times say, so that sound and picture stay together; gaps are silence."""
+    if not chunks:
+        return np.zeros(0, np.float32)
+    begins = [round((c.start_s - start_s) * rate) for c in chunks]
+    samples = np.zeros(max(b + len(c.samples) for b, c in zip(begins, chunks, strict=True)), np.float32)
+    for begin, c in zip(begins, chunks, strict=True):
+        samples[max(begin, 0) : begin + len(c.samples)] = c.samples[max(-begin, 0) :]
+    return samples
+
+
+def _duration(infos, samples, config: Config, start_s: float | None, end_s: float | None) -> float | None:
+    """Return the length of what is read: stated, or measured where the container does not say."""
+    stated = max((i.duration_s for i in infos if i.duration_s is not None), default=None)
+    if stated is None and samples is not None and len(samples):
+        stated = len(samples) / config.voice.sample_rate + (start_s or 0.0)
+    if end_s is not None:
+        stated = end_s if stated is None else min(end_s, stated)
+    return None if stated is None else max(stated - (start_s or 0.0), 0.0)

@@ -1,0 +1,279 @@
+"""The training command and the evaluation on corpora in their real layouts, made small."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmer import checkpoint
+from mmer.errors import TrainingError
+from mmer.labels import EMOTIONS, RAVDESS_CODES
+from tests import synth
+from training import augment, corpora, losses, manifest
+from training.data import split_off
+from training.manifest import Row
+from training.train import Encoded, Tuples
+
+ROOT = Path(__file__).resolve().parent.parent
+FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+@pytest.fixture(scope="session")
+def corpora_folder(tmp_path_factory) -> Path:
+    """Five corpora in the layouts their authors publish, a few examples each."""
+    root = tmp_path_factory.mktemp("corpora")
+    for actor in (1, 2, 3, 4):  # 2 is a validation actor
+        for code in RAVDESS_CODES:
+            path = root / "ravdess" / f"Actor_{actor:02d}" / f"03-01-{code}-01-01-01-{actor:02d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            synth.write_clip(path, seconds=1, voice=synth.voice(1, pitch_hz=90 + 30 * int(code)))
+    (root / "emodb" / "wav").mkdir(parents=True)
+    for name in ("03a01Fa", "03a01La", "10a01Wa"):  # happiness, boredom, anger by a validation speaker
+        synth.write_clip(root / "emodb" / "wav" / f"{name}.wav", seconds=1)
+    with zipfile.ZipFile(root / "fer2013.zip", "w") as z:
+        for split, n in (("train", 12), ("validation", 2)):
+            for k, name in enumerate(FER_CLASSES):
+                for i in range(n):
+                    picture = Image.fromarray(np.random.default_rng([k, i, n]).integers(0, 255, (48, 48), np.uint8))
+                    with z.open(f"{split}/{name}/{split}_{i}.png", "w") as f:
+                        picture.save(f, "PNG")
+        copy = Image.fromarray(np.random.default_rng([0, 0, 2]).integers(0, 255, (48, 48), np.uint8))
+        with z.open("train/angry/copy_of_a_validation_image.png", "w") as f:
+            copy.save(f, "PNG")
+    (root / "meld").mkdir()
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+    for split, n in (("train", 20), ("dev", 3)):
+        lines = [f'{i},"Well, it\x92s number {i}.",S{i % 5},{e},x,0,{i},1,1,"00:00:01,000","00:00:02,000"' for i in range(n) for e in ("joy", "anger", "neutral")]  # fmt: skip
+        (root / "meld" / f"{split}_sent_emo.csv").write_text(header + "\n".join(lines))
+    (root / "goemotions").mkdir()
+    (root / "goemotions" / "labels.txt").write_text("anger\ndisgust\nfear\njoy\nneutral\nsadness\nsurprise\n")
+    for split, n in (("train", 15), ("dev", 3)):
+        lines = [f"sentence {i} of kind {k}\t{k}\tid{i}{k}" for i in range(n) for k in range(7)]
+        (root / "goemotions" / f"{split}.tsv").write_text("\n".join([*lines, "both at once\t0,5\tidx"]) + "\n")
+    return root
+
+
+def test_the_layouts_are_read(corpora_folder, tmp_path):
+    found = corpora.read_all(corpora_folder, tmp_path)
+    assert set(found) == {"ravdess", "emodb", "fer2013", "meld", "goemotions"}
+    speakers = {s: {r.speaker for r in found["ravdess"] if r.split == s} for s in ("train", "val")}
+    assert speakers == {"train": {"ravdess-01", "ravdess-03", "ravdess-04"}, "val": {"ravdess-02"}}
+    calm = [r for r in found["ravdess"] if r.path.stem.split("-")[2] == "02"]
+    assert {r.emotions for r in calm} == {("neutral",)}
+    assert [(r.emotions, r.split) for r in found["emodb"]] == [(("happiness",), "train"), (("anger",), "val")]
+    assert {r.crop for r in found["fer2013"]} == {"face"}
+    assert sum(r.split == "train" for r in found["fer2013"]) == 12 * 7  # the copy of a validation image is gone
+    assert found["meld"][0].text == "Well, it’s number 0."
+    assert [r.emotions for r in found["goemotions"] if r.text == "both at once"] == [("anger", "sadness")] * 2
+
+
+def test_manifests_come_back_as_written(corpora_folder, tmp_path):
+    rows = [r for part in corpora.read_all(corpora_folder, tmp_path / "images").values() for r in part]
+    manifest.write(tmp_path / "all.csv", rows)
+    back = manifest.read(tmp_path / "all.csv")
+    assert back.problems == ()
+    assert [(r.emotions, r.text, r.speaker, r.split, r.crop) for r in back.rows] == [
+        (r.emotions, r.text, r.speaker, r.split, r.crop) for r in rows
+    ]
+    assert all(r.path is None or r.path.is_file() for r in back.rows)
+
+
+def test_a_bad_row_is_named_and_the_others_are_read(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "path,text,start,end,label,speaker,corpus,split,crop,extra\n"
+        ",good,,,joy,a,x,train,,kept\n"
+        ",bored,,,boredom,a,x,train,,\n"
+        "missing.wav,,,,anger,a,x,train,,\n"
+        ",times,2,1,anger,a,x,train,,\n"
+        ",,,,anger,a,x,train,,\n"
+    )
+    found = manifest.read(tmp_path / "m.csv")
+    assert [r.emotions for r in found.rows] == [("happiness",)]
+    assert [p.split(": ")[0] for p in found.problems] == [f"m.csv line {i}" for i in (3, 4, 5, 6)]
+    assert "boredom" in found.problems[0]
+    assert "missing.wav does not exist" in found.problems[1]
+    assert "end 1 s is not after start 2 s" in found.problems[2]
+    assert "neither path nor text" in found.problems[3]
+
+
+def test_a_manifest_without_labels_is_refused(tmp_path):
+    (tmp_path / "m.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(TrainingError, match="has a, b; the columns path"):
+        manifest.read(tmp_path / "m.csv")
+
+
+def test_no_speaker_is_on_both_sides_of_a_split():
+    rows = tuple(Row(("anger",), text=f"{s} {i}", speaker=f"s{s}", corpus="c") for s in range(20) for i in range(10))
+    rest, aside = split_off(rows)
+    assert {r.speaker for r in rest} & {r.speaker for r in aside} == set()
+    assert len(aside) == 20
+    few = tuple(r for r in rows if r.speaker in ("s0", "s1", "s2"))
+    assert split_off(few) == (few, ())  # one of three speakers would be a third of the corpus
+
+
+def test_augmented_faces_stay_pictures_and_are_reproducible():
+    images = torch.rand(16, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    one = augment.faces(images, torch.Generator().manual_seed(1))
+    assert one.shape == images.shape
+    assert 0 <= one.min() <= one.max() <= 1
+    assert torch.equal(one, augment.faces(images, torch.Generator().manual_seed(1)))
+    assert not torch.allclose(one, augment.faces(images, torch.Generator().manual_seed(2)))
+
+
+def test_speed_changes_pitch():
+    """A 200 Hz tone comes out between 200 x 0.88 and 200 x 1.12 Hz, and not always at 200."""
+    sine = np.sin(2 * np.pi * 200 * np.arange(32000) / 16000).astype(np.float32)
+    peaks = []
+    for seed in range(8):
+        x = augment.waveform(sine, 16000, torch.Generator().manual_seed(seed), noise=False)
+        assert len(x) == 16000
+        peaks.append(float(torch.fft.rfft(x).abs().argmax()))
+    assert all(174 <= p <= 226 for p in peaks)
+    assert max(peaks) - min(peaks) > 10
+
+
+def test_a_short_waveform_is_padded_not_stretched():
+    x = augment.waveform(np.ones(1600, np.float32), 16000, torch.Generator().manual_seed(0), noise=False)
+    assert len(x) == 16000
+    assert 1600 / 1.13 < float(x.sum()) < 1600 / 0.87
+
+
+def test_soft_cross_entropy_of_known_cases():
+    logits = torch.tensor([[2.0, 0.0, 0.0]])
+    hard = torch.tensor([[1.0, 0.0, 0.0]])
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0]))
+    assert losses.soft_cross_entropy(logits, hard) == pytest.approx(float(expected))
+    smooth = torch.nn.functional.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.1)
+    assert losses.soft_cross_entropy(logits, hard, smoothing=0.1) == pytest.approx(float(smooth))
+
+
+def test_logit_adjustment_of_even_classes_changes_nothing():
+    logits, targets = torch.randn(5, 7), torch.eye(7)[:5]
+    even = losses.log_prior(torch.full((7,), 10.0), 1.0)
+    assert losses.soft_cross_entropy(logits, targets, log_prior=even) == pytest.approx(
+        float(losses.soft_cross_entropy(logits, targets)), rel=1e-5
+    )
+    rare = losses.log_prior(torch.tensor([100.0, 1, 1, 1, 1, 1, 1]), 1.0)
+    loss_of_rare = losses.soft_cross_entropy(torch.zeros(1, 7), torch.eye(7)[1:2], log_prior=rare)
+    assert loss_of_rare > losses.soft_cross_entropy(torch.zeros(1, 7), torch.eye(7)[1:2])
+
+
+def test_the_temperature_that_was_put_in_is_found():
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(6000, 7, generator=g) * 2
+    truth = torch.multinomial(logits.softmax(1), 1, generator=g).flatten()
+    assert losses.fit_temperature(logits * 3, torch.eye(7)[truth]) == pytest.approx(3, rel=0.08)
+
+
+def test_tuples_carry_one_label_and_conflicts_share_it():
+    """The states are the labels themselves, so what was drawn can be read back."""
+    eye = torch.eye(7).repeat(4, 1)
+    encoded = {m: Encoded(eye, eye, eye, eye) for m in ("face", "voice", "text")}
+    g = torch.Generator().manual_seed(0)
+    states, present, targets = Tuples(encoded, torch.ones(3), 0.0).draw(500, g)
+    assert set(present.sum(1).tolist()) == {2, 3}
+    for i in range(3):
+        here = present[:, i]
+        assert torch.equal(states.logits[here, i], targets[here])
+        assert states.tops[~here, i].abs().sum() == 0
+    states, present, targets = Tuples(encoded, torch.ones(3), 1.0).draw(500, g, subsets=False)
+    torch.testing.assert_close(states.logits.mean(1), targets)
+    assert 0.7 < float((targets.max(1).values < 0.9).float().mean()) < 0.95  # the odd one agrees by chance in 1 of 7
+
+
+def run(script: str, *arguments, home: Path) -> subprocess.CompletedProcess:
+    env = {**os.environ, "MMER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    env.setdefault("MMER_ASSETS", str(ROOT / "data" / "assets"))
+    return subprocess.run(
+        [sys.executable, f"training/{script}.py", *map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(corpora_folder, tmp_path_factory, face_model, text_encoder) -> tuple[Path, str]:
+    """A home with a checkpoint that the training command wrote from the tiny corpora: (home, id)."""
+    home = tmp_path_factory.mktemp("home")
+    done = run(
+        "train", "--corpora", corpora_folder, "--work", home / "work", "--model", "tiny", "--face-epochs", 1, "--face-batch", 16,
+        "--voice-epochs", 1, "--voice-batch", 8, "--text-epochs", 1, "--fusion-steps", 20, "--fusion-batch", 16, home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return home, checkpoint.listing(home / "checkpoints")[0]
+
+
+def test_the_training_command_writes_a_checkpoint(trained):
+    home, name = trained
+    loaded = checkpoint.load(name, home / "checkpoints")
+    assert set(loaded.meta["metrics"]["label_matched_validation_tuples"]) == {
+        "face", "voice", "text", "face+voice", "face+text", "voice+text", "face+voice+text"
+    }  # fmt: skip
+    assert all(t > 0 for t in loaded.meta["temperature"].values())
+
+
+def test_training_again_goes_on_where_it_was(trained, corpora_folder):
+    """Every stage is done, so only fusion's evaluation runs again, and the weights are the same."""
+    home, name = trained
+    done = run(
+        "train", "--corpora", corpora_folder, "--work", home / "work", "--model", "tiny", "--face-epochs", 1, "--face-batch", 16,
+        "--voice-epochs", 1, "--voice-batch", 8, "--text-epochs", 1, "--fusion-steps", 20, "--fusion-batch", 16,
+        "--name", "again", home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stdout
+    first = checkpoint.load(name, home / "checkpoints").model.state_dict()
+    second = checkpoint.load("again", home / "checkpoints").model.state_dict()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], atol=1e-4, rtol=1e-4)
+
+
+def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_path):
+    home, name = trained
+    for corpus, rows in corpora.read_all(corpora_folder, tmp_path / "images").items():
+        manifest.write(tmp_path / f"{corpus}.csv", [r for r in rows if r.split == "val"])
+    lines = (tmp_path / "ravdess.csv").read_text().splitlines()
+    (tmp_path / "broken.wav").write_text("this is no sound")
+    (tmp_path / "ravdess.csv").write_text("\n".join([*lines, "broken.wav,,,,anger,x,ravdess,val,"]) + "\n")
+    done = run(
+        "evaluate", "--manifest", tmp_path / "ravdess.csv", "--report", tmp_path / "r.json", "--checkpoint", name,
+        "--modalities", "voice", home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["n"] == 8
+    assert found["failed"] == 1
+    assert "broken.wav" in found["failures"][0]
+    assert found["checkpoint"] == name
+    assert set(found["by_corpus"]) == {"ravdess"}
+    assert set(found["per_class"]) == set(EMOTIONS)
+    assert found["per_class"]["neutral"]["n"] == 2
+    table = np.array(found["confusion"])
+    assert table.sum() == 8
+    assert found["accuracy"] == pytest.approx(np.trace(table) / 8)
+    assert set(found["ci95"]) == {"uar", "accuracy"}
+
+
+def test_evaluating_nothing_says_why(trained, tmp_path):
+    home, name = trained
+    (tmp_path / "m.csv").write_text("path,text,label\nnowhere.wav,,anger\n")
+    done = run(
+        "evaluate", "--manifest", tmp_path / "m.csv", "--report", tmp_path / "r.json", "--checkpoint", name, home=home
+    )
+    assert done.returncode == 1
+    assert "nowhere.wav does not exist" in done.stderr
+    assert "has no row that can be evaluated" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_folder_without_corpora_is_refused_in_one_line(tmp_path):
+    done = run("train", "--corpora", tmp_path, "--work", tmp_path / "work", home=tmp_path)
+    assert done.returncode == 1
+    assert "holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions" in done.stderr
+    assert "Traceback" not in done.stderr
