@@ -147,7 +147,8 @@ def stream(
             return
         zero_s = None if container.start_time is None else container.start_time / av.time_base
         if picture and video is not None and start_s > _PREROLL_S:
-            _seek(container, start_s - _PREROLL_S + (zero_s or 0.0))  # sound alone decodes 140 times as fast as it plays
+            # Sound alone is not sought: it decodes 140 times as fast as it plays, and mp3 cannot seek exactly.
+            _seek(container, start_s - _PREROLL_S + (zero_s or 0.0))
         for decoder, packet in _packets(container, decoders):
             if decoder.time_s >= end_s:  # this stream is through, another may lag behind
                 if all(each.time_s >= end_s for each in decoders):
