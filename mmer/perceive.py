@@ -183,7 +183,7 @@ class Perceiver:
                     else:
                         tracks = [corpus_face(piece.rgb, config.face.crop_size)]
             clock.add("decode", since)
-            samples = None if heard is None else _join(chunks, config.voice.sample_rate, start_s or 0.0)
+            samples = None if heard is None else media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
             duration_s = _duration(infos, samples, config, start_s, end_s)
             spans, transcript = self._hear(config, samples, text, wants_words, whole, notices, clock, should_stop)
         finally:
@@ -275,17 +275,6 @@ def _cut_out(
         samples = sound[int(cut.start_s * rate) : int(cut.end_s * rate)]
         item = replace(item, sound=voice.log_mel(samples, config.voice))
     return item
-
-
-def _join(chunks: list[AudioChunk], rate: int, start_s: float) -> np.ndarray:
-    """Lay chunks where their times say, so that sound and picture stay together; gaps are silence."""
-    if not chunks:
-        return np.zeros(0, np.float32)
-    begins = [round((c.start_s - start_s) * rate) for c in chunks]
-    samples = np.zeros(max(b + len(c.samples) for b, c in zip(begins, chunks, strict=True)), np.float32)
-    for begin, c in zip(begins, chunks, strict=True):
-        samples[max(begin, 0) : begin + len(c.samples)] = c.samples[max(-begin, 0) :]
-    return samples
 
 
 def _duration(infos, samples, config: Config, start_s: float | None, end_s: float | None) -> float | None:

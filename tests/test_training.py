@@ -139,10 +139,9 @@ def test_speed_changes_pitch():
     assert max(peaks) - min(peaks) > 10
 
 
-def test_a_short_waveform_is_padded_not_stretched():
+def test_a_short_waveform_is_not_padded_with_silence():
     x = augment.waveform(np.ones(1600, np.float32), 16000, torch.Generator().manual_seed(0), noise=False)
-    assert len(x) == 16000
-    assert 1600 / 1.13 < float(x.sum()) < 1600 / 0.87
+    assert 1600 / 1.13 < len(x) < 1600 / 0.87
 
 
 def test_soft_cross_entropy_of_known_cases():

@@ -35,11 +35,13 @@ def faces(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(hole[:, None], x.mean((2, 3), keepdim=True), x)
 
 
-def waveform(samples: np.ndarray, length: int, generator: torch.Generator, *, noise: bool = True) -> Tensor:
-    """Return `length` samples: other speed (and with it pitch), a random stretch of the utterance, noise on some.
+def waveform(samples: np.ndarray, longest: int, generator: torch.Generator, *, noise: bool = True) -> Tensor:
+    """Return an utterance at another speed (and with it pitch), cut to at most `longest` samples, noise on some.
+
+    A short utterance stays short: silence around it would enter its normalisation, which no utterance in use has.
 
     Args:
-        samples: (L,) mono in [-1, 1]; shorter than `length` is padded with silence on both sides.
+        samples: (L,) mono in [-1, 1].
     """
 
     def draw() -> float:
@@ -48,21 +50,19 @@ def waveform(samples: np.ndarray, length: int, generator: torch.Generator, *, no
     x = torch.from_numpy(samples).float()
     speed = 0.88 + 0.24 * draw()
     x = interpolate(x[None, None], size=max(int(len(x) / speed), 1), mode="linear", align_corners=False)[0, 0]
-    if noise and draw() < 0.5:
+    if noise and draw() < 0.35:
         white = torch.randn(len(x), generator=generator)
         if draw() < 0.5:  # brownish: hum and rooms lie low
-            white = torch.cumsum(white, 0) - interpolate(torch.cumsum(white, 0)[None, None, ::400], size=len(x), mode="linear")[0, 0]  # fmt: skip
-        snr_db = 5 + 30 * draw()
+            walk = torch.cumsum(white, 0)
+            white = walk - interpolate(walk[None, None, ::400], size=len(x), mode="linear")[0, 0]
+        snr_db = 8 + 30 * draw()
         gain = x.pow(2).mean().sqrt() / white.pow(2).mean().sqrt().clamp_min(1e-6) * 10 ** (-snr_db / 20)
         x = x + gain * white
-    if len(x) >= length:
-        start = int(draw() * (len(x) - length + 1))
-        return x[start : start + length]
-    before = int(draw() * (length - len(x) + 1))
-    return torch.nn.functional.pad(x, (before, length - len(x) - before))
+    start = int(draw() * (max(len(x) - longest, 0) + 1))
+    return x[start : start + longest]
 
 
-def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 40, bands: int = 10) -> Tensor:
+def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 25, bands: int = 10) -> Tensor:
     """Blank up to two stretches of time and two of frequency per clip (B, T_a, M). https://arxiv.org/abs/1904.08779"""
     B, T_a, M = mels.shape
     for size, limit, axis in ((T_a, time, 1), (T_a, time, 1), (M, bands, 2), (M, bands, 2)):
@@ -74,9 +74,14 @@ def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 40, ba
     return mels
 
 
-def mixup(x: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Blend each example and its target with another of the batch. https://arxiv.org/abs/1710.09412"""
+def mixup(
+    x: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 0.2
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend each example and its target with another of the batch, and say with which (B,).
+
+    https://arxiv.org/abs/1710.09412
+    """
     share = float(np.random.default_rng(int(torch.randint(2**31, (), generator=generator))).beta(alpha, alpha))
     share = max(share, 1 - share)
     other = torch.randperm(len(x), generator=generator)
-    return share * x + (1 - share) * x[other], share * targets + (1 - share) * targets[other]
+    return share * x + (1 - share) * x[other], share * targets + (1 - share) * targets[other], other

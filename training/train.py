@@ -124,12 +124,16 @@ def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Pa
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         for index in _shuffled(len(data.samples), config.voice_batch, g):
-            mels = torch.stack([log_mel(augment.waveform(data.samples[i], length, g)).mel for i in index])
-            yield augment.mixup(augment.spec_augment(mels, g), data.targets[index], g)
+            mels = [log_mel(augment.waveform(data.samples[i], length, g)).mel for i in index]
+            lengths = torch.tensor([len(m) for m in mels])
+            padded = augment.spec_augment(nn.utils.rnn.pad_sequence(mels, batch_first=True), g)
+            mixed, targets, other = augment.mixup(padded, data.targets[index], g)
+            longer = torch.maximum(lengths, lengths[other])
+            yield mixed, torch.arange(padded.shape[1])[None] < longer[:, None], targets
 
-    def loss_of(mels: Tensor, targets: Tensor) -> Tensor:
+    def loss_of(mels: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         with _autocast(config):
-            state = module["encoder"](mels, torch.ones(mels.shape[:2], dtype=torch.bool))
+            state = module["encoder"](mels, mask)
             logits = module["head"](state.top).float()
         return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
