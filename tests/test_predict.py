@@ -1,0 +1,219 @@
+"""Clips to verdicts: real media, MediaPipe and voice activity, the model small and random."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmer import checkpoint
+from mmer.config import Config, ModelConfig, Paths
+from mmer.errors import ClipError, MmerError
+from mmer.features import collate
+from mmer.labels import EMOTIONS, MODALITIES
+from mmer.predict import Predictor, shapley
+from tests import synth
+from tests.test_model import make_batch, make_model
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = Config(model=ModelConfig.tiny())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    name = checkpoint.save(make_model(), CONFIG, home / "checkpoints", {"parent": None}, name="first")
+    checkpoint.promote(name, home / "checkpoints")
+    return home
+
+
+@pytest.fixture(scope="module")
+def predictor(home) -> Predictor:
+    return Predictor(replace(Paths.from_env(), home=home, device="cpu"))
+
+
+def codes(result) -> set[str]:
+    return {n.code for n in result.quality}
+
+
+def test_a_talking_face_is_seen_and_heard(predictor, talk, face_model):
+    result = predictor.analyse(talk, speech=False)
+    assert result.present == {"face": True, "voice": True, "text": False}
+    assert result.emotion == EMOTIONS[int(result.probs.argmax())]
+    assert result.probs.sum() == pytest.approx(1)
+    assert result.duration_s == pytest.approx(3, abs=0.1)
+    assert np.isnan(result.branch_probs[2]).all()
+    segment = result.segments[0]
+    times = segment.features.face.times_s
+    assert segment.start_s - 0.01 <= times.min() <= times.max() <= segment.end_s + 0.01
+    mel_s = len(segment.features.sound.mel) * 0.01
+    assert mel_s == pytest.approx(segment.end_s - segment.start_s, abs=0.05)
+
+
+def test_the_words_change_the_verdict_and_nothing_else(predictor, talk, face_model, text_encoder):
+    without = predictor.analyse(talk, speech=False)
+    result = predictor.analyse(talk, text="I am so glad you came")
+    assert result.present == dict.fromkeys(MODALITIES, True)
+    assert result.transcript.status == "typed"
+    np.testing.assert_allclose(result.branch_probs[:2], without.branch_probs[:2], atol=1e-5)
+    assert not np.allclose(result.probs, without.probs)
+
+
+def test_a_sentence_alone(predictor, text_encoder):
+    result = predictor.analyse(text="I did not expect that")
+    assert result.present == {"face": False, "voice": False, "text": True}
+    assert result.clip == "text"
+    np.testing.assert_allclose(result.probs, result.branch_probs[2], atol=1e-6)
+    assert result.contribution[2] == pytest.approx(1, abs=1e-6) or result.contribution[2] == pytest.approx(-1, abs=1e-6)
+
+
+def test_a_picture_alone(predictor, still, face_model):
+    result = predictor.analyse(still)
+    assert result.present == {"face": True, "voice": False, "text": False}
+    assert len(result.segments[0].features.face.crops) == 1
+    assert result.duration_s is None
+
+
+def test_files_that_belong_together_are_one_clip(predictor, still, voice_only, face_model):
+    result = predictor.analyse(still, voice_only, speech=False)
+    assert result.present == {"face": True, "voice": True, "text": False}
+    assert result.sha256 not in {f.sha256 for f in result.observation.files}
+
+
+def test_nothing_to_read_gives_no_emotion(predictor, tmp_path):
+    clip = synth.write_clip(tmp_path / "silence.wav", seconds=2, voice=synth.silence(2))
+    result = predictor.analyse(clip)
+    assert result.emotion is None
+    assert result.present == dict.fromkeys(MODALITIES, False)
+    assert result.probs.tolist() == pytest.approx([1 / 7] * 7)
+    assert {"nothing_readable", "no_speech"} <= codes(result)
+    assert result.telling_segment is None
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_nothing_given_is_refused(predictor):
+    with pytest.raises(ClipError, match="give a video, a sound, a picture or a sentence"):
+        predictor.analyse(text="  ")
+
+
+def test_a_video_without_sound_is_cut_into_equal_stretches(predictor, tmp_path, face_model):
+    clip = synth.write_clip(tmp_path / "long.mp4", seconds=12, voice=False, fps=5)
+    result = predictor.analyse(clip)
+    assert result.present == {"face": True, "voice": False, "text": False}
+    assert [round(s.start_s, 1) for s in result.segments] == pytest.approx([0, 6], abs=0.2)
+
+
+def test_missing_weights_are_named_and_the_rest_is_read(home, talk, tmp_path):
+    bare = Predictor(
+        replace(Paths.from_env(), home=home, assets=tmp_path / "empty", device="cpu", whisper=str(tmp_path / "no.pt"))
+    )
+    result = bare.analyse(talk)
+    if result.present["face"]:
+        pytest.skip("the weights were downloaded")
+    assert result.present == {"face": False, "voice": True, "text": False}
+    assert "face_unavailable" in codes(result)
+    assert result.transcript.status == "unavailable"
+    assert "no.pt" in result.transcript.message
+    assert result.emotion in EMOTIONS
+
+
+def test_a_promotion_is_served_without_a_restart(home, predictor, voice_only):
+    before = predictor.analyse(voice_only, speech=False)
+    checkpoint.save(make_model(seed=5), CONFIG, home / "checkpoints", {"parent": "first"}, name="second")
+    checkpoint.promote("second", home / "checkpoints")
+    try:
+        after = predictor.analyse(voice_only, speech=False)
+    finally:
+        checkpoint.promote("first", home / "checkpoints")
+    assert (before.checkpoint, after.checkpoint) == ("first", "second")
+    assert not np.allclose(before.probs, after.probs)
+    np.testing.assert_allclose(predictor.analyse(voice_only, speech=False).probs, before.probs, atol=1e-6)
+
+
+def test_the_same_clip_gives_the_same_answer_in_any_batch(predictor, talk, voice_only, face_model):
+    items = [*predictor.observe(talk, speech=False).features, *predictor.observe(voice_only, speech=False).features]
+    together = predictor.judge(items)
+    for item, segment in zip(items, together, strict=True):
+        np.testing.assert_allclose(predictor.judge([item])[0].probs, segment.probs, atol=1e-4)
+
+
+def test_a_modality_can_be_left_out(predictor, talk, face_model):
+    item = predictor.observe(talk, modalities=["voice"]).features[0]
+    assert item.present == (False, True, False)
+    whole = predictor.observe(talk, speech=False).features[0]
+    assert whole.only(["voice"]).present == (False, True, False)
+    assert torch.equal(whole.sound.mel, item.sound.mel)
+
+
+def test_work_can_be_stopped(predictor, talk):
+    with pytest.raises(MmerError, match="stopped") as caught:
+        predictor.analyse(talk, should_stop=lambda: True)
+    assert caught.value.code == "stopped"
+    assert predictor.analyse(talk, speech=False).emotion in EMOTIONS
+
+
+def test_shares_sum_to_the_logit_and_an_absent_branch_gets_none(predictor):
+    loaded, batch = predictor.checkpoint, make_batch(3)
+    batch.present[1, 0] = batch.present[2, 1] = batch.present[2, 2] = False
+    with torch.no_grad():
+        states = loaded.model.branches(batch)
+        values = shapley(loaded, states, batch.present)
+        logits = loaded.model.fuse(states, batch.present).logits
+    torch.testing.assert_close(values.sum(1), logits, atol=1e-4, rtol=1e-4)
+    assert values[1, 0].abs().sum() == 0
+    assert values[2, 1:].abs().sum() == 0
+    torch.testing.assert_close(values[2, 0], logits[2], atol=1e-4, rtol=1e-4)
+
+
+def test_collating_pads_and_masks(predictor, talk, voice_only, face_model):
+    items = [predictor.observe(talk, speech=False).features[0], predictor.observe(voice_only, speech=False).features[0]]
+    batch = collate(items, CONFIG)
+    assert batch.present.tolist() == [[True, True, False], [False, True, False]]
+    assert batch.crop_mask[1].sum() == 0
+    assert batch.mel_mask.sum(1).tolist() == [len(i.sound.mel) for i in items]
+
+
+def command(home: Path, *arguments) -> subprocess.CompletedProcess:
+    env = {
+        **os.environ,
+        "MMER_HOME": str(home),
+        "MMER_ASSETS": str(Paths.from_env().assets),
+        "MMER_WHISPER": str(home / "none.pt"),
+    }
+    return subprocess.run([sys.executable, "-m", "mmer", "analyse", *map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, talk, voice_only, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("this is no video")
+    out = tmp_path / "r.jsonl"
+    done = command(home, talk, bad, voice_only, "--explain", "--out", out)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [json.loads(line) for line in out.read_text().splitlines()] == lines
+    assert [line["clip"] for line in lines] == [str(talk), str(bad), str(voice_only)]
+    assert lines[1] == {"clip": str(bad), "error": {"code": "not_media", "message": lines[1]["error"]["message"]}}
+    assert "bad.mp4" in lines[1]["error"]["message"]
+    for line in (lines[0], lines[2]):
+        assert set(line) == {
+            "clip", "sha256", "duration_s", "emotion", "probs", "present", "per_modality", "contribution", "transcript",
+            "segments", "quality", "explanation", "timing_ms", "checkpoint",
+        }  # fmt: skip
+        assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-3)
+        assert set(line["timing_ms"]) == {"decode", "face", "voice", "speech", "model", "explain", "total"}
+        assert set(line["explanation"]) >= {
+            "target", "logit", "baseline_logit", "modality", "words", "voice_bands", "face_regions", "face_moments", "trust",
+        }  # fmt: skip
+        assert line["explanation"]["modality"]["text"] is None
+    assert lines[2]["per_modality"]["face"] is None
+
+
+def test_the_command_line_needs_something_to_analyse(home):
+    done = command(home)
+    assert done.returncode == 2
+    assert "give at least one CLIP, or --text" in done.stderr
