@@ -29,10 +29,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            mean = x.mean((2, 3))
-        else:
-            mean = (x * mask).sum((2, 3)) / (mask.sum((2, 3)) * x.shape[3])
+        mean = x.mean((2, 3)) if mask is None else (x * mask).sum((2, 3)) / (mask.sum((2, 3)) * x.shape[3])
         return x * self.gate(mean)[:, :, None, None]
 
 

@@ -41,7 +41,7 @@ def test_promote_and_roll_back(tmp_path):
 
 
 def test_what_is_not_there_cannot_be_promoted(tmp_path):
-    with pytest.raises(CheckpointError, match="'nonsense' is not in .*; there are base"):
+    with pytest.raises(CheckpointError, match=r"'nonsense' is not in .*; there are base"):
         checkpoint.promote("nonsense", tmp_path)
     assert checkpoint.promoted(tmp_path) == "base"
 

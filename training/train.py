@@ -88,7 +88,7 @@ def _autocast(config: TrainConfig) -> torch.autocast:
 
 
 def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path) -> None:
-    module = branch_module(model, "face").to(memory_format=torch.channels_last)
+    module = branch_module(model, "face")
     steps = len(data.images) // config.face_batch
     decay = [p for p in module.parameters() if p.ndim > 1]
     plain = [p for p in module.parameters() if p.ndim <= 1]
@@ -116,7 +116,7 @@ def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path
 
 
 def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Path) -> None:
-    module = branch_module(model, "voice").to(memory_format=torch.channels_last)
+    module = branch_module(model, "voice")
     steps = len(data.samples) // config.voice_batch
     optimizer = torch.optim.AdamW(module.parameters(), config.voice_lr, weight_decay=0.02)
     length = int(config.voice_crop_s * 16_000)

@@ -1,0 +1,444 @@
+"""Why a verdict: Captum attributions for one utterance, and how far each of them can be trusted.
+
+What is explained is the fused, calibrated logit f of one emotion. `modality` divides f(all that is present) - f(nothing)
+between the branches. The map of a branch divides f(x) - f(its baseline) over the branch's input while the other branches
+stay as they are, so a map answers for what was decided, not for what a branch would say alone. With a single branch both
+are that branch's own logit. A score above zero speaks for the emotion, below zero against it.
+
+Integrated gradients and Shapley values only call the model: nothing is hooked into it, so other threads may use it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from mmer.checkpoint import Checkpoint
+from mmer.config import VoiceConfig
+from mmer.errors import ClipError, MmerError
+from mmer.face import REGIONS
+from mmer.features import Features, LanguageModel, collate
+from mmer.labels import EMOTIONS, MODALITIES
+from mmer.model import BranchStates
+
+VERDICTS = ("trustworthy", "weak", "no clear evidence")
+STEPS = (16, 32, 64)  # of an integral, until `MAX_DELTA` is kept
+MAX_DELTA = 0.05
+MIN_GAP = 0.1  # logits: what changes the odds by less than a tenth explains nothing
+MIN_GAIN = 0.1  # over random maps, in areas under curves between 0 and 1: random maps spread by 0.02 to 0.1 around 0
+N_POINTS = 6  # intervals of a deletion curve
+N_RANDOM = 2  # random orders, each with its reverse: an order and its reverse average to a fair one
+KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms forth and 7 ms back
+PATCH = 8  # pixels a side: the grain at which the face map is tested
+SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48-pixel crop melt away
+
+# What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones, hiss.
+VOICE_EDGES_HZ = (300.0, 1_000.0, 2_500.0, 4_000.0)
+_BLENDSHAPES = {"brows": slice(1, 6), "eyes": slice(9, 23), "nose": slice(50, 52), "mouth": slice(27, 50), "jaw": slice(23, 27)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far to trust the map of one branch.
+
+    The units of the map (patches, cells of the spectrogram, words) are taken away, those with the highest scores first, and
+    the logit is followed; the lowest and the highest logit met on any way are called 0 and 1. If the map is right the curve
+    falls at once, and when the units are put back in the same order it rises at once. https://arxiv.org/abs/1806.07421
+
+    `verdict` is "no clear evidence" when |f(x) - f(baseline)| is below 0.1; else "trustworthy" when `delta` is at most 0.05
+    and both `deletion` and `insertion` are at least 0.1; else "weak".
+    """
+
+    method: str
+    delta: float  # |sum of the map - gap| / |gap|, the gap counting as 0.1 at least
+    deletion: float  # area under the curve of random maps less that of this one; above 0 is better than chance
+    insertion: float  # area under the curve of this map less that of random ones
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one utterance was judged as it was. Scores are shares of the logit of `target`."""
+
+    target: str
+    start_s: float
+    end_s: float
+    logit: float
+    baseline_logit: float  # of nothing at all
+    modality: dict[str, float | None]  # None where absent; sums to logit - baseline_logit
+    words: tuple[tuple[str, float], ...]  # each typed word
+    voice_bands: tuple[dict[str, float], ...]  # start_s, end_s, low_hz, high_hz, score; they tile the spectrogram
+    face_regions: tuple[tuple[str, float], ...]  # over the key frames; empty without landmarks
+    face_moments: tuple[tuple[float, float], ...]  # (time_s, score) of every frame
+    trust: dict[str, Trust | None]
+    face_map: Tensor | None = None  # (T_f, H, W); NaN in all but the `KEY_FRAMES` crops with the largest moments
+    voice_map: Tensor | None = None  # (T_a, M)
+    token_scores: Tensor | None = None  # (S,)
+
+    def to_dict(self) -> dict:
+        """Return the JSON object `explanation` of `python -m mmer analyse --explain`."""
+        return {
+            "target": self.target,
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "logit": round(self.logit, 4),
+            "baseline_logit": round(self.baseline_logit, 4),
+            "modality": {m: None if v is None else round(v, 4) for m, v in self.modality.items()},
+            "words": [{"word": w, "score": round(s, 4)} for w, s in self.words],
+            "voice_bands": [{k: round(v, 4) for k, v in band.items()} for band in self.voice_bands],
+            "face_regions": [{"region": r, "score": round(s, 4)} for r, s in self.face_regions],
+            "face_moments": [{"time_s": round(t, 3), "score": round(s, 4)} for t, s in self.face_moments],
+            "trust": {
+                m: {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(t).items()}
+                for m, t in self.trust.items()
+                if t is not None
+            },
+        }
+
+
+def explain(
+    loaded: Checkpoint,
+    features: Features,
+    target: str | None = None,
+    language: LanguageModel | None = None,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> Explanation:
+    """Return why `target` got its logit in one utterance.
+
+    Args:
+        target: an emotion; the winning one when None.
+        language: what made the text states; needed when there are words.
+        should_stop: asked before every run of the model.
+
+    Raises:
+        ClipError: `nothing_to_explain` when no modality is present.
+        MmerError: `stopped` when `should_stop` said so.
+    """
+    if not any(features.present):
+        raise ClipError(
+            "nothing_to_explain", "neither a face, nor a voice, nor words were found; there is nothing to explain"
+        )
+    verdict = _Verdict(loaded, features, target, should_stop)
+    face = _face(verdict, features) if features.face is not None else {}
+    voice = _voice(verdict, features, loaded.config.voice) if features.sound is not None else {}
+    text = _text(verdict, features, language) if features.text_states is not None else {}
+    return Explanation(
+        target=EMOTIONS[verdict.k],
+        start_s=features.start_s,
+        end_s=features.end_s,
+        logit=verdict.logit,
+        baseline_logit=verdict.nothing,
+        modality=_modality(verdict),
+        words=text.get("words", ()),
+        voice_bands=voice.get("bands", ()),
+        face_regions=face.get("regions", ()),
+        face_moments=face.get("moments", ()),
+        trust={m: part.get("trust") for m, part in zip(MODALITIES, (face, voice, text), strict=True)},
+        face_map=face.get("map"),
+        voice_map=voice.get("map"),
+        token_scores=text.get("map"),
+    )
+
+
+class _Verdict:
+    """The fused logit of one emotion as a function of one branch's state, the other branches held."""
+
+    @torch.no_grad()
+    def __init__(self, loaded: Checkpoint, features: Features, target: str | None, should_stop):
+        self.model, self._should_stop = loaded.model, should_stop
+        self.batch = collate([features], loaded.config).to(self.model.temperatures.device)
+        self.states = self.model.branches(self.batch)
+        fused = self.model.fuse(self.states, self.batch.present).logits[0]
+        self.k = int(fused.argmax()) if target is None else EMOTIONS.index(target)
+        self.logit = float(fused[self.k])
+        self.nothing = float(self.among(torch.zeros_like(self.batch.present, dtype=torch.float32)))
+
+    def among(self, mask: Tensor) -> Tensor:
+        """Return the logit (B,) when only the branches in the mask (B, 3) are there."""
+        states = self._rows(len(mask))
+        return self.model.fuse(states, mask.bool() & self.batch.present).logits[:, self.k]
+
+    def of(self, branch: int, middle: Tensor, top: Tensor) -> Tensor:
+        """Return the logit (B,) for other states of a branch: (B, C_middle) and (B, state)."""
+        if self._should_stop is not None and self._should_stop():
+            raise MmerError("stopped", "the explanation was stopped")
+        B = len(top)
+        held = self._rows(B)
+        vote = self.model.heads[MODALITIES[branch]](top) / self.model.temperatures[branch]
+        middles = tuple(middle if i == branch else m for i, m in enumerate(held.middles))
+        tops = torch.stack([top if i == branch else held.tops[:, i] for i in range(len(MODALITIES))], 1)
+        votes = torch.stack([vote if i == branch else held.logits[:, i] for i in range(len(MODALITIES))], 1)
+        return self.model.fuse(BranchStates(middles, tops, votes), self.batch.present.expand(B, -1)).logits[:, self.k]
+
+    def _rows(self, B: int) -> BranchStates:
+        s = self.states
+        return BranchStates(
+            tuple(m.expand(B, -1) for m in s.middles), s.tops.expand(B, -1, -1), s.logits.expand(B, -1, -1)
+        )
+
+
+def _captum():
+    import matplotlib
+
+    matplotlib.use("Agg")  # captum imports pyplot, which looks for a display
+    import captum.attr
+
+    return captum.attr
+
+
+def _modality(verdict: _Verdict) -> dict[str, float | None]:
+    """Return the exact Shapley value of each branch that is present. https://arxiv.org/abs/1705.07874"""
+    present = verdict.batch.present
+    values = (
+        _captum().ShapleyValues(verdict.among).attribute(present.float(), perturbations_per_eval=len(MODALITIES))[0]
+    )
+    return {m: float(v) if here else None for m, v, here in zip(MODALITIES, values, present[0], strict=True)}
+
+
+def _slopes(function, inputs: tuple, baselines: tuple, gaps: Tensor, rows: int, arguments: tuple = ()):
+    """Return the gradients averaged over the straight path from the baselines to the inputs, and how far they are off.
+
+    Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365
+
+    Args:
+        gaps: (B,) what they should then sum to.
+        rows: of input to run at once.
+    """
+    method = _captum().IntegratedGradients(function, multiply_by_inputs=False)
+    gap = gaps.abs().sum().clamp_min(MIN_GAP)
+    for n_steps in STEPS:
+        slopes = method.attribute(
+            inputs,
+            baselines,
+            additional_forward_args=arguments or None,
+            n_steps=n_steps,
+            internal_batch_size=max(rows, len(gaps)),
+        )
+        sums = sum(((x - b) * s).flatten(1).sum(1) for x, b, s in zip(inputs, baselines, slopes, strict=True))
+        delta = float((sums - gaps).abs().sum() / gap)
+        if delta <= MAX_DELTA or float(gaps.abs().sum()) < MIN_GAP:
+            break
+    return slopes, delta
+
+
+@torch.no_grad()
+def _trust(method: str, delta: float, gap: float, scores: Tensor, logit_of: Callable[[Tensor], Tensor]) -> Trust:
+    """Return the trust in a map.
+
+    Args:
+        gap: f(x) - f(baseline) of the whole branch.
+        scores: (n,) of the map's units.
+        logit_of: kept units (R, n) bool -> logits (R,).
+    """
+    n, generator = len(scores), torch.Generator().manual_seed(0)
+    orders = [scores.cpu().argsort(descending=True), *(torch.randperm(n, generator=generator) for _ in range(N_RANDOM))]
+    # Putting units back best first passes through the same inputs as taking them away worst first.
+    orders = [o for order in orders for o in (order, order.flip(0))]
+    counts = sorted({round(n * i / N_POINTS) for i in range(1, N_POINTS)} - {0, n})
+    kept = torch.ones(2 + len(orders) * len(counts), n, dtype=torch.bool)  # everything, nothing, the ways between
+    kept[1] = False
+    for i, order in enumerate(orders):
+        for j, count in enumerate(counts):
+            kept[2 + i * len(counts) + j, order[:count]] = False
+    logits = logit_of(kept.to(scores.device)).cpu()
+    logits = (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-6)
+    everything, nothing = logits[:2].expand(len(orders), 2).split(1, 1)
+    curves = torch.cat([everything, logits[2:].view(len(orders), -1), nothing], 1)
+    areas = torch.trapezoid(curves, torch.tensor([0, *counts, n]) / n)
+    chance = areas[2:].mean()
+    deletion, insertion = float(chance - areas[0]), float(areas[1] - chance)
+    if abs(gap) < MIN_GAP:
+        verdict = VERDICTS[2]
+    else:
+        verdict = VERDICTS[not (delta <= MAX_DELTA and min(deletion, insertion) >= MIN_GAIN)]
+    return Trust(method, delta, deletion, insertion, verdict)
+
+
+def _face(verdict: _Verdict, features: Features) -> dict:
+    """Attribute to frames, then within the key frames to pixels, against the same crops out of focus.
+
+    Out of focus and not one grey: the encoder divides a crop by its own deviation, so on the way to a constant crop nothing
+    changes until contrast is below 2 % (16 steps: 14 % off; towards the blur 2 %). Blendshapes go to 0, a face at rest.
+
+    First the states of the frames are moved from those of the blurred crops to the real ones: each frame's share is its
+    moment. Then in each key frame that share, as a linear function of the frame's state, goes to pixels and blendshapes.
+    """
+    encoder, batch = verdict.model.encoders["face"], verdict.batch
+    crops, blendshapes, known = batch.crops[0], batch.blendshapes[0], batch.blend_mask[0, :1]  # (T_f, 1, H, W)
+    T_f, _, H, W = crops.shape
+    at = torch.arange(H, device=crops.device, dtype=crops.dtype)
+    blur = (-((at[:, None] - at) ** 2) / (2 * SOFTEN**2)).exp()
+    blur = blur / blur.sum(1, keepdim=True)
+    soft = blur @ crops @ blur.T
+
+    def frames(crops: Tensor, blendshapes: Tensor) -> Tensor:
+        """Return the states (N, C_middle + state) of frames: a clip of one frame pools to that frame."""
+        N = len(crops)
+        one = crops.new_ones(N, 1, dtype=torch.bool)
+        state = encoder(crops[:, None], one, blendshapes[:, None], known.expand(N, 1))
+        return torch.cat([state.middle, state.top], 1)
+
+    def logit(states: Tensor) -> Tensor:
+        """Pool states (B, T_f, C) over time as the encoder does and return the logits (B,)."""
+        middles, tops = states.split([encoder.middle_size, states.shape[2] - encoder.middle_size], 2)
+        weights = encoder.score(tops.tanh()).softmax(1)
+        return verdict.of(0, (middles * weights).sum(1), (tops * weights).sum(1))
+
+    with torch.no_grad():
+        states, rest = frames(crops, blendshapes), frames(soft, torch.zeros_like(blendshapes))
+        gap = logit(states[None]) - logit(rest[None])
+    (slopes,), delta = _slopes(logit, (states[None],), (rest[None],), gap, 64)
+    slopes = slopes[0].detach()
+    moments = ((states - rest) * slopes).sum(1)  # (T_f,)
+    key = moments.abs().topk(min(KEY_FRAMES, T_f)).indices.sort().values
+
+    (pixels, _), delta_pixels = _slopes(
+        lambda crops, blendshapes, slopes: (frames(crops, blendshapes) * slopes).sum(1),
+        (crops[key], blendshapes[key]),
+        (soft[key], torch.zeros_like(blendshapes[key])),
+        moments[key],
+        32,
+        (slopes[key],),
+    )
+    shares = ((crops[key] - soft[key]) * pixels)[:, 0]  # (F, H, W)
+    face_map = torch.full((T_f, H, W), torch.nan)
+    face_map[key.cpu()] = shares.cpu()
+
+    def changed(kept: Tensor, kept_blendshapes: Tensor) -> Tensor:
+        """Return the logits (R,) with only the kept pixels (R, F, H, W) of the key frames sharp."""
+        R, F = kept.shape[:2]
+        mixed = torch.where(kept[:, :, None], crops[key], soft[key]).flatten(0, 1)
+        new = frames(mixed, (blendshapes[key] * kept_blendshapes).flatten(0, 1)).view(R, F, -1)
+        whole = states.expand(R, -1, -1).clone()
+        whole[:, key] = new
+        return logit(whole)
+
+    def patches(kept: Tensor) -> Tensor:
+        grid = kept.view(len(kept), len(key), H // PATCH, W // PATCH)
+        return changed(grid.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3), kept.new_ones(len(kept), 1, 1))
+
+    scores = torch.nn.functional.avg_pool2d(shares, PATCH).flatten()
+    trust = _trust(
+        "integrated gradients against the face out of focus", max(delta, delta_pixels), float(gap), scores, patches
+    )
+    regions = ()
+    if features.landmarks and bool(features.face.regions.any()):
+        masks = features.face.regions.to(crops.device)[key]  # (F, 5, H, W)
+        regions = _regions(masks, changed)
+    times = features.face.times_s.tolist()
+    return {
+        "map": face_map,
+        "trust": trust,
+        "regions": regions,
+        "moments": tuple(zip(times, moments.tolist(), strict=True)),
+    }
+
+
+@torch.no_grad()
+def _regions(masks: Tensor, changed) -> tuple[tuple[str, float], ...]:
+    """Return the exact Shapley value of each region, pixels and blendshapes together; the rest of the face stays.
+
+    Args:
+        masks: (F, 5, H, W) bool.
+        changed: kept pixels (R, F, H, W) and blendshapes (R, F or 1, 52) -> logits (R,).
+    """
+    n, device = len(REGIONS), masks.device
+    bits = 2 ** torch.arange(n, device=device)
+    kept = (torch.arange(2**n, device=device)[:, None] & bits) > 0  # (32, 5)
+    gone = (masks & ~kept[:, None, :, None, None]).any(2)
+    shapes = kept.new_ones(2**n, 1, 52)
+    for i, region in enumerate(REGIONS):
+        shapes[:, 0, _BLENDSHAPES[region]] = kept[:, i, None]
+    worth = changed(~gone, shapes)
+    # Captum asks for 601 values of these 32 coalitions.
+    method = _captum().ShapleyValues(lambda asked: worth[(asked.bool() * bits).sum(1)])
+    values = method.attribute(torch.ones(1, n, device=device), perturbations_per_eval=n)[0]
+    return tuple(zip(REGIONS, values.tolist(), strict=True))
+
+
+def voice_edges(config: VoiceConfig) -> tuple[tuple[float, ...], Tensor]:
+    """Return the edges in Hz of the bands a voice is told apart in, and the band of each mel bin (M,)."""
+
+    edges = (config.f_min_hz, *(e for e in VOICE_EDGES_HZ if config.f_min_hz < e < config.f_max_hz), config.f_max_hz)
+    return edges, torch.bucketize(mel_centres(config), torch.tensor(edges[1:-1]))
+
+
+def mel_centres(config: VoiceConfig) -> Tensor:
+    """Return the centre (M,) of each mel bin in Hz, on the scale `torchaudio` uses by default."""
+    low, high = (2595 * torch.tensor(1 + f / 700).log10() for f in (config.f_min_hz, config.f_max_hz))
+    return 700 * (10 ** (torch.linspace(float(low), float(high), config.n_mels + 2)[1:-1] / 2595) - 1)
+
+
+def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
+    """Attribute to the log-mel spectrogram against silence, the floor of the logarithm."""
+    encoder, mel, mask = verdict.model.encoders["voice"], verdict.batch.log_mel, verdict.batch.mel_mask
+    _, T_a, _ = mel.shape
+    silence = torch.full_like(mel, features.sound.silence)
+
+    def logit(mel: Tensor) -> Tensor:
+        state = encoder(mel, mask.expand(len(mel), -1))
+        return verdict.of(1, state.middle, state.top)
+
+    with torch.no_grad():
+        gap = logit(mel) - logit(silence)
+    (slopes,), delta = _slopes(logit, (mel,), (silence,), gap, 8)
+    shares = ((mel - silence) * slopes)[0].detach()  # (T_a, M)
+
+    edges, band = voice_edges(config)
+    seconds = max(T_a - 1, 1) * config.hop_length / config.sample_rate  # frames are centred, the first at 0
+    n_cells = max(round(seconds / (0.25 if seconds <= 6 else 0.5)), 1)
+    moment = torch.arange(T_a) * n_cells // T_a
+    n_bands = len(edges) - 1
+    cell = (moment[:, None] * n_bands + band).to(mel.device)  # (T_a, M)
+    scores = mel.new_zeros(n_cells * n_bands).index_add(0, cell.flatten(), shares.flatten())
+
+    def cells(kept: Tensor) -> Tensor:
+        parts = kept.split(8)  # 5 s as (B, 24, 250, 32) maps: more rows at once only leave the cache
+        return torch.cat([logit(torch.where(part[:, cell], mel, silence)) for part in parts])
+
+    starts = [features.start_s + seconds * i / n_cells for i in range(n_cells + 1)]
+    bands = tuple(
+        {"start_s": start, "end_s": end, "low_hz": low, "high_hz": high, "score": score}
+        for (start, end), row in zip(pairwise(starts), scores.view(n_cells, n_bands).tolist(), strict=True)
+        for (low, high), score in zip(pairwise(edges), row, strict=True)
+    )
+    trust = _trust("integrated gradients against silence", delta, float(gap), scores, cells)
+    return {"map": shares.cpu(), "bands": bands, "trust": trust}
+
+
+def _text(verdict: _Verdict, features: Features, language: LanguageModel | None) -> dict:
+    """Attribute to the token embeddings against padding tokens; marks of beginning and end stay. Sub-words add up."""
+    if language is None:
+        raise ValueError("the language model that read the words is needed to explain them")
+    encoder = verdict.model.encoders["text"]
+    device = verdict.batch.present.device
+    ids, owners = features.token_ids[None].to(language.device), features.token_words.to(device)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    whole = language.embeddings(ids).detach()  # (1, S, 384)
+    padding = language.embeddings.weight[language.embeddings.padding_idx].detach()
+    inside = (owners >= 0).to(language.device)
+    empty = torch.where(inside[None, :, None], padding, whole)
+
+    def logit(embedded: Tensor) -> Tensor:
+        B = len(embedded)
+        states = language.run(ids.expand(B, -1), mask.expand(B, -1), embedded=embedded).to(device)
+        state = encoder(states, mask.expand(B, -1).to(device))
+        return verdict.of(2, state.middle, state.top)
+
+    with torch.no_grad():
+        gap = logit(whole) - logit(empty)
+    # A recurrent layer on a GPU gives no gradient in evaluation mode through cuDNN.
+    with torch.backends.cudnn.flags(enabled=False):
+        (slopes,), delta = _slopes(logit, (whole,), (empty,), gap, 16)
+    tokens = ((whole - empty) * slopes)[0].sum(1).detach()  # (S,)
+    scores = tokens.new_zeros(len(features.words)).index_add(0, owners[owners >= 0], tokens[owners >= 0])
+
+    def words(kept: Tensor) -> Tensor:
+        stays = kept[:, owners.clamp_min(0)] | (owners < 0)
+        return logit(torch.where(stays[..., None].to(language.device), whole, empty))
+
+    trust = _trust("integrated gradients against padding", delta, float(gap), scores, words)
+    return {"map": tokens.cpu(), "words": tuple(zip(features.words, scores.tolist(), strict=True)), "trust": trust}

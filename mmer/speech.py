@@ -1,0 +1,268 @@
+"""Speech to words with times, by Whisper: only where somebody speaks, and nothing invented elsewhere.
+
+https://arxiv.org/abs/2212.04356
+"""
+
+import logging
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmer.assets import Asset, Part, obtain
+from mmer.config import Paths
+from mmer.errors import AssetError
+
+SAMPLE_RATE = 16_000
+WINDOW_S = 29.0  # Whisper hears 30 s at once, and a window is half a second longer than its speech at most
+MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence with words nobody said
+MARGIN_S = 0.2  # heard around a window: voice activity cuts consonants
+NEAR_S = 0.3  # a word further than this from speech was not said; more than the margin, whose edge words can touch
+
+# Whisper's own limits for text to be tried again at a higher temperature; what is beyond them still is a guess.
+MIN_LOGPROB = -1.0
+MAX_COMPRESSION = 2.4
+MAX_NO_SPEECH = 0.6
+
+# Decoding hangs hooks on the model, and numba's thread pool under the word times aborts the process when two threads
+# enter it without an OpenMP library: one decoding at a time in the whole process.
+_decoding = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Word:
+    text: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said, and how far to trust it."""
+
+    text: str
+    language: str | None  # Whisper's code, "en"; None when nobody detected one
+    words: tuple[Word, ...]  # in order, without overlap
+    status: str  # ok | low_confidence | no_speech | typed | off | unavailable
+    message: str = ""  # why, in one line, when not ok
+
+
+def typed(text: str) -> Transcript:
+    """Return a sentence the user typed as a transcript without times."""
+    return Transcript(" ".join(text.split()), None, (), "typed", "typed by hand, so there are no word times")
+
+
+class Transcriber:
+    """Whisper, loaded when the first speech arrives.
+
+    Args:
+        model: an official name, or a .pt file in Whisper's format.
+        device: cpu | cuda; half precision on cuda.
+        download_root: where official weights lie or go; `<assets>/whisper` when None.
+        retry_s: weights that could not be had are asked for again after this; a file that changed, at once.
+    """
+
+    def __init__(
+        self, model: str = "base", device: str = "cpu", download_root: Path | None = None, retry_s: float = 300.0
+    ):
+        self.model_name = str(model)
+        self.device = device
+        self.download_root = Path(download_root or Paths.from_env().assets / "whisper")
+        self.retry_s = retry_s
+        self._model = None
+        self._loading = threading.Lock()
+        self._failure: tuple[float, tuple | None, str] | None = None  # when, the file then, what to say
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    def transcribe(
+        self, samples: np.ndarray, spans: Sequence, should_stop: Callable[[], bool] | None = None
+    ) -> Transcript:
+        """Return what is said in `spans`; weights that cannot be had give the status `unavailable`, not an error.
+
+        Args:
+            samples: (L,) mono at 16 kHz, in [-1, 1].
+            spans: in order, each with `start_s` and `end_s`, as `voice.speech_spans` returns them.
+            should_stop: asked before every window; True gives the status `off`.
+        """
+        if not spans:
+            return Transcript("", None, (), "no_speech", "nobody was heard speaking")
+        try:
+            model = self._load()
+            with _decoding:
+                return self._decode(model, np.asarray(samples, dtype=np.float32), spans, should_stop)
+        except AssetError as error:
+            return Transcript("", None, (), "unavailable", error.message)
+        except torch.OutOfMemoryError:
+            message = f"Whisper {self.model_name} does not fit into the memory of {self.device}; "
+            return Transcript("", None, (), "unavailable", message + "set MMER_WHISPER=base, or type the sentence")
+
+    def _decode(self, model, samples: np.ndarray, spans: Sequence, should_stop) -> Transcript:
+        # The longest window decides the language for all: a lone "ja" is too short to tell.
+        windows = sorted(_windows(spans), key=lambda window: window[0].start_s - window[-1].end_s)
+        language, found = None, []
+        for window in windows:
+            if should_stop is not None and should_stop():
+                return Transcript("", None, (), "off", "transcription was stopped")
+            start = max(int((window[0].start_s - MARGIN_S) * SAMPLE_RATE), 0)
+            sound = samples[start : int((window[-1].end_s + MARGIN_S) * SAMPLE_RATE)]
+            cuda = [model.device] if model.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=cuda):
+                torch.manual_seed(0)  # higher temperatures draw: the same clip gives the same words
+                result = model.transcribe(
+                    sound,
+                    language=language,
+                    fp16=bool(cuda),
+                    word_timestamps=True,
+                    condition_on_previous_text=False,  # one invented sentence would go on inventing
+                )
+            language = result["language"]
+            found.append((start / SAMPLE_RATE, window, result["segments"]))
+        pieces, words, n_guessed = [], [], 0
+        for start_s, window, segments in sorted(found, key=lambda item: item[0]):
+            for segment in segments:
+                guessed = (
+                    segment["avg_logprob"] < MIN_LOGPROB
+                    or segment["compression_ratio"] > MAX_COMPRESSION
+                    or segment["no_speech_prob"] > MAX_NO_SPEECH
+                )
+                for raw in segment["words"]:
+                    after = words[-1].end_s if words else 0.0
+                    if word := _place(raw, start_s, window, after):
+                        pieces.append(raw["word"])
+                        words.append(word)
+                        n_guessed += guessed
+        text = " ".join("".join(pieces).split())
+        if not text:
+            return Transcript("", None, (), "no_speech", "a voice was heard, but no words were understood")
+        if n_guessed * 2 >= len(words):
+            message = f"{n_guessed} of {len(words)} words are guesses: correct them before trusting the text"
+            return Transcript(text, language, tuple(words), "low_confidence", message)
+        return Transcript(text, language, tuple(words), "ok")
+
+    def _load(self):
+        """Return the model, loading it once.
+
+        Raises:
+            AssetError: `asset_missing` or `asset_damaged`.
+        """
+        with self._loading:
+            if self._model is not None:
+                return self._model
+            if self._failure is not None:
+                when, state, message = self._failure
+                if time.monotonic() - when < self.retry_s and state == _state(self._file()):
+                    raise AssetError("asset_missing", message)
+            try:
+                self._model = self._read()
+            except AssetError as error:
+                self._failure = time.monotonic(), _state(self._file()), error.message
+                raise
+            return self._model
+
+    def _url(self) -> str | None:
+        from whisper import _MODELS
+
+        return _MODELS.get(self.model_name)
+
+    def _file(self) -> Path:
+        url = self._url()
+        return self.download_root / url.rsplit("/", 1)[1] if url else Path(self.model_name).expanduser()
+
+    def _read(self):
+        import whisper  # 1 s, and 4 s more for numba to compile the word times at the first decoding
+
+        url, file = self._url(), self._file()
+        if url:
+            self._fetch(url, file)
+        elif not file.is_file():
+            known = ", ".join(whisper.available_models())
+            raise self._error("asset_missing", f"{file} is neither a file nor one of {known}")
+        try:
+            model = whisper.load_model(self.model_name if url else str(file), self.device, str(self.download_root))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a file that is not what it claims fails in as many ways as there are files
+            _log.warning("Whisper weights cannot be loaded from %s", file, exc_info=True)
+            reason = str(error).strip().split("\n")[0][:120]
+            raise self._error("asset_damaged", f"{file} cannot be loaded ({reason})") from error
+        return model.eval().requires_grad_(False)
+
+    def _fetch(self, url: str, file: Path) -> None:
+        """Put official weights in place: Whisper's own downloader has no time-out, does not resume and leaves half a
+        file behind, so `assets` does it; Whisper's loader then finds the file and checks its sha256 again."""
+        sha256 = url.split("/")[-2]
+        paths = Paths(assets=self.download_root)
+
+        def pinned(size_bytes: int) -> Asset:
+            return Asset(f"whisper-{self.model_name}", file.name, (Part(file.name, sha256, size_bytes),), url=url)
+
+        problem = "is missing"
+        if file.is_file():
+            try:
+                obtain(pinned(file.stat().st_size), paths, download=False)
+                return
+            except AssetError:
+                problem = "is damaged"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10) as reply:
+                size_bytes = int(reply.headers["Content-Length"])
+            obtain(pinned(size_bytes), paths)
+        except (OSError, TypeError, AssetError) as error:  # TypeError: no Content-Length
+            why = error.__cause__ or error
+            reason = str(getattr(why, "reason", why)).split("\n")[0]
+            raise self._error(
+                "asset_missing", f"{file} {problem} and could not be downloaded ({reason}); put {url} there"
+            ) from error
+
+    def _error(self, code: str, found: str) -> AssetError:
+        hint = "set MMER_WHISPER to a .pt file of Whisper, or type the sentence"
+        return AssetError(code, f"speech cannot be transcribed: {found}; {hint}")
+
+
+def _state(file: Path) -> tuple | None:
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+def _windows(spans: Sequence) -> Iterator[list]:
+    """Yield runs of spans Whisper can hear at once, divided at long pauses, else at the longest of the later half."""
+    rest = list(spans)
+
+    def pause_s(i: int) -> float:
+        return rest[i].start_s - rest[i - 1].end_s
+
+    while rest:
+        n = 1
+        while n < len(rest) and pause_s(n) <= MAX_PAUSE_S and rest[n].end_s - rest[0].start_s <= WINDOW_S:
+            n += 1
+        if n < len(rest) and pause_s(n) <= MAX_PAUSE_S:
+            n = max(range((n + 1) // 2, n + 1), key=pause_s)
+        yield rest[:n]
+        rest = rest[n:]
+
+
+def _place(raw: dict, offset_s: float, window: Sequence, after_s: float) -> Word | None:
+    """Return a word inside the span it overlaps most, not before `after_s`; None for one said where nobody spoke.
+
+    Whisper's times come from attention and reach into the pauses around a word.
+    """
+    start_s, end_s = offset_s + float(raw["start"]), offset_s + float(raw["end"])
+
+    def overlap_s(span) -> float:
+        return min(end_s, span.end_s) - max(start_s, span.start_s)
+
+    span = max(window, key=overlap_s)
+    if overlap_s(span) < -NEAR_S:
+        return None
+    start_s = max(min(max(start_s, span.start_s), span.end_s), after_s)
+    end_s = max(min(end_s, span.end_s), start_s)
+    return Word(raw["word"].strip(), round(start_s, 3), round(end_s, 3), float(raw["probability"]))

@@ -1,0 +1,261 @@
+"""The Analyse tab: a clip goes in, the verdict and its reasons come out, a correction is saved."""
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import wraps
+from html import escape
+
+import gradio as gr
+
+from mmer.errors import ClipError, MmerError
+from mmer.labels import EMOTIONS
+from mmer.ui import cards
+from mmer.ui.service import CANNOT_TELL, CONSENT, Service, Shown
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.3  # how long Stop may take
+_KEEP_S = 3600  # how long a session's result is held
+_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # two analyses at once are slower than one after another
+_BESIDE = ThreadPoolExecutor(thread_name_prefix="analyse")
+
+
+class Picture(gr.Image):
+    """An image taken as it is: gradio's own opens it first, and says nothing useful about a file it cannot read."""
+
+    is_template = True  # the browser side is gradio's
+
+    def preprocess(self, payload):
+        return payload.path if payload else None
+
+
+class Sure(gr.Radio):
+    """A radio whose callers through the API may give any number; the store checks it."""
+
+    is_template = True
+
+    def preprocess(self, payload):
+        return payload
+
+
+def follow(work: Callable[[Callable[[], bool]], object]) -> Iterator[tuple[float, object]]:
+    """Run a call beside, and yield the seconds so far with None until it ends, then with what it returned.
+
+    gradio stops a generator only between two of its values, so whoever presses Stop waits for one of these.
+
+    Args:
+        work: gets a function that says whether it should stop: nobody waits for its answer any more.
+    """
+    since, stopped = time.perf_counter(), threading.Event()
+    call = _BESIDE.submit(contextvars.copy_context().run, work, stopped.is_set)
+    try:
+        while not call.done():
+            yield time.perf_counter() - since, None
+            wait([call], timeout=_POLL_S)
+        yield time.perf_counter() - since, call.result()
+    finally:
+        stopped.set()
+
+
+def telling(status: gr.HTML):
+    """Wrap a generator handler so that an error is told in the page and to the caller, a bug without its details."""
+
+    def wrap(handler):
+        @wraps(handler)
+        def guarded(*args):
+            try:
+                yield from handler(*args)
+            except Exception as error:
+                if isinstance(error, MmerError):
+                    title, message = error.code.replace("_", " ").capitalize(), error.message
+                else:
+                    _LOG.exception("%s failed", handler.__name__)
+                    title, message = "Our fault", "something went wrong in this program; the next clip will work"
+                yield {status: cards.failure(message)}
+                # For callers of the API; a browser has it in the page, and would take it for HTML.
+                raise gr.Error(
+                    escape(message, quote=False), title=title, visible=False, print_exception=False
+                ) from None
+
+        return guarded
+
+    return wrap
+
+
+def tab(service: Service) -> None:
+    """Lay out the tab in the page being built, and wire it."""
+    session = gr.State(None, time_to_live=_KEEP_S)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            with gr.Tabs():
+                with gr.Tab("Video"):
+                    video = gr.Video(
+                        label="Video", sources=["upload", "webcam"], include_audio=True,
+                        webcam_options=gr.WebcamOptions(mirror=False), buttons=[], elem_id="video",
+                    )  # fmt: skip
+                with gr.Tab("Sound"):
+                    sound = gr.Audio(
+                        label="Sound",
+                        sources=["upload", "microphone"],
+                        type="filepath",
+                        editable=False,
+                        buttons=[],
+                        elem_id="sound",
+                    )
+                with gr.Tab("Picture"):
+                    picture = Picture(
+                        label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
+                        webcam_options=gr.WebcamOptions(mirror=False), buttons=[], elem_id="picture",
+                    )  # fmt: skip
+            words = gr.Textbox(
+                label="Words (optional)", value="", lines=2, max_lines=6, elem_id="words",
+                placeholder="What is said; left empty, it is transcribed", info="Fill in any of these: what you give is read together.",
+            )  # fmt: skip
+            with gr.Row():
+                go = gr.Button("Analyse", variant="primary", scale=3, elem_id="analyse")
+                stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
+            status = gr.HTML(label="Status", elem_id="status")
+        with gr.Column(scale=7, min_width=320):
+            card = gr.HTML(_EMPTY, label="Verdict", elem_id="result")
+            with gr.Column(visible=False) as panel:
+                transcript = gr.Textbox(
+                    label="Transcript", value="", lines=2, max_lines=8, elem_id="transcript",
+                    info="Correct the words and read them again; one line for each utterance.",
+                )  # fmt: skip
+                times = gr.HTML(label="Word times", elem_id="word-times")
+                with gr.Row():
+                    rerun = gr.Button("Read the words again", elem_id="rerun")
+                    explain = gr.Button("Explain", elem_id="explain")
+                doing = gr.HTML(label="Status", elem_id="doing")
+                why = gr.HTML(label="Why", elem_id="why")
+                with gr.Group(elem_id="correct"):
+                    emotion = gr.Radio(
+                        [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)],
+                        label="What do you think it is?", elem_id="emotion",
+                    )  # fmt: skip
+                    confidence = Sure(
+                        [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)],
+                        label="How sure are you? (optional)",
+                        elem_id="confidence",
+                    )
+                    with gr.Row():
+                        annotator = gr.Textbox(label="Your name", value="", elem_id="annotator", min_width=140)
+                        speaker = gr.Textbox(
+                            label="Who is seen or heard (optional)",
+                            value="",
+                            placeholder="a nickname",
+                            elem_id="speaker",
+                            min_width=140,
+                        )
+                    comment = gr.Textbox(label="Comment (optional)", value="", elem_id="comment")
+                    consent = gr.Checkbox(label=CONSENT, value=False, elem_id="consent")
+                save = gr.Button("Save", variant="primary", elem_id="save")
+                saved = gr.HTML(label="Stored", elem_id="saved")
+                with gr.Accordion("Raw result", open=False):
+                    raw = gr.JSON(label="Result", open=True)
+                    raw_why = gr.JSON(label="Explanation", open=False)
+                    receipt = gr.JSON(label="Saved", open=False)
+
+    verdict = [raw, card, transcript, times, why, panel, session]
+
+    def present(status: gr.HTML, what: str, work: Callable):
+        for seconds, found in follow(work):
+            if found is None:
+                yield {status: cards.status(what, seconds)}
+            else:
+                yield {
+                    raw: found.to_dict(),
+                    card: cards.result(found),
+                    transcript: cards.lines(found),
+                    times: cards.word_times(found),
+                    why: "",
+                    status: "",
+                    panel: gr.Column(visible=True),
+                    session: Shown(found),
+                }
+
+    @telling(status)
+    def analyse(video=None, audio=None, image=None, text=None):
+        yield {raw: None, card: "", panel: gr.Column(visible=False), session: None, status: cards.status("Starting", 0)}
+        # A sound or a video given beside another file is meant: it comes first.
+        files = [f for f in (audio, video, image) if f]
+        yield from present(
+            status, "Looking and listening", lambda should_stop: service.analyse(files, text, should_stop)
+        )
+
+    @telling(doing)
+    def read_again(transcript, shown):
+        result = _result(shown)
+        yield from present(doing, "Reading the words", lambda _: service.reread(result, transcript))
+
+    @telling(doing)
+    def explaining(shown):
+        result = _result(shown)
+        for seconds, found in follow(lambda should_stop: service.explain(result, should_stop)):
+            if found is None:
+                yield {doing: cards.status("Asking each channel why", seconds)}
+            else:
+                yield {raw_why: found.to_dict(), why: cards.explanation(found), doing: ""}
+
+    @telling(saved)
+    def store(emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="", shown=None):
+        _result(shown)
+        now, left = service.save(
+            shown, emotion, annotator=annotator, words=transcript, confidence=confidence,
+            comment=comment, speaker=speaker, consent=consent,
+        )  # fmt: skip
+        yield {receipt: vars(left), saved: cards.saved(left), session: now}
+
+    given = [video, sound, picture, words]
+    form = [emotion, confidence, comment, annotator, consent, speaker, transcript, session]
+    # A consent is for one clip: the form empties when the next one is analysed.
+    fresh = {
+        emotion: None,
+        confidence: None,
+        comment: "",
+        consent: False,
+        speaker: "",
+        saved: "",
+        doing: "",
+        raw_why: None,
+        receipt: None,
+    }
+
+    def run(button, handler, inputs, outputs, name, status, cleared):
+        """Make a button run a handler on the model; until its turn comes, the page says so."""
+        waiting = button.click(
+            lambda: {status: cards.status("Waiting for its turn", 0), **cleared}, None, [status, *cleared], queue=False,
+            api_name=f"{name}_waits", api_visibility="undocumented", show_progress="hidden",
+        )  # fmt: skip
+        turn = waiting.then(handler, inputs, [*outputs, status], api_name=name, show_progress="hidden", **_MODEL)
+        turn.success(None, js=_SHOW.format(outputs[1].elem_id))  # on a phone the answer is below the fold
+        return turn
+
+    running = [
+        run(go, analyse, given, verdict, "analyse", status, fresh),
+        run(
+            rerun, read_again, [transcript, session], verdict, "rerun", doing, {saved: "", raw_why: None, receipt: None}
+        ),
+        run(explain, explaining, session, [raw_why, why], "explain", doing, {}),
+    ]
+    save.click(store, form, [receipt, saved, session], api_name="save_label", show_progress="hidden")
+    stop.click(
+        lambda: (cards.status("Stopped."), ""), None, [status, doing],
+        cancels=running, api_name="stop", api_visibility="undocumented", show_progress="hidden",
+    )  # fmt: skip
+
+
+_SHOW = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
+_EMPTY = (
+    '<p class="mm-hint">The answer appears here: the emotion and how sure the model is, what face, voice and words each '
+    "voted, and why.</p>"
+)
+
+
+def _result(shown: Shown | None):
+    if shown is None:
+        raise ClipError("nothing_analysed", "there is no result to work with; analyse a clip first")
+    return shown.result

@@ -1,0 +1,157 @@
+"""What the page does, without the page: analyse, read edited words, explain, save a correction."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from annotations.label import check_label
+from annotations.store import Store
+from mmer import checkpoint
+from mmer.config import Paths
+from mmer.errors import ClipError, LabelError
+from mmer.features import with_text
+from mmer.labels import EMOTIONS
+from mmer.predict import EmotionResult, Predictor
+from mmer.speech import Transcript, typed
+
+if TYPE_CHECKING:
+    from mmer.attribution import Explanation
+
+CANNOT_TELL = "cannot_tell"
+CONSENT = (
+    "Keep the recording. Everyone in it agrees that this clip, its file name and its words are stored on this server "
+    "and used to improve the model, until one of them asks for their deletion."
+)
+_NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one browser session looks at."""
+
+    result: EmotionResult
+    prediction_id: int | None = None  # once it is stored
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a correction left behind."""
+
+    label_id: int
+    prediction_id: int | None
+    clip: str  # sha256
+    checkpoint: str
+    media: bool  # the recording was kept
+    words: bool  # the words were kept
+    why_not: str  # why the recording was not kept; empty when it was
+
+
+class Service:
+    """One for all sessions: it holds the model and the store, and nothing about anybody.
+
+    Args:
+        on_gpu: wraps the calls that need an accelerator, where one is lent per call.
+    """
+
+    def __init__(self, paths: Paths, on_gpu: Callable[[Callable], Callable] = lambda call: call):
+        self.paths = paths
+        self.predictor = Predictor(paths)
+        self.store = Store(paths.database_url, paths.media, paths.features)
+        self._judge, self.explain = on_gpu(self.predictor.analyse), on_gpu(self.explain)
+
+    def analyse(
+        self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
+    ) -> EmotionResult:
+        """Return the verdict on files that belong together; without words, what is said in them is transcribed."""
+        name = " + ".join(Path(f).name for f in files) or "text"
+        found = self._judge(*files, text=words, name=name, should_stop=should_stop)
+        # Sessions hold results: the utterances have the crops they were judged by, a long clip has a hundred times that.
+        return replace(found, observation=replace(found.observation, tracks=()))
+
+    def reread(self, result: EmotionResult, words: str) -> EmotionResult:
+        """Return the verdict with other words, by the checkpoint now in use; the media is not decoded again.
+
+        As many lines as utterances: one for each. Otherwise every utterance gets all of them.
+        """
+        since = time.perf_counter()
+        observed = result.observation
+        lines = words.split("\n")
+        if len(lines) != len(observed.features):
+            lines = [words] * len(observed.features)
+        features = [f.only(("face", "voice")) for f in observed.features]
+        if words.strip():
+            language = self.predictor.language
+            features = [with_text(f, line, language) for f, line in zip(features, lines, strict=True)]
+        changed = replace(
+            observed,
+            features=tuple(features),
+            transcript=typed(words) if words.strip() else _NO_WORDS,
+            quality=tuple(n for n in observed.quality if n.code != "text_unavailable"),
+            timing_ms={},
+        )
+        return self.predictor.conclude(changed, name=result.clip, since=since)
+
+    def explain(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Explanation":
+        """Return why the utterance that decided was judged so, by the checkpoint that judged it."""
+        if result.emotion is None:
+            raise ClipError("nothing_readable", "no emotion was given, so there is nothing to explain")
+        from mmer.attribution import explain  # takes a second to load
+
+        loaded = self.predictor.checkpoint
+        if loaded.id != result.checkpoint:
+            loaded = checkpoint.load(result.checkpoint, self.paths.checkpoints)
+        features = result.telling_segment.features
+        language = self.predictor.language if features.words else None
+        return explain(loaded, features, result.emotion, language, should_stop=should_stop)
+
+    def save(
+        self,
+        shown: Shown,
+        emotion: str | None,
+        *,
+        annotator: str,
+        words: str = "",
+        confidence: float | None = None,
+        comment: str = "",
+        speaker: str = "",
+        consent: bool = False,
+    ) -> tuple[Shown, Saved]:
+        """Store a label, the prediction it corrects and, with consent, the recording and its words."""
+        if not emotion:
+            raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
+        words = words.strip() or shown.result.transcript.text
+        result, files = shown.result, shown.result.observation.files
+        why_not = "" if consent else "the consent box was not ticked"
+        if not files:
+            why_not = "there is none, only words"
+        elif len(files) > 1:
+            why_not = f"the clip was put together from {len(files)} files, and only single files are kept"
+        keep_media, keep_words = not why_not, consent and len(files) < 2 and bool(words)
+        label = {
+            "emotions": emotion if emotion in EMOTIONS else None,
+            "outcome": "label" if emotion in EMOTIONS else emotion,
+            "confidence": confidence,
+            "comment": comment,
+            "transcript": " ".join(words.split()) if keep_words else None,
+        }
+        check_label(annotator, **label)  # before the recording is taken in
+        clip = self.store.register_clip(
+            Path(files[0].path) if keep_media else None,
+            result.sha256,
+            name=result.clip if keep_media else f"clip {result.sha256[:8]}",
+            speaker=speaker.strip() or None,
+            consent_text=CONSENT if keep_media else None,
+            duration_s=result.duration_s,
+        )
+        if shown.prediction_id is None and result.emotion is not None:
+            shown = replace(shown, prediction_id=self.store.add_prediction(clip, result.to_dict()))
+        label_id = self.store.add_label(clip, annotator, prediction_id=shown.prediction_id, **label)
+        return shown, Saved(
+            label_id, shown.prediction_id, result.sha256, result.checkpoint, keep_media, keep_words, why_not
+        )
+
+    def health(self) -> dict:
+        """Return whether clips can be answered, and by what."""
+        return {"status": "ok", "checkpoint": self.predictor.checkpoint.id, "device": self.predictor.device}

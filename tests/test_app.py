@@ -1,0 +1,374 @@
+"""The page, launched and called through gradio_client as any program would."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from mmer import checkpoint
+from mmer.config import ROOT, Config, ModelConfig, Paths
+from mmer.labels import EMOTIONS, MODALITIES
+from mmer.model import EmotionModel
+from mmer.speech import Transcript, Word
+from mmer.ui import cards
+from mmer.ui.analyse import follow
+from mmer.ui.page import LAUNCH, build
+from mmer.ui.service import CONSENT, Service
+from tests import synth
+
+KEYS = {"clip", "sha256", "duration_s", "emotion", "probs", "present", "per_modality", "contribution", "transcript",
+        "segments", "quality", "timing_ms", "checkpoint"}  # fmt: skip
+
+
+def new_checkpoint(paths: Paths, seed: int) -> str:
+    torch.manual_seed(seed)
+    config = Config(model=ModelConfig.tiny())
+    name = checkpoint.save(EmotionModel(config.model), config, paths.checkpoints, {"parent": None, "seed": seed})
+    checkpoint.promote(name, paths.checkpoints)
+    return name
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    given = Paths.from_env()
+    paths = replace(given, home=home, database_url=f"sqlite:///{home / 'mmer.db'}", device="cpu")
+    new_checkpoint(paths, 1)
+    return Service(paths)
+
+
+@pytest.fixture(scope="module")
+def url(service):
+    page = build(service)
+    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    yield url
+    page.close()
+
+
+@pytest.fixture
+def client(url):
+    """A session of its own."""
+    return Client(url, verbose=False)
+
+
+def analyse(client, **given) -> tuple[dict, str]:
+    """Return the result as JSON and the card of the page."""
+    given = {name: handle_file(v) if name != "text" else v for name, v in given.items()}
+    raw, card, *_ = client.predict(**given, api_name="/analyse")
+    return raw, card
+
+
+def plain(html: str) -> str:
+    return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+
+def test_a_clip_gives_the_contract(client, service, talk, face_model):
+    raw, card = analyse(client, video=talk)
+    assert set(raw) == KEYS
+    assert raw["clip"] == "talk.mp4"
+    assert tuple(raw["probs"]) == EMOTIONS
+    for probs in (raw["probs"], raw["per_modality"]["face"]["probs"], raw["per_modality"]["voice"]["probs"]):
+        assert sum(probs.values()) == pytest.approx(1, abs=1e-3)
+    assert raw["emotion"] == max(raw["probs"], key=raw["probs"].get)
+    assert sum(abs(c) for c in raw["contribution"].values()) == pytest.approx(1, abs=1e-3)
+    assert raw["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
+    text = plain(card)
+    assert f"Perhaps {raw['emotion']} Confidence {100 * raw['probs'][raw['emotion']]:.0f} %" in text
+    assert f"checkpoint {raw['checkpoint']}" in text
+    for name, value in zip(("Face", "Voice"), raw["contribution"].values(), strict=False):
+        assert f"{name} {'+' if value >= 0 else '−'}{abs(100 * value):.0f} %" in text
+
+
+def test_text_alone_is_judged_by_its_words(client, text_encoder):
+    raw, card = analyse(client, text="I did not expect that at all")
+    assert raw["present"] == {"face": False, "voice": False, "text": True}
+    assert raw["probs"] == raw["per_modality"]["text"]["probs"]
+    text = plain(card)
+    assert "Face not used: no picture was given." in text
+    assert "Voice not used: no sound was given." in text
+    assert "The words alone decided." in text
+
+
+def test_nothing_given_says_what_to_give(client):
+    with pytest.raises(AppError, match="nothing to analyse; give a video, a sound, a picture or a sentence"):
+        client.predict(api_name="/analyse")
+
+
+def test_after_a_bad_file_the_next_clip_works(client, tmp_path, voice_only):
+    (tmp_path / "talk.mp4").write_text("these are words, not a film\n" * 40)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "face.jpg").write_text("no picture either")
+    for given, message in (
+        ({"video": tmp_path / "talk.mp4"}, r"talk\.mp4 cannot be read"),
+        ({"audio": tmp_path / "empty.wav"}, r"empty\.wav is empty \(0 bytes\)"),
+        ({"image": tmp_path / "face.jpg"}, r"face\.jpg cannot be read"),
+    ):
+        with pytest.raises(AppError, match=message):
+            analyse(client, **given)
+        with pytest.raises(AppError, match="analyse a clip first"):  # the failed clip left no older result behind
+            client.predict("anger", annotator="ann", api_name="/save_label")
+    raw, _ = analyse(client, audio=voice_only)
+    assert raw["present"] == {"face": False, "voice": True, "text": False}
+
+
+def test_a_bug_is_told_without_its_details(client, service, voice_only, caplog):
+    weights = checkpoint.folder_of(checkpoint.promoted(service.paths.checkpoints), service.paths.checkpoints)
+    broken = new_checkpoint(service.paths, 9)
+    meta = service.paths.checkpoints / broken / "meta.json"
+    changed = json.loads(meta.read_text())
+    changed["config"]["voice"]["n_fft"] = "512 or so"
+    meta.write_text(json.dumps(changed))
+    with pytest.raises(AppError, match="^something went wrong in this program; the next clip will work$"):
+        analyse(client, audio=voice_only)
+    assert any(record.exc_info and "analyse failed" in record.message for record in caplog.records)
+    checkpoint.promote(weights.name, service.paths.checkpoints)
+    raw, _ = analyse(client, audio=voice_only)
+    assert raw["checkpoint"] == weights.name
+
+
+def rows(service) -> dict:
+    counts = service.store.counts()
+    return {name: counts[name] for name in ("clips", "predictions", "labels", "media")}
+
+
+def added(service, before: dict) -> dict:
+    return {name: n - before[name] for name, n in rows(service).items()}
+
+
+def test_a_correction_without_consent_keeps_the_label_and_the_answer_only(client, service, tmp_path):
+    clip = synth.write_clip(tmp_path / "ann at home.wav", seconds=2, voice=synth.voice(2, seed=5))
+    raw, _ = analyse(client, audio=clip)
+    before = rows(service)
+    saved, told = client.predict(
+        "fear", 0.8, "her voice trembles", "bea", transcript="do not go", speaker="ann", api_name="/save_label"
+    )
+    assert added(service, before) == {"clips": 1, "predictions": 1, "labels": 1, "media": 0}
+    (label,) = service.store.labels(sha256=raw["sha256"])
+    assert (label.emotions, label.confidence, label.comment) == ({"fear": 1.0}, 0.8, "her voice trembles")
+    assert (label.annotator, label.speaker, label.transcript, label.media) == ("bea", "ann", None, None)
+    assert "home" not in label.name
+    assert not list(service.paths.media.glob(f"{raw['sha256']}*"))
+    assert saved["checkpoint"] == raw["checkpoint"]
+    assert "Not stored: the recording and the words, because the consent box was not ticked." in plain(told)
+    client.predict("cannot_tell", annotator="bea", api_name="/save_label")
+    assert added(service, before) == {"clips": 1, "predictions": 1, "labels": 2, "media": 0}  # one answer, seen twice
+    assert not list(service.store.labels(sha256=raw["sha256"]))
+    assert [x.outcome for x in service.store.labels(["cannot_tell"], sha256=raw["sha256"])] == ["cannot_tell"]
+
+
+def test_with_consent_the_recording_is_kept_under_its_hash(client, service, tmp_path):
+    clip = synth.write_clip(tmp_path / "yes.wav", seconds=2, voice=synth.voice(2, seed=6))
+    raw, _ = analyse(client, audio=clip)
+    before = rows(service)
+    with pytest.raises(AppError, match="a label needs the name of its annotator"):
+        client.predict("anger", annotator=" ", consent=True, api_name="/save_label")
+    assert added(service, before) == {"clips": 0, "predictions": 0, "labels": 0, "media": 0}
+    _, told = client.predict("anger", annotator="bea", consent=True, transcript="go away", api_name="/save_label")
+    (label,) = service.store.labels(sha256=raw["sha256"])
+    assert label.media == service.paths.media / f"{raw['sha256']}.wav"
+    assert label.media.read_bytes() == clip.read_bytes()
+    assert (label.transcript, label.name) == ("go away", "yes.wav")
+    assert "the words; the recording." in plain(told)
+    assert "Not stored" not in told
+    with service.store.engine.connect() as connection:
+        assert CONSENT in connection.exec_driver_sql("SELECT text FROM consents").scalars().all()
+
+
+def test_files_put_together_are_read_together_and_not_kept(client, service, still, voice_only, face_model):
+    raw, _ = analyse(client, image=still, audio=voice_only)
+    assert raw["present"] == {"face": True, "voice": True, "text": False}
+    client.predict("happiness", annotator="bea", consent=True, api_name="/save_label")
+    (label,) = service.store.labels(sha256=raw["sha256"])
+    assert label.media is None
+
+
+def test_the_file_that_was_not_needed_is_named(client, talk, still, face_model):
+    _, card = analyse(client, video=talk, image=still)
+    assert "Still.jpg was not used: the picture comes from talk.mp4." in plain(card)
+
+
+def test_other_words_are_read_without_decoding_again(client, voice_only, text_encoder):
+    before, _ = analyse(client, audio=voice_only)
+    raw, _card, words, *_ = client.predict("what a wonderful surprise", api_name="/rerun")
+    assert raw["present"] == {"face": False, "voice": True, "text": True}
+    assert raw["per_modality"]["voice"] == before["per_modality"]["voice"]
+    assert raw["sha256"] == before["sha256"]
+    assert (raw["timing_ms"]["decode"], raw["transcript"]["text"], words) == (0, *["what a wonderful surprise"] * 2)
+    raw, *_ = client.predict("", api_name="/rerun")
+    assert raw["probs"] == before["probs"]
+    assert raw["present"]["text"] is False
+
+
+def test_a_line_of_words_goes_to_its_utterance(service, clips, text_encoder):
+    sound = synth.voice(24, pause_s=0.8)
+    found = service.analyse([str(synth.write_clip(clips / "long.wav", seconds=24, voice=sound))], None)
+    n = len(found.segments)
+    assert n > 1
+    lines = [f"line {i}" for i in range(n)]
+    read = service.reread(found, "\n".join(lines))
+    assert [" ".join(s.features.words) for s in read.segments] == lines
+    read = service.reread(found, "the same for all")
+    assert {" ".join(s.features.words) for s in read.segments} == {"the same for all"}
+    card = plain(cards.result(read))
+    assert f"{n} utterances" in card
+    assert f"{read.segments[1].start_s:.1f}–{read.segments[1].end_s:.1f} s {read.segments[1].emotion}" in card
+
+
+def test_words_are_shown_with_their_times_and_escaped(service, voice_only):
+    found = service.analyse([str(voice_only)], None)
+    word = Word(" <img src=x onerror=alert(1)>", 0.5, 1.25, 0.9)
+    found = replace(found, transcript=Transcript(word.text, "en", (word,), "ok"), clip="<b>clip</b>")
+    html = cards.word_times(found) + cards.result(found)
+    assert "&lt;img src=x onerror=alert(1)&gt; <small>0.50–1.25 s</small>" in html
+    assert "<img" not in html
+    assert "<b>" not in html
+
+
+def test_an_explanation_sums_to_what_it_explains(client, text_encoder, voice_only):
+    raw, _ = analyse(client, audio=voice_only, text="leave me <i>alone</i>")
+    why, html, _ = client.predict(api_name="/explain")
+    assert why["target"] == raw["emotion"]
+    given = [v for v in why["modality"].values() if v is not None]
+    assert sum(given) == pytest.approx(why["logit"] - why["baseline_logit"], abs=1e-3)
+    assert [w["word"] for w in why["words"]] == ["leave", "me", "<i>alone</i>"]
+    assert set(why["trust"]) == {"voice", "text"}
+    text = plain(html)
+    for w in why["words"][:2]:
+        assert f"{w['word']} {cards.signed(w['score'])}" in text
+    assert "&lt;i&gt;alone" in html
+    for trust in why["trust"].values():
+        assert trust["verdict"] in text
+    assert html.count("<img") == html.count('alt="') >= 1
+
+
+def test_a_promoted_checkpoint_answers_the_next_clip(client, service, voice_only):
+    old = client.predict(api_name="/health")
+    first, _ = analyse(client, audio=voice_only)
+    new = new_checkpoint(service.paths, 2)
+    assert client.predict(api_name="/health") == {"status": "ok", "checkpoint": new, "device": "cpu"} != old
+    second, _ = analyse(client, audio=voice_only)
+    assert (first["checkpoint"], second["checkpoint"]) == (old["checkpoint"], new)
+    assert first["probs"] != second["probs"]
+
+
+# Correct, retrain, analyse again with the new checkpoint: tests/test_retrain.py drives this page too.
+
+
+def test_sessions_do_not_see_each_other(url, voice_only):
+    analyse(Client(url, verbose=False), audio=voice_only)
+    with pytest.raises(AppError, match="analyse a clip first"):
+        Client(url, verbose=False).predict(api_name="/explain")
+
+
+def test_what_is_stopped_hears_of_it():
+    heard = threading.Event()
+
+    def work(should_stop):
+        while not should_stop():
+            time.sleep(0.01)
+        heard.set()
+
+    going = follow(work)
+    assert next(going)[1] is None
+    assert not heard.wait(0.2)
+    going.close()
+    assert heard.wait(5)
+
+
+def test_a_stopped_analysis_lets_the_next_one_in(client, clips, voice_only):
+    long = synth.write_clip(clips / "long_talk.mp4", seconds=60, fps=5, face=synth.face(), voice=False)
+    job = client.submit(video=handle_file(long), api_name="/analyse")
+    while not job.outputs():
+        time.sleep(0.05)
+    job.cancel()
+    since = time.perf_counter()
+    raw, _ = analyse(client, audio=voice_only)
+    assert raw["clip"] == "voice_only.wav"
+    assert time.perf_counter() - since < 30
+
+
+def test_only_uploads_can_be_fetched(url, service):
+    for file in (service.paths.home / "mmer.db", ROOT / "app.py", service.paths.checkpoints / "PROMOTED"):
+        assert file.is_file()
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(f"{url}gradio_api/file={file}")
+    with pytest.raises(HTTPError, match=r"403|404"):
+        urlopen(f"{url}monitoring/summary")
+    config = json.load(urlopen(f"{url}config"))
+    assert (config["run_history"], config["analytics_enabled"], config["show_error"]) == (False, False, False)
+
+
+def test_every_event_has_a_stable_name(client):
+    named = set(client.view_api(return_format="dict")["named_endpoints"])
+    assert named == {"/analyse", "/rerun", "/explain", "/save_label", "/health"}
+
+
+def test_uploads_of_a_killed_server_are_swept(service):
+    uploads = service.paths.home / "uploads"
+    for name, age_s in (("old", 4000), ("young", 10)):
+        (uploads / name).mkdir(parents=True)
+        (uploads / name / "face.mp4").write_bytes(b"somebody")
+        os.utime(uploads / name, (time.time() - age_s,) * 2)
+    build(service)
+    assert not (uploads / "old").exists()
+    assert (uploads / "young" / "face.mp4").exists()
+
+
+def test_app_py_serves(service):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "MMER_HOME": str(service.paths.home), "MMER_ASSETS": str(service.paths.assets)}
+    with subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env, text=True) as server:
+        try:
+            deadline = time.monotonic() + 240  # a few seconds where nothing else runs
+            while time.monotonic() < deadline and server.poll() is None:
+                try:
+                    client = Client(f"http://127.0.0.1:{port}", verbose=False)
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            assert client.predict(api_name="/health")["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
+        finally:
+            server.terminate()
+
+
+def test_bad_settings_end_with_one_line(tmp_path):
+    env = {**os.environ, "MMER_HOME": str(tmp_path), "MMER_DATABASE_URL": "nonsense"}
+    run = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.strip() == "error: 'nonsense' is not a database URL; try sqlite:///data/mmer.db"
+
+
+def test_the_wording_follows_the_numbers(service, voice_only):
+    found = service.analyse([str(voice_only)], None)
+    for top, words in ((0.8, "Clearly sadness"), (0.6, "Probably sadness"), (0.4, "Perhaps sadness")):
+        probs = torch.full((len(EMOTIONS),), (1 - top) / (len(EMOTIONS) - 1)).numpy()
+        probs[EMOTIONS.index("sadness")] = top
+        text = plain(cards.result(replace(found, emotion="sadness", probs=probs)))
+        assert text.startswith(f"{words} Confidence {100 * top:.0f} %")
+        assert ("take it as a guess" in text) == (top < 0.5)
+
+
+def test_a_clip_without_anybody_gives_no_emotion(client, tmp_path, service):
+    clip = synth.write_clip(tmp_path / "nobody.wav", seconds=2, voice=synth.silence(2))
+    raw, card = analyse(client, audio=clip)
+    assert raw["emotion"] is None
+    assert plain(card).startswith("No emotion can be given")
+    with pytest.raises(AppError, match="there is nothing to explain"):
+        client.predict(api_name="/explain")
+    saved, _ = client.predict("neutral", annotator="bea", api_name="/save_label")
+    assert saved["prediction_id"] is None
+    assert plain(card).count("not used:") == len(MODALITIES)

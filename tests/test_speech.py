@@ -1,0 +1,256 @@
+"""Transcription through Whisper's real loader and decoder, with a checkpoint small enough to be made on the spot."""
+
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmer.speech import Transcriber, Transcript, Word, _place, _windows, typed
+from mmer.voice import Span, speech_spans
+from tests import synth
+
+RATE = 16_000
+SENTENCE = "Ich bin heute so froh."
+
+
+def checkpoint(path: Path, *, sure: bool = True) -> Path:
+    """Write a Whisper checkpoint in the official format that says SENTENCE in German whatever it hears.
+
+    Every block adds nothing, so what comes next depends on the position alone: its embedding is the next token's own,
+    a thousand times. Attention is real and random, so the words get times. When not `sure`, each has one chance in five.
+    """
+    from whisper.model import ModelDimensions, Whisper
+    from whisper.tokenizer import get_tokenizer
+
+    torch.manual_seed(0)
+    dims = {
+        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 1,
+        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 1,
+    }  # fmt: skip
+    tokenizer = get_tokenizer(True, language="de", task="transcribe")
+    begin = tokenizer.timestamp_begin
+    german = tokenizer.to_language_token("de")
+    after = [german, tokenizer.transcribe, begin, *tokenizer.encode(" " + SENTENCE), begin + 100, tokenizer.eot]
+    state = Whisper(ModelDimensions(**dims)).state_dict()
+    for name in state:
+        if name.endswith(("attn.out.weight", "attn.out.bias", "mlp.2.weight", "mlp.2.bias")):
+            state[name].zero_()
+    tokens = torch.randn(dims["n_vocab"], dims["n_text_state"])
+    tokens -= tokens.mean(1, keepdim=True)
+    tokens /= tokens.norm(dim=1, keepdim=True)
+    state["decoder.token_embedding.weight"] = tokens
+    state["decoder.positional_embedding"] = 1000 * tokens[after + [tokenizer.eot] * (dims["n_text_ctx"] - len(after))]
+    state["decoder.ln.weight"] = torch.full((dims["n_text_state"],), 20.0 if sure else 2.0)
+    torch.save({"dims": dims, "model_state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """So small a model only loses time by splitting its work, minutes of it where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("whisper") / "tiny-german.pt")
+
+
+@pytest.fixture(scope="module")
+def transcriber(weights) -> Transcriber:
+    return Transcriber(str(weights))
+
+
+@pytest.fixture(scope="module")
+def said() -> np.ndarray:
+    """A voice from 1 to 3.5 s and another from 7 to 9 s."""
+    pauses = [np.zeros(round(s * RATE), dtype=np.float32) for s in (1.0, 3.5, 1.0)]
+    voices = [synth.voice(2.5, pause_s=0.0), synth.voice(2.0, pause_s=0.0, pitch_hz=200.0)]
+    return np.concatenate([pauses[0], voices[0], pauses[1], voices[1], pauses[2]])
+
+
+@pytest.fixture(scope="module")
+def spans(said) -> list[Span]:
+    return speech_spans(said)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Send every download to a proxy that refuses it; yields what was asked for."""
+    asked = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            asked.append(self.path)
+            self.send_error(502)
+
+        def log_message(self, *args):
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    urllib.request.install_opener(None)  # the opener reads the proxies once
+    yield asked
+    urllib.request.install_opener(None)
+    server.shutdown()
+    server.server_close()
+
+
+def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber, said, spans):
+    result = transcriber.transcribe(said, spans)
+    assert (result.text, result.language, result.status, result.message) == (f"{SENTENCE} {SENTENCE}", "de", "ok", "")
+    assert [w.text for w in result.words] == SENTENCE.split() * 2
+    times = [t for w in result.words for t in (w.start_s, w.end_s)]
+    assert times == sorted(times)
+    assert len(spans) == 2
+    for words, span in ((result.words[:5], spans[0]), (result.words[5:], spans[1])):
+        assert all(span.start_s - 1e-3 <= w.start_s <= w.end_s <= span.end_s + 1e-3 for w in words)
+        assert words[-1].end_s > words[0].start_s
+    assert all(w.probability > 0.99 for w in result.words)
+
+
+def test_nobody_speaking_gives_no_text_and_loads_nothing(tmp_path):
+    transcriber = Transcriber(str(tmp_path / "not-there.pt"))
+    result = transcriber.transcribe(np.zeros(5 * RATE, dtype=np.float32), [])
+    assert (result.text, result.words, result.status) == ("", (), "no_speech")
+    assert not transcriber.loaded
+
+
+def test_the_model_is_loaded_by_the_first_speech_and_kept(weights, said, spans):
+    transcriber = Transcriber(str(weights))
+    assert not transcriber.loaded
+    first = transcriber.transcribe(said, spans[:1])
+    assert transcriber.loaded
+    model = transcriber._model
+    assert transcriber.transcribe(said, spans[:1]) == first
+    assert transcriber._model is model
+
+
+def test_guessed_words_are_marked_and_the_guess_is_the_same_each_time(tmp_path, said, spans):
+    transcriber = Transcriber(str(checkpoint(tmp_path / "unsure.pt", sure=False)))
+    result = transcriber.transcribe(said, spans[:1])
+    assert result.status == "low_confidence"
+    n = len(result.words)
+    assert result.message == f"{n} of {n} words are guesses: correct them before trusting the text"
+    state = torch.random.get_rng_state()
+    assert transcriber.transcribe(said, spans[:1]) == result  # the last try was above temperature 0, so it was drawn
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_two_threads_at_once_both_get_the_right_words(transcriber, said, spans):
+    found = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: transcriber.transcribe(said, spans)})) for i in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1] == transcriber.transcribe(said, spans)
+    assert found[0].status == "ok"
+
+
+def test_stopping_is_asked_before_every_window(transcriber, said, spans):
+    answers = iter([False, True])
+    result = transcriber.transcribe(said, spans, should_stop=lambda: next(answers))
+    assert (result.text, result.status, result.message) == ("", "off", "transcription was stopped")
+
+
+def test_weights_that_cannot_be_downloaded_are_said_once_and_remembered(offline, tmp_path, said, spans):
+    transcriber = Transcriber("tiny", download_root=tmp_path)
+    result = transcriber.transcribe(said, spans)
+    assert (result.text, result.words, result.status) == ("", (), "unavailable")
+    assert result.message.startswith(f"speech cannot be transcribed: {tmp_path / 'tiny.pt'} is missing and could not")
+    assert "502" in result.message
+    assert "put https://openaipublic.azureedge.net/main/whisper/models/65147644" in result.message
+    assert result.message.endswith("; set MMER_WHISPER to a .pt file of Whisper, or type the sentence")
+    assert "\n" not in result.message
+    assert offline == ["openaipublic.azureedge.net:443"]
+    assert transcriber.transcribe(said, spans) == result
+    assert len(offline) == 1  # not asked again
+    (tmp_path / "tiny.pt").write_bytes(b"half a file")
+    assert "is damaged and could not be downloaded" in transcriber.transcribe(said, spans).message
+    assert len(offline) == 2  # a changed file is looked at
+    assert (tmp_path / "tiny.pt").read_bytes() == b"half a file"
+
+
+def test_a_failure_is_forgotten_after_a_while(offline, tmp_path, said, spans):
+    transcriber = Transcriber("tiny", download_root=tmp_path, retry_s=0.0)
+    for _ in range(2):
+        assert transcriber.transcribe(said, spans).status == "unavailable"
+    assert len(offline) == 2
+
+
+def test_a_name_that_is_no_model_is_answered_with_those_that_are(offline, tmp_path, said, spans):
+    result = Transcriber("enormous", download_root=tmp_path).transcribe(said, spans)
+    assert result.status == "unavailable"
+    assert "enormous is neither a file nor one of tiny.en, tiny, base.en, base" in result.message
+    assert offline == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "other", "shapes"])
+def test_a_damaged_file_is_named_and_a_good_one_in_its_place_works_at_once(tmp_path, weights, said, spans, damage):
+    path = tmp_path / "mine.pt"
+    good = weights.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif damage == "text":
+        path.write_text("not a checkpoint")
+    else:
+        content = torch.load(weights)
+        content["model_state_dict" if damage == "shapes" else "dims"] = {}
+        torch.save(content, path)
+    transcriber = Transcriber(str(path))
+    result = transcriber.transcribe(said, spans)
+    assert result.status == "unavailable"
+    assert f"{path} cannot be loaded (" in result.message
+    assert "\n" not in result.message
+    path.write_bytes(good)
+    assert transcriber.transcribe(said, spans[:1]).text == SENTENCE
+
+
+def test_a_typed_sentence_has_words_but_no_times():
+    assert typed("  I am \n so happy ") == Transcript(
+        "I am so happy", None, (), "typed", "typed by hand, so there are no word times"
+    )
+
+
+def test_windows_divide_at_long_pauses_and_at_the_longest_of_a_full_half_minute():
+    near, far = [Span(0.0, 5.0), Span(6.0, 9.0)], [Span(11.5, 12.0)]
+    assert list(_windows(near + far)) == [near, far]
+    # 40 s of five-second sentences with pauses of 0.2 s; the one at 20 s lasts 0.9 s.
+    run = [Span(5.0 * i + (0.7 if i == 4 else 0.0), 5.0 * i + 4.8) for i in range(8)]
+    assert list(_windows(run)) == [run[:4], run[4:]]
+    assert list(_windows([Span(0.0, 50.0), Span(50.1, 52.0)])) == [[Span(0.0, 50.0)], [Span(50.1, 52.0)]]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.1, 0.9, (2.1, 2.9)),  # inside: only moved by the window's start
+        (0.8, 1.6, (2.8, 3.0)),  # reaches into the pause after its span
+        (1.2, 2.5, (4.0, 4.5)),  # the pause before it counted in
+        (1.1, 1.15, (3.0, 3.0)),  # a consonant voice activity cut off
+        (1.35, 1.65, None),  # said where nobody spoke
+    ],
+)
+def test_words_are_placed_in_the_speech_they_overlap_or_dropped(start, end, expected):
+    raw = {"word": " so", "start": start, "end": end, "probability": 0.5}
+    word = _place(raw, 2.0, [Span(2.0, 3.0), Span(4.0, 5.0)], 0.0)
+    assert word == (expected and Word("so", *expected, 0.5))
+
+
+def test_words_never_overlap():
+    raw = {"word": " so", "start": 0.0, "end": 0.3, "probability": 0.5}
+    assert _place(raw, 0.0, [Span(0.0, 1.0)], 0.5) == Word("so", 0.5, 0.5, 0.5)
