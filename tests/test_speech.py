@@ -17,11 +17,14 @@ RATE = 16_000
 SENTENCE = "Ich bin heute so froh."
 
 
-def checkpoint(path: Path, *, sure: bool = True) -> Path:
-    """Write a Whisper checkpoint in the official format that says SENTENCE in German whatever it hears.
+def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0) -> Path:
+    """Write a Whisper checkpoint in the official format that says one German sentence whatever it hears.
 
     Every block adds nothing, so what comes next depends on the position alone: its embedding is the next token's own,
-    a thousand times. Attention is real and random, so the words get times. When not `sure`, each has one chance in five.
+    a thousand times. Attention is real and random, so the words get times.
+
+    Args:
+        gain: how sure it is of each token: 20 quite, 1 not at all.
     """
     from whisper.model import ModelDimensions, Whisper
     from whisper.tokenizer import get_tokenizer
@@ -34,7 +37,7 @@ def checkpoint(path: Path, *, sure: bool = True) -> Path:
     tokenizer = get_tokenizer(True, language="de", task="transcribe")
     begin = tokenizer.timestamp_begin
     german = tokenizer.to_language_token("de")
-    after = [german, tokenizer.transcribe, begin, *tokenizer.encode(" " + SENTENCE), begin + 100, tokenizer.eot]
+    after = [german, tokenizer.transcribe, begin, *tokenizer.encode(" " + says), begin + 100, tokenizer.eot]
     state = Whisper(ModelDimensions(**dims)).state_dict()
     for name in state:
         if name.endswith(("attn.out.weight", "attn.out.bias", "mlp.2.weight", "mlp.2.bias")):
@@ -44,7 +47,7 @@ def checkpoint(path: Path, *, sure: bool = True) -> Path:
     tokens /= tokens.norm(dim=1, keepdim=True)
     state["decoder.token_embedding.weight"] = tokens
     state["decoder.positional_embedding"] = 1000 * tokens[after + [tokenizer.eot] * (dims["n_text_ctx"] - len(after))]
-    state["decoder.ln.weight"] = torch.full((dims["n_text_state"],), 20.0 if sure else 2.0)
+    state["decoder.ln.weight"] = torch.full((dims["n_text_state"],), gain)
     torch.save({"dims": dims, "model_state_dict": state}, path)
     return path
 
@@ -137,15 +140,21 @@ def test_the_model_is_loaded_by_the_first_speech_and_kept(weights, said, spans):
     assert transcriber._model is model
 
 
-def test_guessed_words_are_marked_and_the_guess_is_the_same_each_time(tmp_path, said, spans):
-    transcriber = Transcriber(str(checkpoint(tmp_path / "unsure.pt", sure=False)))
+def test_words_said_over_and_over_are_marked_as_guesses(tmp_path, said, spans):
+    loop = "ja ja ja ja ja ja ja ja ja ja ja ja"
+    result = Transcriber(str(checkpoint(tmp_path / "loop.pt", loop))).transcribe(said, spans[:1])
+    assert (result.text, result.status) == (loop, "low_confidence")
+    assert result.message == "12 of 12 words are guesses: correct them before trusting the text"
+
+
+def test_words_drawn_at_random_are_dropped_and_draw_from_nobody_else(tmp_path, said, spans):
+    transcriber = Transcriber(str(checkpoint(tmp_path / "babble.pt", gain=1.0)))
     result = transcriber.transcribe(said, spans[:1])
-    assert result.status == "low_confidence"
-    n = len(result.words)
-    assert result.message == f"{n} of {n} words are guesses: correct them before trusting the text"
-    state = torch.random.get_rng_state()
-    assert transcriber.transcribe(said, spans[:1]) == result  # the last try was above temperature 0, so it was drawn
+    state = torch.random.get_rng_state()  # loading makes a random model first
+    assert transcriber.transcribe(said, spans[:1]) == result
     assert torch.equal(torch.random.get_rng_state(), state)
+    assert (result.text, result.words, result.status) == ("", (), "no_speech")
+    assert result.message == "a voice was heard, but no words were understood"
 
 
 def test_two_threads_at_once_both_get_the_right_words(transcriber, said, spans):
