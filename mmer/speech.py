@@ -24,10 +24,10 @@ MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence wi
 MARGIN_S = 0.2  # heard around a window: voice activity cuts consonants
 NEAR_S = 0.3  # a word further than this from speech was not said; more than the margin, whose edge words can touch
 
-# Text beyond Whisper's own limits is tried again at a higher temperature; what stays beyond them is a guess.
-TEMPERATURES = (0.0, 0.4, 0.8)  # of its six: on singing and noise all six took 5 to 12 times as long for other nonsense
+# Whisper's own defaults, https://arxiv.org/abs/2212.04356: text beyond these limits is tried again at the next
+# temperature; what stays beyond them is a guess and is marked. No trained weights were at hand to choose better ones.
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MIN_LOGPROB = -1.0
-MIN_SAID_LOGPROB = -2.0  # below this nobody said it: 12 real voices gave -0.8 to -0.2, singing and babble -2.6 to -2.4
 MAX_COMPRESSION = 2.4
 MAX_NO_SPEECH = 0.6
 
@@ -133,8 +133,6 @@ class Transcriber:
         pieces, words, n_guessed = [], [], 0
         for start_s, window, segments in sorted(found, key=lambda item: item[0]):
             for segment in segments:
-                if segment["avg_logprob"] < MIN_SAID_LOGPROB:
-                    continue
                 guessed = (
                     segment["avg_logprob"] < MIN_LOGPROB
                     or segment["compression_ratio"] > MAX_COMPRESSION
