@@ -126,8 +126,7 @@ def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber
 def test_nobody_speaking_gives_no_text_and_loads_nothing(tmp_path):
     transcriber = Transcriber(str(tmp_path / "not-there.pt"))
     result = transcriber.transcribe(np.zeros(5 * RATE, dtype=np.float32), [])
-    assert result.status == "low_confidence"
-    assert f"{len(result.words)} of {len(result.words)} words are guesses" in result.message
+    assert (result.text, result.words, result.status) == ("", (), "no_speech")
     assert not transcriber.loaded
 
 
@@ -156,7 +155,6 @@ def test_words_drawn_at_random_are_marked_and_draw_from_nobody_else(tmp_path, sa
     assert torch.equal(torch.random.get_rng_state(), state)
     assert result.status == "low_confidence"
     assert f"{len(result.words)} of {len(result.words)} words are guesses" in result.message
-    assert result.message == "a voice was heard, but no words were understood"
 
 
 def test_two_threads_at_once_both_get_the_right_words(transcriber, said, spans):
