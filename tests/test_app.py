@@ -249,7 +249,7 @@ def test_an_explanation_sums_to_what_it_explains(client, text_encoder, voice_onl
         assert f"{w['word']} {cards.signed(w['score'])}" in text
     assert "&lt;i&gt;alone" in html
     for trust in why["trust"].values():
-        assert trust["verdict"] in text
+        assert f"{trust['verdict'].capitalize()}." in text
     assert html.count("<img") == html.count('alt="') >= 1
 
 
@@ -336,10 +336,11 @@ def test_app_py_serves(service):
             deadline = time.monotonic() + 240  # a few seconds where nothing else runs
             while time.monotonic() < deadline and server.poll() is None:
                 try:
-                    client = Client(f"http://127.0.0.1:{port}", verbose=False)
+                    urlopen(f"http://127.0.0.1:{port}").close()
                     break
                 except OSError:
                     time.sleep(0.2)
+            client = Client(f"http://127.0.0.1:{port}", verbose=False)
             assert client.predict(api_name="/health")["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
         finally:
             server.terminate()

@@ -23,24 +23,6 @@ _MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # two analyses at 
 _BESIDE = ThreadPoolExecutor(thread_name_prefix="analyse")
 
 
-class Picture(gr.Image):
-    """An image taken as it is: gradio's own opens it first, and says nothing useful about a file it cannot read."""
-
-    is_template = True  # the browser side is gradio's
-
-    def preprocess(self, payload):
-        return payload.path if payload else None
-
-
-class Sure(gr.Radio):
-    """A radio whose callers through the API may give any number; the store checks it."""
-
-    is_template = True
-
-    def preprocess(self, payload):
-        return payload
-
-
 def follow(work: Callable[[Callable[[], bool]], object]) -> Iterator[tuple[float, object]]:
     """Run a call beside, and yield the seconds so far with None until it ends, then with what it returned.
 
@@ -106,8 +88,8 @@ def tab(service: Service) -> None:
                         elem_id="sound",
                     )
                 with gr.Tab("Picture"):
-                    picture = Picture(
-                        label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
+                    picture = gr.Image(
+                        label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath",
                         webcam_options=gr.WebcamOptions(mirror=False), buttons=[], elem_id="picture",
                     )  # fmt: skip
             words = gr.Textbox(
@@ -123,12 +105,13 @@ def tab(service: Service) -> None:
             with gr.Column(visible=False) as panel:
                 transcript = gr.Textbox(
                     label="Transcript", value="", lines=2, max_lines=8, elem_id="transcript",
-                    info="Correct the words and read them again; one line for each utterance.",
+                    info="Correct the words and have them read again; one line for each utterance.",
                 )  # fmt: skip
                 times = gr.HTML(label="Word times", elem_id="word-times")
                 with gr.Row():
-                    rerun = gr.Button("Read the words again", elem_id="rerun")
+                    rerun = gr.Button("Read again", elem_id="rerun")
                     explain = gr.Button("Explain", elem_id="explain")
+                    halt = gr.Button("Stop", min_width=80, elem_id="halt")
                 doing = gr.HTML(label="Status", elem_id="doing")
                 why = gr.HTML(label="Why", elem_id="why")
                 with gr.Group(elem_id="correct"):
@@ -136,7 +119,7 @@ def tab(service: Service) -> None:
                         [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)],
                         label="What do you think it is?", elem_id="emotion",
                     )  # fmt: skip
-                    confidence = Sure(
+                    confidence = gr.Radio(
                         [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)],
                         label="How sure are you? (optional)",
                         elem_id="confidence",
@@ -158,6 +141,11 @@ def tab(service: Service) -> None:
                     raw = gr.JSON(label="Result", open=True)
                     raw_why = gr.JSON(label="Explanation", open=False)
                     receipt = gr.JSON(label="Saved", open=False)
+
+    # gradio would open a picture first, and say nothing useful about a file that is none; a level of sureness is one of
+    # three in the page, but any number through the API, and the store checks it.
+    picture.preprocess = lambda payload: payload.path if payload else None
+    confidence.preprocess = lambda payload: payload
 
     verdict = [raw, card, transcript, times, why, panel, session]
 
@@ -193,12 +181,18 @@ def tab(service: Service) -> None:
 
     @telling(doing)
     def explaining(shown):
+        from mmer.ui.why import explanation  # matplotlib takes a second to load
+
         result = _result(shown)
         for seconds, found in follow(lambda should_stop: service.explain(result, should_stop)):
             if found is None:
                 yield {doing: cards.status("Asking each channel why", seconds)}
             else:
-                yield {raw_why: found.to_dict(), why: cards.explanation(found), doing: ""}
+                yield {
+                    raw_why: found.to_dict(),
+                    why: explanation(found, result.telling_segment.features),
+                    doing: "",
+                }
 
     @telling(saved)
     def store(emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="", shown=None):
@@ -242,8 +236,8 @@ def tab(service: Service) -> None:
         run(explain, explaining, session, [raw_why, why], "explain", doing, {}),
     ]
     save.click(store, form, [receipt, saved, session], api_name="save_label", show_progress="hidden")
-    stop.click(
-        lambda: (cards.status("Stopped."), ""), None, [status, doing],
+    gr.on(
+        [stop.click, halt.click], lambda: (cards.status("Stopped."), ""), None, [status, doing],
         cancels=running, api_name="stop", api_visibility="undocumented", show_progress="hidden",
     )  # fmt: skip
 

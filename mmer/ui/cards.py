@@ -21,8 +21,8 @@ def percent(share: float) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign, a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """Return a number with its sign, a true minus; what rounds to zero is not negative."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def status(text: str, seconds: float | None = None) -> str:
@@ -43,7 +43,9 @@ def result(found: EmotionResult) -> str:
     """Return the verdict: headline, votes, contributions, utterances, warnings and who answered."""
     parts = [_headline(found), _absences(found), _notices(found), _footer(found)]
     if found.emotion is not None:
-        parts[1:1] = [_votes(found), _contributions(found), _utterances(found) if len(found.segments) > 1 else ""]
+        parts.insert(1, _votes(found))
+        parts.insert(3, _contributions(found))
+        parts.insert(4, _utterances(found) if len(found.segments) > 1 else "")
     return f'<section class="mm-card" aria-label="Result">{"".join(parts)}</section>'
 
 
@@ -142,8 +144,8 @@ def _utterances(found: EmotionResult) -> str:
 
 
 def _notices(found: EmotionResult) -> str:
-    told = {code for codes in _BY_MODALITY.values() for code in codes} if why_absent(found) else set()
-    notes = [n.message for n in found.quality if n.code not in told | {"nothing_readable"}]
+    told = {"nothing_readable", *(code for modality in why_absent(found) for code in _BY_MODALITY[modality])}
+    notes = [n.message for n in found.quality if n.code not in told]
     notes += _unused(found)
     if found.transcript.status == "low_confidence":
         notes.append(f"the words may be wrong: {found.transcript.message}")
@@ -204,7 +206,3 @@ def saved(what: Saved) -> str:
     if what.why_not:
         lines += f"<p><strong>Not stored:</strong> the recording{'' if what.words else ' and the words'}, because {escape(what.why_not)}.</p>"
     return f'<div class="mm-status mm-done" role="status">{lines}</div>'
-
-
-def explanation(found) -> str:
-    return ""

@@ -29,7 +29,7 @@ LAUNCH = {
     "ssr_mode": False,
     "run_history": False,  # it keeps faces and voices in the annotator's browser
     "enable_monitoring": False,
-    "state_session_capacity": 200,  # a session holds one result, about 3 MB for each minute of clip
+    "state_session_capacity": 100,  # a session holds one result: 6 MB for each minute of clip
     "max_file_size": MediaLimits().max_bytes,
     "footer_links": ["api", "settings"],
 }

@@ -67,7 +67,7 @@ class Service:
         """Return the verdict on files that belong together; without words, what is said in them is transcribed."""
         name = " + ".join(Path(f).name for f in files) or "text"
         found = self._judge(*files, text=words, name=name, should_stop=should_stop)
-        # Sessions hold results: the utterances have the crops they were judged by, a long clip has a hundred times that.
+        # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many times that.
         return replace(found, observation=replace(found.observation, tracks=()))
 
     def reread(self, result: EmotionResult, words: str) -> EmotionResult:

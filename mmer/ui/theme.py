@@ -20,30 +20,35 @@ THEME = gr.themes.Base(
     button_primary_background_fill_hover_dark="*primary_600",
     button_primary_text_color="white",
     input_border_width="1px",
+    checkbox_border_radius="4px",
+    checkbox_border_color="*neutral_400",
+    checkbox_border_color_dark="*neutral_400",
     input_background_fill="white",
     input_background_fill_dark="*neutral_900",
 )
 
-# Teal for, amber against: told apart with any colour vision, and a sign and a word stand beside them.
+# Orange for, purple against, as in the maps: told apart with any colour vision, and a sign and a word stand beside them.
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-:root { --mm-for: #0f766e; --mm-against: #b45309; --mm-track: #e2e8f0; --mm-quiet: #526077; --mm-bad: #b91c1c; }
-.dark { --mm-for: #2dd4bf; --mm-against: #fbbf24; --mm-track: #334155; --mm-quiet: #a3b1c6; --mm-bad: #fca5a5; --color-accent: #5eead4; }
+:root { --mm-accent: #0f766e; --mm-for: #b35806; --mm-against: #6a3d9a; --mm-track: #e2e8f0; --mm-quiet: #526077; --mm-bad: #b91c1c; }
+.dark { --mm-accent: #5eead4; --mm-for: #f6a04d; --mm-against: #b8a5e3; --mm-track: #334155; --mm-quiet: #a3b1c6; --mm-bad: #fca5a5; --color-accent: #5eead4; }
 
 #video video, #picture img { max-height: 300px; object-fit: contain; }
 .gradio-container .html-container { padding: 0; }
+:root:not(:has(#status .mm-busy)) #stop, :root:not(:has(#doing .mm-busy)) #halt { display: none; }
 :is(#status, #word-times, #doing, #why, #saved):not(:has(.prose > *)) { display: none; }
 .mm-head h1 { font-size: 1.5rem; margin: .4rem 0 .2rem; }
 .mm-head p { margin: 0; color: var(--mm-quiet); max-width: 75ch; }
 .mm-hint { color: var(--mm-quiet); }
-.mm-card, .mm-why { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1rem; overflow-wrap: anywhere; padding: 1rem; border: 1px solid var(--border-color-primary); border-radius: 12px; background: var(--block-background-fill); }
+.mm-card, .mm-why { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1rem; padding: 1rem; border: 1px solid var(--border-color-primary); border-radius: 12px; background: var(--block-background-fill); }
 .mm-card tbody tr, .mm-why tbody tr { border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
 .mm-card thead, .mm-card thead tr, .mm-card tr:first-child { border: 0 !important; }
 .mm-card p { margin: 0; }
 .mm-emotion { font-size: 1.5rem; font-weight: 400; margin: 0 0 .2rem; }
-.mm-emotion strong { color: var(--mm-for); }
+.mm-emotion strong { color: var(--mm-accent); }
 .mm-footer, .mm-card caption, .mm-card summary, .mm-card small, .mm-absences { color: var(--mm-quiet); }
-.mm-footer { font-size: .85rem; overflow-wrap: anywhere; }
+.mm-footer { font-size: .85rem; }
+:is(.mm-footer, .mm-absences, .mm-notes, .mm-said, .mm-status, .mm-words) { overflow-wrap: anywhere; }
 
 .mm-card table, .mm-why table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0; margin: 0; }
 .mm-card caption, .mm-why caption { text-align: left; padding-bottom: .4rem; font-size: .9rem; }
@@ -54,33 +59,42 @@ CSS = """
 .mm-votes .mm-top { font-weight: 700 !important; }
 .mm-bar { display: block; height: 6px; margin-bottom: 1px; border-radius: 3px; background: var(--mm-track); overflow: hidden; }
 .mm-bar::after { content: ""; display: block; height: 100%; width: calc(var(--share) * 100%); border-radius: 3px; background: var(--mm-quiet); }
-.mm-top .mm-bar::after { background: var(--mm-for); }
+.mm-top .mm-bar::after { background: var(--mm-accent); }
 .mm-absences { margin: .5rem 0 0 !important; padding: 0; list-style: none; font-size: .85rem; }
 
-.mm-pull { width: 55%; background: linear-gradient(var(--mm-quiet), var(--mm-quiet)) 50% / 1px 100% no-repeat !important; }
+.mm-pulls :is(th, td) { vertical-align: middle; white-space: nowrap; }
+.mm-pull { width: 50%; background: linear-gradient(var(--mm-quiet), var(--mm-quiet)) 50% / 1px 100% no-repeat !important; }
 .mm-pull span { display: block; height: 10px; border-radius: 2px; width: calc(var(--share) * 50%); }
 .mm-for { margin-left: 50%; background: var(--mm-for); }
 .mm-against { margin-left: calc(50% - var(--share) * 50%); background: var(--mm-against); }
 
+.mm-list th { white-space: nowrap; }
 .mm-scroll { max-height: 16rem; overflow-y: auto; }
-.mm-notes { border-left: 3px solid var(--mm-against); padding: .2rem .8rem; font-size: .9rem; }
+.mm-notes { border-left: 3px solid var(--mm-quiet); padding: .2rem .8rem; font-size: .9rem; }
 .mm-notes ul { margin: .2rem 0 0; padding-left: 1.1rem; }
 .mm-words { display: flex; flex-wrap: wrap; gap: .3rem .8rem; list-style: none; padding: 0; margin: .4rem 0 0; }
-.mm-why img { width: 100%; height: auto; }
+.mm-wide { overflow-x: auto; }
+.mm-why img { width: 100%; min-width: 580px; height: auto; margin: 0; }
+.dark .mm-why img { background: #f1f5f9; border-radius: 8px; }
 .mm-why :is(h3, p) { margin: 0; }
-.mm-said span { display: inline-block; padding: .1rem .3rem; margin: 0 .2rem .3rem 0; border-radius: 4px; border-bottom: 3px solid transparent; }
-.mm-said small { font-variant-numeric: tabular-nums; color: var(--mm-quiet); }
+.mm-why :is(h2, h3) { margin: 0 0 .3rem; font-size: 1.05rem; }
+.mm-said span { display: inline-block; padding: .1rem .35rem; margin: 0 .15rem .3rem 0; border-radius: 4px; background: color-mix(in srgb, var(--tone) calc(var(--share) * 35%), transparent); border-bottom: 2px solid var(--tone); }
+.mm-said .mm-plus { --tone: var(--mm-for); }
+.mm-said .mm-minus { --tone: var(--mm-against); border-bottom-style: dashed; }
+.mm-said small, .mm-numbers { font-variant-numeric: tabular-nums; }
+.mm-numbers, .mm-trust { font-size: .9rem; }
 
 .mm-status { padding: .5rem .8rem; border-radius: 8px; background: var(--block-background-fill); border: 1px solid var(--border-color-primary); }
 .mm-status p { margin: 0; }
 .mm-failed { border-color: var(--mm-bad); color: var(--mm-bad); }
-.mm-done { border-color: var(--mm-for); }
+.mm-done { border-color: var(--mm-accent); }
 .mm-busy { display: flex; justify-content: space-between; position: relative; overflow: hidden; }
-.mm-busy::after { content: ""; position: absolute; left: 0; bottom: 0; height: 3px; width: 30%; background: var(--mm-for); animation: mm-slide 1.4s ease-in-out infinite alternate; }
+.mm-busy::after { content: ""; position: absolute; left: 0; bottom: 0; height: 3px; width: 30%; background: var(--mm-accent); animation: mm-slide 1.4s ease-in-out infinite alternate; }
 @keyframes mm-slide { to { left: 70%; } }
 @media (prefers-reduced-motion: reduce) { .mm-busy::after { animation: none; width: 100%; } }
 @media (max-width: 640px) {
   .gradio-container { padding: .5rem !important; }
-  .mm-votes :is(th, td) { padding-inline: .2rem; }
+  .mm-card { padding: .7rem; }
+  .mm-card :is(th, td) { padding-inline: .15rem; font-size: .8rem; }
 }
 """
