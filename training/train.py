@@ -62,9 +62,10 @@ class TrainConfig:
     text_batch: int = 64
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
-    fusion_steps: int = 3000
+    fusion_steps: int = 300  # ten times as many learn the few voices by heart: two-fold accuracy 0.65 instead of 0.78
     fusion_batch: int = 256
-    fusion_lr: float = 1e-3
+    fusion_lr: float = 3e-4
+    fusion_dropout: float = 0.5  # of the branch states it reads, never of their votes
     conflict: float = 0.15  # share of tuples in which one branch carries another label
     smoothing: float = 0.1
 
@@ -259,7 +260,11 @@ def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work:
         for _ in range(per_round):
             yield tuples.draw(config.fusion_batch, g)
 
+    def hidden(x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, config.fusion_dropout)
+
     def loss_of(states: BranchStates, present: Tensor, targets: Tensor) -> Tensor:
+        states = BranchStates(tuple(hidden(m) for m in states.middles), hidden(states.tops), states.logits)
         return soft_cross_entropy(model.fusion(states, present)[0], targets)
 
     scheduler = _one_cycle(optimizer, config.fusion_lr, rounds * per_round)
