@@ -198,7 +198,7 @@ class Perceiver:
         sound = samples if "voice" in modalities and spans else None
         if sound is not None and denoise:
             sound = voice.denoise(sound, config.voice.sample_rate)
-        cuts = _cuts(config, spans, duration_s, whole)
+        cuts = _cuts(config, spans, samples, duration_s, whole)
         items = [_cut_out(config, cut, tracks, sound, duration_s, whole) for cut in cuts]
         clock.add("voice", since)
         if transcript.text.strip() and "text" in modalities:
@@ -247,14 +247,14 @@ class Perceiver:
         return [with_text(item, " ".join(words), language) for item, words in zip(items, said, strict=True)]
 
 
-def _cuts(config: Config, spans: list[Span], duration_s: float | None, whole: bool) -> list[Span]:
+def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, whole: bool) -> list[Span]:
     """Return the utterances; where nobody speaks, equal stretches for the face."""
     if not duration_s:
         return [Span(0.0, 0.0)]
     if whole:
         pad = config.voice.pad_s
         return [Span(max(spans[0].start_s - pad, 0.0), min(spans[-1].end_s + pad, duration_s)) if spans else Span(0.0, duration_s)]  # fmt: skip
-    found = voice.utterances(spans, duration_s, config.voice)
+    found = voice.utterances(spans, duration_s, config.voice, samples=samples)
     if found:
         return found
     n = max(int(np.ceil(duration_s / config.voice.max_utterance_s)), 1)
