@@ -24,8 +24,9 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import BranchStates
 
 VERDICTS = ("trustworthy", "weak", "no clear evidence")
-STEPS = (16, 32, 64)  # of an integral, until `MAX_DELTA` is kept
 MAX_DELTA = 0.05
+PIECES = (4, 10)  # of an integral, at first and at most
+STEPS = 4  # in each piece
 MIN_GAP = 0.1  # logits: what changes the odds by less than a tenth explains nothing
 MIN_GAIN = 0.1  # over random maps, in areas under curves between 0 and 1: random maps spread by 0.02 to 0.1 around 0
 N_POINTS = 6  # intervals of a deletion curve
@@ -52,7 +53,7 @@ class Trust:
     """
 
     method: str
-    delta: float  # |sum of the map - gap| / |gap|, the gap counting as 0.1 at least
+    delta: float  # |sum of the map - gap| / |gap|, the gap counting as 0.1 at least; of a face, the larger of time's and space's
     deletion: float  # area under the curve of random maps less that of this one; above 0 is better than chance
     insertion: float  # area under the curve of this map less that of random ones
     verdict: str
@@ -163,8 +164,7 @@ class _Verdict:
 
     def of(self, branch: int, middle: Tensor, top: Tensor) -> Tensor:
         """Return the logit (B,) for other states of a branch: (B, C_middle) and (B, state)."""
-        if self._should_stop is not None and self._should_stop():
-            raise MmerError("stopped", "the explanation was stopped")
+        self.go_on()
         B = len(top)
         held = self._rows(B)
         vote = self.model.heads[MODALITIES[branch]](top) / self.model.temperatures[branch]
@@ -172,6 +172,10 @@ class _Verdict:
         tops = torch.stack([top if i == branch else held.tops[:, i] for i in range(len(MODALITIES))], 1)
         votes = torch.stack([vote if i == branch else held.logits[:, i] for i in range(len(MODALITIES))], 1)
         return self.model.fuse(BranchStates(middles, tops, votes), self.batch.present.expand(B, -1)).logits[:, self.k]
+
+    def go_on(self) -> None:
+        if self._should_stop is not None and self._should_stop():
+            raise MmerError("stopped", "the explanation was stopped")
 
     def _rows(self, B: int) -> BranchStates:
         s = self.states
@@ -192,36 +196,49 @@ def _captum():
 def _modality(verdict: _Verdict) -> dict[str, float | None]:
     """Return the exact Shapley value of each branch that is present. https://arxiv.org/abs/1705.07874"""
     present = verdict.batch.present
-    values = (
-        _captum().ShapleyValues(verdict.among).attribute(present.float(), perturbations_per_eval=len(MODALITIES))[0]
-    )
+    method = _captum().ShapleyValues(verdict.among)
+    values = method.attribute(present.float(), perturbations_per_eval=len(MODALITIES))[0]
     return {m: float(v) if here else None for m, v, here in zip(MODALITIES, values, present[0], strict=True)}
 
 
-def _slopes(function, inputs: tuple, baselines: tuple, gaps: Tensor, rows: int, arguments: tuple = ()):
-    """Return the gradients averaged over the straight path from the baselines to the inputs, and how far they are off.
+def _slopes(function, inputs: tuple, baselines: tuple, arguments: tuple = ()) -> tuple[tuple, float]:
+    """Return the gradients averaged over the straight path from the baselines to the inputs, and the delta of `Trust`.
 
-    Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365
+    Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365 The path is walked in pieces, and
+    while the delta is too large the piece that is furthest off is halved. From silence little changes on the first half of
+    the way and much on short stretches of the second: on six clips 16 to 40 steps brought the voice within 5 %, steps of
+    equal length from 12 to more than 48.
 
     Args:
-        gaps: (B,) what they should then sum to.
-        rows: of input to run at once.
+        function: inputs of B rows, then `arguments` -> (B,).
     """
     method = _captum().IntegratedGradients(function, multiply_by_inputs=False)
-    gap = gaps.abs().sum().clamp_min(MIN_GAP)
-    for n_steps in STEPS:
-        slopes = method.attribute(
-            inputs,
-            baselines,
-            additional_forward_args=arguments or None,
-            n_steps=n_steps,
-            internal_batch_size=max(rows, len(gaps)),
-        )
-        sums = sum(((x - b) * s).flatten(1).sum(1) for x, b, s in zip(inputs, baselines, slopes, strict=True))
-        delta = float((sums - gaps).abs().sum() / gap)
-        if delta <= MAX_DELTA or float(gaps.abs().sum()) < MIN_GAP:
-            break
-    return slopes, delta
+    ways = tuple(x - b for x, b in zip(inputs, baselines, strict=True))
+
+    def at(share: float) -> tuple[Tensor, ...]:
+        return tuple(b + share * way for b, way in zip(baselines, ways, strict=True))
+
+    @torch.no_grad()
+    def value(share: float) -> tuple[float, Tensor]:
+        return share, function(*at(share), *arguments)
+
+    def piece(low: tuple[float, Tensor], high: tuple[float, Tensor]):
+        found = method.attribute(at(high[0]), at(low[0]), additional_forward_args=arguments or None, n_steps=STEPS)
+        slopes = tuple(slope.detach() * (high[0] - low[0]) for slope in found)
+        sums = sum((way * slope).flatten(1).sum(1) for way, slope in zip(ways, slopes, strict=True))
+        return low, high, slopes, sums - (high[1] - low[1])
+
+    ends = [value(i / PIECES[0]) for i in range(PIECES[0] + 1)]
+    gap = float((ends[-1][1] - ends[0][1]).abs().sum())
+    pieces = [piece(low, high) for low, high in pairwise(ends)]
+    while True:
+        delta = float(sum(off for *_, off in pieces).abs().sum()) / max(gap, MIN_GAP)
+        if delta <= MAX_DELTA or gap < MIN_GAP or len(pieces) == PIECES[1]:
+            return tuple(sum(parts) for parts in zip(*(slopes for _, _, slopes, _ in pieces), strict=True)), delta
+        worst = max(range(len(pieces)), key=lambda i: float(pieces[i][3].abs().sum()))
+        low, high, *_ = pieces.pop(worst)
+        middle = value((low[0] + high[0]) / 2)
+        pieces += [piece(low, middle), piece(middle, high)]
 
 
 @torch.no_grad()
@@ -257,6 +274,14 @@ def _trust(method: str, delta: float, gap: float, scores: Tensor, logit_of: Call
     return Trust(method, delta, deletion, insertion, verdict)
 
 
+def soften(crops: Tensor) -> Tensor:
+    """Return square crops (..., H, H) so far out of focus that no expression is left: a Gaussian blur of `SOFTEN` pixels."""
+    at = torch.arange(crops.shape[-1], device=crops.device, dtype=crops.dtype)
+    blur = (-((at[:, None] - at) ** 2) / (2 * SOFTEN**2)).exp()
+    blur = blur / blur.sum(1, keepdim=True)
+    return blur @ crops @ blur.T
+
+
 def _face(verdict: _Verdict, features: Features) -> dict:
     """Attribute to frames, then within the key frames to pixels, against the same crops out of focus.
 
@@ -269,13 +294,11 @@ def _face(verdict: _Verdict, features: Features) -> dict:
     encoder, batch = verdict.model.encoders["face"], verdict.batch
     crops, blendshapes, known = batch.crops[0], batch.blendshapes[0], batch.blend_mask[0, :1]  # (T_f, 1, H, W)
     T_f, _, H, W = crops.shape
-    at = torch.arange(H, device=crops.device, dtype=crops.dtype)
-    blur = (-((at[:, None] - at) ** 2) / (2 * SOFTEN**2)).exp()
-    blur = blur / blur.sum(1, keepdim=True)
-    soft = blur @ crops @ blur.T
+    soft = soften(crops)
 
     def frames(crops: Tensor, blendshapes: Tensor) -> Tensor:
         """Return the states (N, C_middle + state) of frames: a clip of one frame pools to that frame."""
+        verdict.go_on()
         N = len(crops)
         one = crops.new_ones(N, 1, dtype=torch.bool)
         state = encoder(crops[:, None], one, blendshapes[:, None], known.expand(N, 1))
@@ -290,8 +313,8 @@ def _face(verdict: _Verdict, features: Features) -> dict:
     with torch.no_grad():
         states, rest = frames(crops, blendshapes), frames(soft, torch.zeros_like(blendshapes))
         gap = logit(states[None]) - logit(rest[None])
-    (slopes,), delta = _slopes(logit, (states[None],), (rest[None],), gap, 64)
-    slopes = slopes[0].detach()
+    (slopes,), delta = _slopes(logit, (states[None],), (rest[None],))
+    slopes = slopes[0]
     moments = ((states - rest) * slopes).sum(1)  # (T_f,)
     key = moments.abs().topk(min(KEY_FRAMES, T_f)).indices.sort().values
 
@@ -299,8 +322,6 @@ def _face(verdict: _Verdict, features: Features) -> dict:
         lambda crops, blendshapes, slopes: (frames(crops, blendshapes) * slopes).sum(1),
         (crops[key], blendshapes[key]),
         (soft[key], torch.zeros_like(blendshapes[key])),
-        moments[key],
-        32,
         (slopes[key],),
     )
     shares = ((crops[key] - soft[key]) * pixels)[:, 0]  # (F, H, W)
@@ -384,8 +405,8 @@ def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
 
     with torch.no_grad():
         gap = logit(mel) - logit(silence)
-    (slopes,), delta = _slopes(logit, (mel,), (silence,), gap, 8)
-    shares = ((mel - silence) * slopes)[0].detach()  # (T_a, M)
+    (slopes,), delta = _slopes(logit, (mel,), (silence,))
+    shares = ((mel - silence) * slopes)[0]  # (T_a, M)
 
     edges, band = voice_edges(config)
     seconds = max(T_a - 1, 1) * config.hop_length / config.sample_rate  # frames are centred, the first at 0
@@ -432,8 +453,8 @@ def _text(verdict: _Verdict, features: Features, language: LanguageModel | None)
         gap = logit(whole) - logit(empty)
     # A recurrent layer on a GPU gives no gradient in evaluation mode through cuDNN.
     with torch.backends.cudnn.flags(enabled=False):
-        (slopes,), delta = _slopes(logit, (whole,), (empty,), gap, 16)
-    tokens = ((whole - empty) * slopes)[0].sum(1).detach()  # (S,)
+        (slopes,), delta = _slopes(logit, (whole,), (empty,))
+    tokens = ((whole - empty) * slopes)[0].sum(1)  # (S,)
     scores = tokens.new_zeros(len(features.words)).index_add(0, owners[owners >= 0], tokens[owners >= 0])
 
     def words(kept: Tensor) -> Tensor:
