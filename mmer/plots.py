@@ -18,7 +18,8 @@ from mmer.config import VoiceConfig
 from mmer.features import Features
 
 INK = "#7b7b7b"  # 4.2 to 1 on white, 4.5 to 1 on #0b0f19
-FOR, AGAINST = (0.79, 0.43, 0.05, 1.0), (0.51, 0.39, 0.79, 1.0)  # PuOr, but its purple has 1.8 to 1 on #0b0f19, this one 4.2
+# Of PuOr, but the purple lighter: its own has 1.8 to 1 on #0b0f19, this one 4.2.
+FOR, AGAINST = (0.79, 0.43, 0.05, 1.0), (0.51, 0.39, 0.79, 1.0)
 _DPI = 160
 _STYLE = {"color": INK, "fontsize": 8}
 
