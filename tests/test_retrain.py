@@ -1,0 +1,105 @@
+"""Corrections to a better model, through the open page and the command as a user would run it."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+
+from annotations.store import Store
+from mmer import checkpoint, media
+from mmer.config import Paths
+from mmer.ui.page import LAUNCH, build
+from mmer.ui.service import Service
+from tests import synth
+
+ROOT = Path(__file__).resolve().parent.parent
+PITCH_HZ = {"happiness": 260, "sadness": 95}
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory) -> list[tuple[Path, str]]:
+    """Forty voices, high ones for happiness and low ones for sadness."""
+    folder = tmp_path_factory.mktemp("voices")
+    made = []
+    for i in range(20):
+        for name, pitch_hz in PITCH_HZ.items():
+            sound = synth.voice(1.5, pitch_hz=pitch_hz * (0.9 + 0.01 * i), seed=i)
+            made.append((synth.write_clip(folder / f"{name}{i}.wav", seconds=1.5, voice=sound), name))
+    return made
+
+
+def home_with(folder: Path, labelled: list[tuple[Path, str]]) -> Paths:
+    """Return a home that serves the checkpoint that ships and holds these labels, the media kept with consent."""
+    paths = replace(Paths.from_env(), home=folder, database_url=f"sqlite:///{folder / 'mmer.db'}", device="cpu")
+    store = Store(paths.database_url, paths.media, paths.features)
+    for clip, emotion in labelled:
+        found = store.register_clip(clip, media.content_hash(clip), name=clip.name, consent_text="test")
+        store.add_label(found, "anna", emotion)
+    return paths
+
+
+def retrain(paths: Paths, *arguments: str) -> subprocess.CompletedProcess:
+    env = {
+        **os.environ,
+        "MMER_HOME": str(paths.home),
+        "MMER_ASSETS": str(paths.assets),
+        "MMER_DATABASE_URL": paths.database_url,
+    }
+    return subprocess.run([sys.executable, "training/retrain.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices):
+    paths = home_with(tmp_path / "home", voices[1:])
+    page = build(Service(paths))
+    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    try:
+        client = Client(url, verbose=False)
+        clip, emotion = voices[0]
+        before, *_ = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
+        assert before["checkpoint"] == "base"
+        client.predict(emotion=emotion, annotator="bert", consent=True, api_name="/save_label")
+        kept = {p.stem for p in paths.media.iterdir()}
+        assert before["sha256"] in kept
+
+        done = retrain(paths)
+        assert done.returncode == 0, done.stdout + done.stderr
+        after, *_ = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
+    finally:
+        page.close()
+    assert after["checkpoint"] == checkpoint.promoted(paths.checkpoints) != "base"
+    assert after["emotion"] == emotion
+    loaded = checkpoint.load(after["checkpoint"], paths.checkpoints)
+    assert loaded.meta["parent"] == "base"
+    report = json.loads(next((paths.home / "runs").glob("*/report.json")).read_text())
+    assert str(report).count("uar") >= 2
+    assert checkpoint.roll_back(paths.checkpoints) == "base"
+
+
+def test_labels_that_have_nothing_to_do_with_the_clips_are_refused(tmp_path, voices):
+    names = [name for _, name in voices]
+    random.Random(1).shuffle(names)
+    paths = home_with(tmp_path / "home", [(clip, name) for (clip, _), name in zip(voices, names, strict=True)])
+    done = retrain(paths)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert checkpoint.promoted(paths.checkpoints) == "base"
+
+
+def test_too_few_labels_are_said_so(tmp_path, voices):
+    paths = home_with(tmp_path / "home", voices[:3])
+    done = retrain(paths)
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert checkpoint.listing(paths.checkpoints) == []
+
+
+def test_bad_usage_has_its_own_status(tmp_path):
+    paths = home_with(tmp_path / "home", [])
+    done = retrain(paths, "--epochs", "many")
+    assert done.returncode == 2
+    assert "invalid int value" in done.stderr
