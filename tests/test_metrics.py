@@ -27,16 +27,6 @@ def test_figures_of_a_hand_made_confusion():
     assert found["confusion"][2] == [0, 0, 1, 1, 0, 0, 0]
 
 
-def test_scikit_learn_agrees():
-    sk = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    truth, probs = rng.integers(0, 7, 200), rng.dirichlet(np.ones(7), 200)
-    found, said = classification(truth, probs), probs.argmax(1)
-    assert found["uar"] == pytest.approx(sk.balanced_accuracy_score(truth, said))
-    assert found["macro_f1"] == pytest.approx(sk.f1_score(truth, said, average="macro"))
-    assert found["weighted_f1"] == pytest.approx(sk.f1_score(truth, said, average="weighted"))
-
-
 def test_calibration_error_of_a_known_case():
     """Ten answers at 0.85 confidence, six right: the gap is 0.25."""
     probs = np.full((10, 7), 0.025)
