@@ -363,6 +363,10 @@ def test_the_wording_follows_the_numbers(service, voice_only):
         assert ("take it as a guess" in text) == (top < 0.5)
 
 
+def test_no_answer_is_shown_as_certain():
+    assert [cards.likely(p) for p in (0.9964, 1.0, 0.984, 0.0)] == ["over 99 %", "over 99 %", "98 %", "0 %"]
+
+
 def test_a_clip_without_anybody_gives_no_emotion(client, tmp_path, service):
     clip = synth.write_clip(tmp_path / "nobody.wav", seconds=2, voice=synth.silence(2))
     raw, card = analyse(client, audio=clip)

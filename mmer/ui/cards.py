@@ -20,6 +20,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def likely(probability: float) -> str:
+    """Return a probability in percent; a model is never certain, so none is shown as all of it."""
+    return "over 99 %" if probability > 0.99 else percent(probability)
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, a true minus; what rounds to zero is not negative."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
@@ -57,11 +62,11 @@ def _headline(found: EmotionResult) -> str:
         )
     first, second = np.argsort(found.probs)[::-1][:2]
     certainty = next(word for share, word in _CERTAINTY if found.probs[first] >= share)
-    line = f"Confidence {percent(found.probs[first])}"
+    line = f"Confidence {likely(found.probs[first])}"
     if found.probs[first] < 0.5:
         line += ": no emotion reaches half, so take it as a guess"
     if found.probs[first] - found.probs[second] < _CLOSE:
-        line += f". {EMOTIONS[second].capitalize()} is close behind with {percent(found.probs[second])}"
+        line += f". {EMOTIONS[second].capitalize()} is close behind with {likely(found.probs[second])}"
     return f'<h2 class="mm-emotion">{certainty} <strong>{found.emotion}</strong></h2><p>{line}.</p>'
 
 
@@ -86,7 +91,7 @@ def _absences(found: EmotionResult) -> str:
 
 
 def _bar(share: float, *, top: bool = False) -> str:
-    return f'<td{" class=mm-top" if top else ""}><span class="mm-bar" style="--share:{share:.3f}" aria-hidden="true"></span>{percent(share)}</td>'
+    return f'<td{" class=mm-top" if top else ""}><span class="mm-bar" style="--share:{share:.3f}" aria-hidden="true"></span>{likely(share)}</td>'
 
 
 def why_absent(found: EmotionResult) -> dict[str, str]:
