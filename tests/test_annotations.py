@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -250,6 +251,20 @@ def test_two_processes_start_on_an_empty_database_and_lose_no_label(tmp_path, st
     ids = [int(line) for output, _ in outputs for line in output.split()]
     assert len(set(ids)) == 100
     assert {label.id for label in store.labels()} == set(ids)
+
+
+def test_opening_a_new_database_in_two_processes_at_once_was_locked(tmp_path):
+    """Both begin each of 60 new databases at the same instant; before the switch to WAL was waited for, one in five failed."""
+    code = (
+        "import sys, time; from annotations.store import Store\n"
+        "for i in range(60):\n"
+        "    while time.time() < float(sys.argv[2]) + i * 0.1: pass\n"
+        "    Store(f'sqlite:///{sys.argv[1]}/{i}.db', sys.argv[1]).engine.dispose()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(time.time() + 3)]
+    openers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [opener.communicate(timeout=120)[1] for opener in openers] == ["", ""]
+    assert len(list(tmp_path.glob("*.db"))) == 60
 
 
 def test_a_killed_writer_leaves_every_acknowledged_label(store):
