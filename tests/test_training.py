@@ -118,6 +118,23 @@ def test_no_speaker_is_on_both_sides_of_a_split():
     assert split_off(few) == (few, ())  # one of three speakers would be a third of the corpus
 
 
+def test_what_is_set_aside_depended_on_where_the_corpora_lie(tmp_path):
+    def aside(root: Path) -> set[str]:
+        rows = tuple(Row(("fear",), root / "train" / "fear" / f"{i}.png", corpus="c") for i in range(200))
+        return {r.path.name for r in split_off(rows)[1]}
+
+    assert len(aside(tmp_path / "here")) == 20
+    assert aside(tmp_path / "here") == aside(tmp_path / "there")
+
+
+def test_an_emotion_nobody_shows_is_named():
+    eye = torch.eye(7)
+    encoded = {m: Encoded(eye, eye, eye, eye) for m in ("face", "voice", "text")}
+    encoded["voice"] = Encoded(*[eye[:5]] * 4)
+    with pytest.raises(TrainingError, match="no voice example says sadness, surprise"):
+        Tuples(encoded, torch.ones(3), 0.0)
+
+
 def test_augmented_faces_stay_pictures_and_are_reproducible():
     images = torch.rand(16, 1, 48, 48, generator=torch.Generator().manual_seed(0))
     one = augment.faces(images, torch.Generator().manual_seed(1))

@@ -49,13 +49,18 @@ def targets_of(rows: tuple[Row, ...]) -> Tensor:
     return torch.tensor([r.target for r in rows])
 
 
+def _row_name(row: Row) -> str:
+    return f"{row.path.parent.name}/{row.path.name}" if row.path else row.text
+
+
 def split_off(
     rows: tuple[Row, ...], share: float = 0.1, limit: float = 0.15
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Set aside about `share` of each corpus, whole speakers at a time: (the rest, what was set aside).
 
     Speakers are taken in the order of a hash of their name, and only while no more than `limit` of the corpus goes; a
-    corpus of a few speakers gives none. Rows without a speaker count as one each.
+    corpus of a few speakers gives none. Rows without a speaker count as one each, named by their text or by the last two
+    parts of their path, so that the split is the same wherever the corpora lie.
     """
 
     def digest(name: str) -> str:
@@ -66,7 +71,7 @@ def split_off(
         groups: dict[str, list[int]] = {}
         for i, r in enumerate(rows):
             if r.corpus == corpus:
-                groups.setdefault(r.speaker or r.name, []).append(i)
+                groups.setdefault(r.speaker or _row_name(r), []).append(i)
         total, taken = sum(map(len, groups.values())), 0
         for speaker in sorted(groups, key=digest):
             if taken < share * total and taken + len(groups[speaker]) <= limit * total:

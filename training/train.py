@@ -19,22 +19,20 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
 import argparse
 import hashlib
 import itertools
-import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
-from mmer.errors import MmerError
+from mmer.errors import MmerError, TrainingError
 from mmer.features import LanguageModel
-from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
@@ -74,10 +72,11 @@ def branch_module(model: EmotionModel, modality: str) -> nn.ModuleDict:
     return nn.ModuleDict({"encoder": model.encoders[modality], "head": model.heads[modality]})
 
 
-def _shuffled(n: int, size: int, generator: torch.Generator, *, whole: bool = True) -> list[Tensor]:
+def _shuffled(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return whole batches of indices in random order; what is left over waits for the next epoch."""
     order = torch.randperm(n, generator=generator)
     parts = list(order.split(size))
-    return parts[:-1] if whole and len(parts) > 1 and len(parts[-1]) < size else parts
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) < size else parts
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -174,6 +173,11 @@ class Encoded:
     targets: Tensor  # (N, K)
 
 
+def _joined(parts: list[Encoded]) -> Encoded:
+    """Return several readings of the same examples as one set."""
+    return Encoded(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Encoded)})
+
+
 @torch.no_grad()
 def encode(model: EmotionModel, modality: str, inputs: Iterator[tuple], targets: Tensor) -> Encoded:
     """Run a branch over batches of its encoder's inputs."""
@@ -222,6 +226,12 @@ class Tuples:
         self.by_label = {
             m: [torch.nonzero(e.targets[:, k] > 0.99).flatten() for k in range(N_EMOTIONS)] for m, e in encoded.items()
         }
+        for m, pools in self.by_label.items():
+            missing = [EMOTIONS[k] for k, pool in enumerate(pools) if not len(pool)]
+            if missing:
+                raise TrainingError(
+                    "no_tuples", f"no {m} example says {', '.join(missing)}; fusion needs some of each emotion"
+                )
 
     def draw(self, n: int, g: torch.Generator, *, subsets: bool = True) -> tuple[BranchStates, Tensor, Tensor]:
         """Return branch states, `present` (n, 3) and targets (n, K): the mean of the labels that are present."""
@@ -297,8 +307,6 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     """Run the stages asked for; returns what was done in one line."""
     work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
-    random.seed(config.seed)
-    np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     paths = Paths.from_env()
     settings = Config(model=ModelConfig.tiny() if args.model == "tiny" else ModelConfig())
@@ -334,10 +342,9 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         if noisy:
             g = torch.Generator().manual_seed(config.seed)
             sounds += [encode_voices(model, voices, g) for _ in range(4)]
-        joined = {k: torch.cat([getattr(s, k) for s in sounds]) for k in ("middle", "top", "logits", "targets")}
         looks = [encode_faces(model, faces, fits=f) for f in ((True, False) if noisy else (True,))]
-        faced = {k: torch.cat([getattr(s, k) for s in looks]) for k in ("middle", "top", "logits", "targets")}
-        return {"face": Encoded(**faced), "voice": Encoded(**joined), "text": encode_texts(model, load_texts(part["text"], work, language))}  # fmt: skip
+        words = encode_texts(model, load_texts(part["text"], work, language))
+        return {"face": _joined(looks), "voice": _joined(sounds), "text": words}
 
     aside = encoded({m: halves[m][1] for m in MODALITIES}, noisy=True)
     for i, m in enumerate(MODALITIES):
@@ -356,7 +363,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     meta = {
         "parent": None,
         "seed": config.seed,
-        "training": {k: getattr(config, k) for k in TrainConfig.__dataclass_fields__},
+        "training": asdict(config),
         "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
                      "n": [len(halves[m][0]), len(halves[m][1]), len(val[m])]} for m in MODALITIES},
         "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
