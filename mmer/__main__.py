@@ -62,7 +62,7 @@ def _one(predictor, files: list[str], args: argparse.Namespace) -> dict:
                 since = time.perf_counter()
                 segment = result.telling_segment
                 language = predictor.language if segment.features.words else None
-                found = explain(predictor.checkpoint, segment.features, result.emotion, language)
+                found = explain(predictor.checkpoint_of(result), segment.features, result.emotion, language)
                 line["explanation"] = found.to_dict()
                 line["timing_ms"]["explain"] = round((time.perf_counter() - since) * 1e3, 1)
                 line["timing_ms"]["total"] = round(line["timing_ms"]["total"] + line["timing_ms"]["explain"], 1)

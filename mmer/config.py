@@ -97,7 +97,6 @@ class ModelConfig:
     skip: bool = True  # skip connections in the residual blocks: the ablation turns them off
     n_blendshapes: int = 52
     max_crops: int = 32  # crops per utterance, spread evenly: 6 s at 5 fps
-    max_tokens: int = 128
 
     @classmethod
     def tiny(cls) -> "ModelConfig":

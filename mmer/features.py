@@ -31,12 +31,8 @@ def utterance_samples(
     """
     config = config or VoiceConfig()
     samples = media.read_audio(path, sample_rate=config.sample_rate, start_s=start_s, end_s=end_s)
-    spans = voice.speech_spans(samples)
-    if not spans:
-        return samples
-    first = max(spans[0].start_s - config.pad_s, 0.0)
-    last = spans[-1].end_s + config.pad_s
-    return samples[int(first * config.sample_rate) : int(last * config.sample_rate)]
+    speech = voice.speech_bounds(voice.speech_spans(samples), len(samples) / config.sample_rate, config)
+    return samples[int(speech.start_s * config.sample_rate) : int(speech.end_s * config.sample_rate)]
 
 
 class LanguageModel:
@@ -115,6 +111,11 @@ class Features:
     def present(self) -> tuple[bool, bool, bool]:
         """Which modalities are there, in the order of `MODALITIES`."""
         return self.face is not None, self.sound is not None, self.text_states is not None
+
+    @property
+    def weight(self) -> float:
+        """How much the utterance counts in its clip: its length in seconds, 0.1 at least; 0 when nothing can be read."""
+        return max(self.end_s - self.start_s, 0.1) * any(self.present)
 
     def only(self, modalities: Sequence[str]) -> "Features":
         """Return the same utterance without the modalities that are not named."""

@@ -252,8 +252,7 @@ def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, 
     if not duration_s:
         return [Span(0.0, 0.0)]
     if whole:
-        pad = config.voice.pad_s
-        return [Span(max(spans[0].start_s - pad, 0.0), min(spans[-1].end_s + pad, duration_s)) if spans else Span(0.0, duration_s)]  # fmt: skip
+        return [voice.speech_bounds(spans, duration_s, config.voice)]
     found = voice.utterances(spans, duration_s, config.voice, samples=samples)
     if found:
         return found

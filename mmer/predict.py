@@ -64,7 +64,7 @@ class EmotionResult:
         if self.emotion is None:
             return None
         k = EMOTIONS.index(self.emotion)
-        return max(self.segments, key=lambda s: s.probs[k] * max(s.end_s - s.start_s, 0.1) * any(s.present))
+        return max(self.segments, key=lambda s: s.probs[k] * s.features.weight)
 
     def to_dict(self) -> dict:
         """Return the JSON object of `python -m mmer analyse`."""
@@ -147,6 +147,14 @@ class Predictor:
                 self._checkpoint = loaded
             return self._checkpoint
 
+    def checkpoint_of(self, result: EmotionResult) -> Checkpoint:
+        """Return the checkpoint that judged a result, which may no longer be the one in use."""
+        loaded = self.checkpoint
+        if loaded.id != result.checkpoint:
+            loaded = checkpoint.load(result.checkpoint, self.paths.checkpoints)
+            loaded.model.to(self.device)
+        return loaded
+
     @property
     def language(self) -> LanguageModel:
         """The frozen text encoder, loaded at first use."""
@@ -207,7 +215,7 @@ class Predictor:
         segments = self.judge(observation.features, loaded)
         clock["model"] = (time.perf_counter() - begun) * 1e3
         clock["total"] = (time.perf_counter() - since) * 1e3 if since else clock.get("total", 0.0) + clock["model"]
-        weights = np.array([max(s.end_s - s.start_s, 0.1) * any(s.present) for s in segments])
+        weights = np.array([s.features.weight for s in segments])
         quality = list(observation.quality)
         probs, emotion = np.full(N_EMOTIONS, 1 / N_EMOTIONS), None
         contribution = np.zeros(len(MODALITIES))

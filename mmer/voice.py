@@ -1,6 +1,7 @@
 """Sound to speech: voice activity, utterances, noise reduction, log-mel."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,6 +63,14 @@ def _mel_transform(config: VoiceConfig):
         f_max=config.f_max_hz,
         n_mels=config.n_mels,
     )
+
+
+def speech_bounds(spans: Sequence[Span], duration_s: float, config: VoiceConfig | None = None) -> Span:
+    """Return the stretch of a recording known to be one utterance that speech fills; all of it where none was found."""
+    if not spans:
+        return Span(0.0, duration_s)
+    pad_s = (config or VoiceConfig()).pad_s
+    return Span(max(spans[0].start_s - pad_s, 0.0), min(spans[-1].end_s + pad_s, duration_s))
 
 
 def log_mel(samples: np.ndarray | Tensor, config: VoiceConfig | None = None) -> LogMel:

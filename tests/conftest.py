@@ -1,4 +1,8 @@
-"""Fixtures that several test files share: clips made once a session, and the weights or a skip that says why."""
+"""Fixtures that several test files share: clips made once a session, the weights or a skip that says why, no network."""
+
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -63,3 +67,29 @@ def face_model(asset):
 @pytest.fixture(scope="session")
 def text_encoder(asset):
     return asset("text_encoder")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Send every download to a proxy that refuses it; yields what was asked for."""
+    asked = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            asked.append(self.path)
+            self.send_error(502)
+
+        def log_message(self, *args):
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    urllib.request.install_opener(None)  # the opener reads the proxies once
+    yield asked
+    urllib.request.install_opener(None)
+    server.shutdown()
+    server.server_close()

@@ -188,6 +188,7 @@ def test_bad_usage_is_refused_with_status_2(arguments, said, capsys):
 def test_another_database_does_not_touch_the_configured_media(clip, tmp_path, store, monkeypatch):
     path, sha256 = clip
     store.register_clip(path, sha256, name="talk", consent_text="yes")
+    # The command reads its places from the environment, so that is what the test sets.
     monkeypatch.setenv("MMER_HOME", str(tmp_path / "home"))
     for command in ("upgrade", "vacuum"):
         assert main([command, "--database", str(tmp_path / "else" / "x.db")]) == 0

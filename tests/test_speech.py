@@ -1,8 +1,6 @@
 """Transcription through Whisper's real loader and decoder, with a checkpoint small enough to be made on the spot."""
 
 import threading
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -82,32 +80,6 @@ def said() -> np.ndarray:
 @pytest.fixture(scope="module")
 def spans(said) -> list[Span]:
     return speech_spans(said)
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """Send every download to a proxy that refuses it; yields what was asked for."""
-    asked = []
-
-    class Refusing(BaseHTTPRequestHandler):
-        def do_CONNECT(self):
-            asked.append(self.path)
-            self.send_error(502)
-
-        def log_message(self, *args):
-            """Keep the test's output clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    urllib.request.install_opener(None)  # the opener reads the proxies once
-    yield asked
-    urllib.request.install_opener(None)
-    server.shutdown()
-    server.server_close()
 
 
 def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber, said, spans):

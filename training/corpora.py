@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmer.errors import LabelError, MmerError, TrainingError
+from mmer.errors import MmerError, TrainingError
 from mmer.labels import EMODB_CODES, RAVDESS_CODES, emotion
 from training.manifest import Row, write
 
@@ -178,5 +178,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (LabelError, MmerError) as error:
+    except MmerError as error:
         sys.exit(f"{error}")

@@ -151,7 +151,7 @@ def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | 
     seen = predictor.observe(
         *files, text=item.words, speech=speech and item.words is None, start_s=item.start_s, end_s=item.end_s, whole=segment
     )  # fmt: skip
-    share = torch.tensor([max(f.end_s - f.start_s, 0.1) * any(f.present) for f in seen.features])
+    share = torch.tensor([f.weight for f in seen.features])
     if not share.sum() > 0:
         raise ClipError("nothing_readable", "neither a face, nor a voice, nor words were found")
     batch, share = collate(seen.features, config), share / share.sum()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from annotations.label import check_label
 from annotations.store import Store
-from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import ClipError, LabelError
 from mmer.features import with_text
@@ -99,12 +98,11 @@ class Service:
             raise ClipError("nothing_readable", "no emotion was given, so there is nothing to explain")
         from mmer.attribution import explain  # takes a second to load
 
-        loaded = self.predictor.checkpoint
-        if loaded.id != result.checkpoint:
-            loaded = checkpoint.load(result.checkpoint, self.paths.checkpoints)
         features = result.telling_segment.features
         language = self.predictor.language if features.words else None
-        return explain(loaded, features, result.emotion, language, should_stop=should_stop)
+        return explain(
+            self.predictor.checkpoint_of(result), features, result.emotion, language, should_stop=should_stop
+        )
 
     def save(
         self,
