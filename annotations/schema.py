@@ -1,7 +1,8 @@
 """Tables of the labelling sessions, and how a database is opened so that nobody loses a label.
 
 A label row never changes: a correction or an undo is a new row that names the one it `supersedes`. A trigger holds
-SQLite and PostgreSQL to that. Ids are only for joins inside one database; outside it a clip is its content hash.
+SQLite and PostgreSQL to that. Which rows count now is kept beside them in `current_labels`, written in the same
+transaction. Ids are only for joins inside one database; outside it a clip is its content hash.
 """
 
 import sqlite3
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Index,
     String,
     Table,
+    UniqueConstraint,
     create_engine,
     event,
     inspect,
@@ -33,10 +35,13 @@ from sqlalchemy.types import TypeDecorator
 
 from mmer.errors import LabelError
 
-VERSION = "0001"  # kept where Alembic keeps its own, so that later migrations start from this revision
+VERSION = "0002"  # kept where Alembic keeps its own, so that later migrations start from this revision
 TARGETS = ("all", "face", "voice", "text")
 OUTCOMES = ("label", "skip", "cannot_tell", "broken")
 UNDO = "undo"  # the outcome of a row that only takes another one back
+ROLES = ("viewer", "annotator", "reviewer", "admin")  # each may do what those before it may
+ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "random")  # what a queue shows first
+LEASED, DONE, RELEASED, EXPIRED = "leased", "done", "released", "expired"  # the life of an assignment
 BUSY_S = 30  # how long a writer waits for the others: far above any write, below a user's patience
 
 
@@ -73,7 +78,26 @@ class ClipRecord(Base):
     source: Mapped[str]  # "upload", "import", ...
     speaker: Mapped[str | None] = mapped_column(index=True)  # group that never crosses a split
     duration_s: Mapped[float | None]
+    features: Mapped[str | None]  # file name in the features folder: kept without face and voice
+    keep_until: Mapped[datetime | None] = mapped_column(index=True)  # the retention period ends: media and features go
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class UtteranceRecord(Base):
+    """A stretch of a clip that is judged on its own; the whole clip when it has no bounds."""
+
+    __tablename__ = "utterances"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"))
+    start_s: Mapped[float | None]
+    end_s: Mapped[float | None]
+    transcript: Mapped[str | None]
+    embedding: Mapped[bytes | None]  # float32 values of the model's branch states, for diversity
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (
+        Index("ux_utterances", "clip_id", text("coalesce(start_s, -1)"), text("coalesce(end_s, -1)"), unique=True),
+        Base.__table_args__,
+    )
 
 
 class ConsentRecord(Base):
@@ -82,6 +106,7 @@ class ConsentRecord(Base):
     clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
     text_version: Mapped[str] = mapped_column(String(12))  # start of the text's own hash
     text: Mapped[str]
+    scope: Mapped[str] = mapped_column(default="media")  # media, or features: without face and voice
     given_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -103,7 +128,83 @@ class AnnotatorRecord(Base):
     __tablename__ = "annotators"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    role: Mapped[str] = mapped_column(default="annotator")
+    role: Mapped[str] = mapped_column(default="annotator")  # one of ROLES
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ProjectRecord(Base):
+    """What is to be labelled and how."""
+
+    __tablename__ = "projects"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    guidelines: Mapped[str] = mapped_column(default="")  # Markdown
+    label_set: Mapped[list] = mapped_column(JSON)  # emotions to choose from
+    targets: Mapped[list] = mapped_column(JSON)  # of TARGETS: what is asked about each item
+    per_item: Mapped[int] = mapped_column(default=2)  # annotators who judge each item
+    gold_share: Mapped[float] = mapped_column(default=0.1)  # of an annotator's items
+    order: Mapped[str] = mapped_column(default="uncertainty")  # one of ORDERS
+    blind: Mapped[bool] = mapped_column(default=True)  # the model's answer is shown only after the choice
+    lease_s: Mapped[int] = mapped_column(default=900)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ItemRecord(Base):
+    """An utterance in a project's queue."""
+
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    utterance_id: Mapped[int] = mapped_column(ForeignKey("utterances.id", ondelete="CASCADE"), index=True)
+    priority: Mapped[float] = mapped_column(default=0.0)  # the highest comes first
+    open_slots: Mapped[int] = mapped_column(default=2)  # annotators still wanted, live leases taken off
+    gold: Mapped[bool] = mapped_column(default=False)  # it has a known answer, and no limit to its annotators
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (
+        UniqueConstraint("project_id", "utterance_id"),
+        Index("ix_items_open", "project_id", text("priority DESC"), "id", sqlite_where=text("open_slots > 0 AND NOT gold"),
+              postgresql_where=text("open_slots > 0 AND NOT gold")),
+        Index("ix_items_gold", "project_id", sqlite_where=text("gold"), postgresql_where=text("gold")),
+        Base.__table_args__,
+    )  # fmt: skip
+
+
+class GoldRecord(Base):
+    """A known answer, appended; the newest for an item and target counts."""
+
+    __tablename__ = "gold"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), index=True)
+    target: Mapped[str] = mapped_column(default="all")
+    emotions: Mapped[dict]  # {emotion: weight}; an answer whose heaviest emotion is one of them is right
+    why: Mapped[str] = mapped_column(default="")  # shown to the annotator afterwards
+    annotator_id: Mapped[int | None] = mapped_column(ForeignKey("annotators.id"))  # who said so
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AssignmentRecord(Base):
+    """An item lent to an annotator."""
+
+    __tablename__ = "assignments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    state: Mapped[str] = mapped_column(default=LEASED)  # leased, then done, released or expired
+    gold: Mapped[bool] = mapped_column(default=False)
+    leased_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        # Nobody holds or judges an item twice.
+        Index("ux_assignments", "item_id", "annotator_id", unique=True, sqlite_where=text("state IN ('leased', 'done')"),
+              postgresql_where=text("state IN ('leased', 'done')")),
+        Index("ix_assignments_live", "project_id", "expires_at", sqlite_where=text("state = 'leased'"),
+              postgresql_where=text("state = 'leased'")),
+        Index("ix_assignments_person", "annotator_id", "project_id", "state"),
+        CheckConstraint("state IN ('leased', 'done', 'released', 'expired')"),
+        Base.__table_args__,
+    )  # fmt: skip
 
 
 class LabelRecord(Base):
@@ -118,9 +219,17 @@ class LabelRecord(Base):
     target: Mapped[str]  # one of TARGETS: what the annotator judged
     outcome: Mapped[str]  # one of OUTCOMES, or UNDO
     emotions: Mapped[dict]  # {emotion: weight}, weights sum to 1; empty unless the outcome is "label"
+    top: Mapped[str | None]  # the heaviest of the emotions; None unless the outcome is "label"
     confidence: Mapped[float | None]  # 0 to 1
+    intensity: Mapped[float | None]  # 0 to 1
+    valence: Mapped[float | None]  # -1 to 1
+    arousal: Mapped[float | None]  # -1 to 1
     comment: Mapped[str]
     transcript: Mapped[str | None]  # the words as the annotator corrected them
+    item_id: Mapped[int | None] = mapped_column(ForeignKey("items.id", ondelete="SET NULL"), index=True)
+    assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id", ondelete="SET NULL"), index=True)
+    lead_time_s: Mapped[float | None]  # from the item's first sight to the answer
+    blind: Mapped[bool | None]  # whether the model's answer was hidden until the choice; None when nobody knows
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (
         Index("ix_labels_key", "clip_id", "annotator_id", "target"),
@@ -128,6 +237,61 @@ class LabelRecord(Base):
         CheckConstraint("outcome IN ('label', 'skip', 'cannot_tell', 'broken', 'undo')"),
         Base.__table_args__,
     )
+
+
+class CurrentLabelRecord(Base):
+    """The label rows that count now: each annotator's newest for a segment and target that was not taken back."""
+
+    __tablename__ = "current_labels"
+    label_id: Mapped[int] = mapped_column(ForeignKey("labels.id", ondelete="CASCADE"), primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    item_id: Mapped[int | None] = mapped_column(ForeignKey("items.id", ondelete="SET NULL"))
+    target: Mapped[str]
+    top: Mapped[str | None]
+    outcome: Mapped[str]
+    __table_args__ = (
+        Index("ix_current_labels_clip", "clip_id", "annotator_id"),
+        Index("ix_current_labels_item", "item_id", "target"),
+    )
+
+
+class AdjudicationRecord(Base):
+    """A reviewer's final word on an item, appended; the newest for an item and target counts."""
+
+    __tablename__ = "adjudications"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
+    start_s: Mapped[float | None]
+    end_s: Mapped[float | None]
+    target: Mapped[str]
+    emotions: Mapped[dict]  # {} takes an earlier one back
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))  # the reviewer
+    comment: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AuditRecord(Base):
+    """Who did what: roles, projects, adjudications, imports, exports, deletions. Names no clip that was deleted."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    actor: Mapped[str]
+    action: Mapped[str]  # "project.create", "speaker.delete", ...
+    detail: Mapped[dict]
+
+
+class RemovalRecord(Base):
+    """A deletion that the next training run has to list: only how much went, never whose."""
+
+    __tablename__ = "removals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    n_clips: Mapped[int]
+    n_labels: Mapped[int]
+    labels_kept: Mapped[bool]  # anonymous, or dropped
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id", ondelete="SET NULL"))  # that listed it
 
 
 training_run_labels = Table(
@@ -146,11 +310,13 @@ class TrainingRunRecord(Base):
     parent: Mapped[str | None]  # checkpoint ids
     checkpoint: Mapped[str | None]
     verdict: Mapped[str | None]
+    aggregation: Mapped[str | None]  # how several annotators became one target
     report: Mapped[dict | None]
 
 
-# Everything but the prediction, which may be deleted while the label stays.
-_FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name != "prediction_id")
+# Everything but the links to what may be deleted while the label stays.
+_LINKS = {"prediction_id", "item_id", "assignment_id"}
+_FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name not in _LINKS)
 _TRIGGER = f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {_FIXED} ON labels "
 for _dialect, _statement in (
     ("sqlite", _TRIGGER + "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END"),
