@@ -20,7 +20,7 @@ import argparse
 import hashlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -42,6 +42,8 @@ from training.loop import fit
 from training.losses import fit_temperature, log_prior, soft_cross_entropy
 from training.manifest import Row, class_counts
 
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits and targets (B, K) -> a scalar
+Report = Callable[[int], str]  # after each epoch: its number -> a few words for the log
 CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemotions", "meld")}
 
 
@@ -87,7 +89,16 @@ def _autocast(config: TrainConfig) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path) -> None:
+def train_face(
+    model: EmotionModel,
+    data: Faces,
+    config: TrainConfig,
+    work: Path,
+    *,
+    loss: LossFunction | None = None,
+    report: Report | None = None,
+    augmented: bool = True,
+) -> None:
     module = branch_module(model, "face")
     steps = len(data.images) // config.face_batch
     decay = [p for p in module.parameters() if p.ndim > 1]
@@ -99,7 +110,8 @@ def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         for index in _shuffled(len(data.images), config.face_batch, g):
-            crops = augment.faces(data.images[index][:, None].float() / 255, g)
+            crops = data.images[index][:, None].float() / 255
+            crops = augment.faces(crops, g) if augmented else crops
             # Half of the fits are hidden, so that the crop alone is enough where no landmarks exist.
             fitted = data.fitted[index] & (torch.rand(len(index), generator=g) < 0.5)
             yield crops, data.blendshapes[index], fitted, data.targets[index]
@@ -109,13 +121,22 @@ def train_face(model: EmotionModel, data: Faces, config: TrainConfig, work: Path
             seen = torch.ones(len(crops), 1, dtype=torch.bool)
             state = module["encoder"](crops[:, None], seen, blendshapes[:, None], fitted[:, None])
             logits = module["head"](state.top).float()
-        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
     scheduler = _one_cycle(optimizer, config.face_lr, steps * config.face_epochs)
-    fit("face", module, optimizer, scheduler, batches, loss_of, epochs=config.face_epochs, work=work)
+    fit("face", module, optimizer, scheduler, batches, loss_of, epochs=config.face_epochs, work=work, report=report)
 
 
-def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Path) -> None:
+def train_voice(
+    model: EmotionModel,
+    data: Voices,
+    config: TrainConfig,
+    work: Path,
+    *,
+    loss: LossFunction | None = None,
+    report: Report | None = None,
+    augmented: bool = True,
+) -> None:
     module = branch_module(model, "voice")
     steps = len(data.samples) // config.voice_batch
     optimizer = torch.optim.AdamW(module.parameters(), config.voice_lr, weight_decay=0.02)
@@ -124,9 +145,19 @@ def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Pa
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         for index in _shuffled(len(data.samples), config.voice_batch, g):
-            mels = [log_mel(augment.waveform(data.samples[i], length, g)).mel for i in index]
+            sounds = [
+                augment.waveform(data.samples[i], length, g)
+                if augmented
+                else torch.from_numpy(data.samples[i][:length])
+                for i in index
+            ]
+            mels = [log_mel(x).mel for x in sounds]
             lengths = torch.tensor([len(m) for m in mels])
-            padded = augment.spec_augment(nn.utils.rnn.pad_sequence(mels, batch_first=True), g)
+            padded = nn.utils.rnn.pad_sequence(mels, batch_first=True)
+            if not augmented:
+                yield padded, torch.arange(padded.shape[1])[None] < lengths[:, None], data.targets[index]
+                continue
+            padded = augment.spec_augment(padded, g)
             mixed, targets, other = augment.mixup(padded, data.targets[index], g)
             longer = torch.maximum(lengths, lengths[other])
             yield mixed, torch.arange(padded.shape[1])[None] < longer[:, None], targets
@@ -135,13 +166,22 @@ def train_voice(model: EmotionModel, data: Voices, config: TrainConfig, work: Pa
         with _autocast(config):
             state = module["encoder"](mels, mask)
             logits = module["head"](state.top).float()
-        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
     scheduler = _one_cycle(optimizer, config.voice_lr, steps * config.voice_epochs)
-    fit("voice", module, optimizer, scheduler, batches, loss_of, epochs=config.voice_epochs, work=work)
+    fit("voice", module, optimizer, scheduler, batches, loss_of, epochs=config.voice_epochs, work=work, report=report)
 
 
-def train_text(model: EmotionModel, data: Texts, rows: tuple[Row, ...], config: TrainConfig, work: Path) -> None:
+def train_text(
+    model: EmotionModel,
+    data: Texts,
+    rows: tuple[Row, ...],
+    config: TrainConfig,
+    work: Path,
+    *,
+    loss: LossFunction | None = None,
+    report: Report | None = None,
+) -> None:
     module = branch_module(model, "text")
     n, size = len(data.targets), config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
@@ -157,10 +197,12 @@ def train_text(model: EmotionModel, data: Texts, rows: tuple[Row, ...], config: 
 
     def loss_of(states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         logits = module["head"](module["encoder"](states, mask).top)
+        if loss:
+            return loss(logits, targets)
         return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior)
 
     scheduler = _one_cycle(optimizer, config.text_lr, -(-n // size) * config.text_epochs)
-    fit("text", module, optimizer, scheduler, batches, loss_of, epochs=config.text_epochs, work=work)
+    fit("text", module, optimizer, scheduler, batches, loss_of, epochs=config.text_epochs, work=work, report=report)
 
 
 @dataclass(frozen=True)
