@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from mmer.labels import EMOTIONS
-from mmer.metrics import bootstrap, classification, expected_calibration_error
+from mmer.metrics import (
+    abstention_threshold,
+    area_under_risk_coverage,
+    bootstrap,
+    classification,
+    expected_calibration_error,
+    paired_test,
+    risk_coverage,
+)
 
 
 def sure(predicted: list[int]) -> np.ndarray:
@@ -42,3 +50,46 @@ def test_the_bootstrap_resamples_speakers_not_rows():
     assert bootstrap(truth, said, speakers)["accuracy"] == [0.0, 1.0]
     low, high = bootstrap(truth, said, [""] * 200)["accuracy"]
     assert 0.4 < low < 0.5 < high < 0.6
+
+
+def test_other_classes_have_their_own_names():
+    found = classification(np.array([0, 7, 7]), np.eye(8)[[0, 7, 1]], [*EMOTIONS, "calm"])
+    assert found["per_class"]["calm"] == {"recall": 0.5, "precision": 1.0, "n": 2}
+    assert np.array(found["confusion"]).shape == (8, 8)
+    assert bootstrap(np.array([7, 7]), np.array([7, 7]), ["a", "b"], n_classes=8)["uar"] == [1.0, 1.0]
+
+
+def test_few_speakers_cannot_be_significant():
+    """Three speakers all better by one row: of eight ways to sign them, two are as far from zero."""
+    found = paired_test(np.ones(3), np.zeros(3), ["a", "b", "c"])
+    assert found == {"difference": 1.0, "p": 0.25, "n_groups": 3}
+    many = paired_test(np.ones(30), np.zeros(30), [f"s{i}" for i in range(30)])
+    assert many["p"] == pytest.approx(1 / 10_001)
+
+
+def test_rows_of_one_speaker_are_no_evidence_of_their_own():
+    better, worse = np.ones(100), np.zeros(100)
+    assert paired_test(better, worse, ["a"] * 100)["p"] == 1.0
+    assert paired_test(better, worse, [""] * 100)["p"] < 0.001
+    assert paired_test(better, better, [""] * 100)["p"] == 1.0
+
+
+def test_risk_and_coverage_of_a_known_case():
+    """Surest first: right, right, then a tie of one right and one wrong, then wrong."""
+    confidence = np.array([0.5, 0.9, 0.7, 0.8, 0.7])
+    right = np.array([False, True, True, True, False])
+    coverage, risk = risk_coverage(confidence, right)
+    assert coverage.tolist() == pytest.approx([0.2, 0.4, 0.8, 0.8, 1.0])
+    assert risk.tolist() == pytest.approx([0, 0, 0.25, 0.25, 0.4])
+    assert area_under_risk_coverage(confidence, right) == pytest.approx((0.25 + 0.25 + 0.4) / 5)
+
+
+def test_the_threshold_keeps_the_promised_accuracy():
+    confidence = np.array([0.5, 0.9, 0.7, 0.8, 0.7])
+    right = np.array([False, True, True, True, False])
+    found = abstention_threshold(confidence, right, 0.75)
+    assert found == {"threshold": 0.7, "target": 0.75, "coverage": pytest.approx(0.8), "accuracy": pytest.approx(0.75)}
+    assert abstention_threshold(confidence, right, 0.9)["threshold"] == 0.8
+    assert abstention_threshold(confidence, ~right, 0.9) is None
+    kept = confidence >= found["threshold"]
+    assert right[kept].mean() >= 0.75
