@@ -256,6 +256,26 @@ class CurrentLabelRecord(Base):
     )
 
 
+class StandingRecord(Base):
+    """What the current labels of an item come to for one target, kept with them so that a page of a million is read in order."""
+
+    __tablename__ = "standings"
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    target: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    n_labels: Mapped[int]  # that name an emotion
+    entropy: Mapped[float]  # bits, of how the annotators' emotions are spread: 0 when they agree
+    cannot_tell: Mapped[bool]  # somebody could not
+    broken: Mapped[bool]  # somebody found the clip broken
+    commented: Mapped[bool]
+    model_differs: Mapped[bool]  # the model's answer is none of the emotions most annotators chose
+    decided: Mapped[bool]  # by a reviewer
+    __table_args__ = (
+        Index("ix_standings", "project_id", "target", text("entropy DESC"), text("n_labels DESC"), "item_id"),
+        {"sqlite_autoincrement": False},  # its key is of two columns
+    )
+
+
 class AdjudicationRecord(Base):
     """A reviewer's final word on an item, appended; the newest for an item and target counts."""
 

@@ -1,0 +1,116 @@
+"""What an item's labels come to: how far its annotators differ, and what a reviewer filters by."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from sqlalchemy import and_, delete, insert, select
+from sqlalchemy.orm import Session
+
+from annotations.schema import (
+    TARGETS,
+    AdjudicationRecord,
+    CurrentLabelRecord,
+    ItemRecord,
+    LabelRecord,
+    PredictionRecord,
+    StandingRecord,
+    UtteranceRecord,
+)
+
+_PART = 5000  # rows a statement
+
+
+def entropy(counts: Iterable[float]) -> float:
+    """Return how spread out counts are, in bits: 0 when all fall on one, 1 when two share them evenly."""
+    counts = [c for c in counts if c > 0]
+    total = sum(counts)
+    return sum(c / total * math.log2(total / c) for c in counts)
+
+
+def restate(session: Session, target: str | None = None, item_ids: Sequence[int] | None = None) -> None:
+    """Bring the standings up to their labels, in the transaction that changed these.
+
+    Args:
+        target: None for all of them.
+        item_ids: None for all items, as after labels were loaded past the store.
+    """
+    if item_ids is not None:
+        # Whoever labels the same item meanwhile waits here on a server, then counts this label too.
+        locked = select(ItemRecord.id).where(ItemRecord.id.in_(item_ids)).order_by(ItemRecord.id)
+        session.execute(locked.with_for_update(key_share=True)).all()
+    for one in (target,) if target else TARGETS:
+        stale = delete(StandingRecord).where(StandingRecord.target == one)
+        if item_ids is not None:
+            stale = stale.where(StandingRecord.item_id.in_(item_ids))
+        session.execute(stale)
+        part = []
+        for standing in _standings(session, one, item_ids):
+            part.append(standing)
+            if len(part) == _PART:
+                session.execute(insert(StandingRecord), part)
+                part = []
+        if part:
+            session.execute(insert(StandingRecord), part)
+
+
+def model_emotion(target: str):
+    """Return the column of a prediction that answers the same question as a label of the target."""
+    if target == "all":
+        return PredictionRecord.emotion
+    return PredictionRecord.per_modality[(target, "emotion")].as_string()
+
+
+def _standings(session: Session, target: str, item_ids: Sequence[int] | None) -> Iterator[dict]:
+    """Yield a row for each item with a label, a "cannot tell" or a "broken" of the target."""
+    current = CurrentLabelRecord
+    query = (
+        select(
+            current.item_id, ItemRecord.project_id, current.top, current.outcome, LabelRecord.comment != "",
+            LabelRecord.prediction_id, model_emotion(target),
+        )
+        .join(LabelRecord, LabelRecord.id == current.label_id)
+        .join(ItemRecord, ItemRecord.id == current.item_id)
+        .join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
+        .where(current.target == target, current.outcome != "skip")
+        .order_by(current.item_id)
+    )  # fmt: skip
+    final = (
+        select(ItemRecord.id, AdjudicationRecord.emotions)
+        .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+        .join(AdjudicationRecord, same_segment(AdjudicationRecord, UtteranceRecord))
+        .where(AdjudicationRecord.target == target)
+        .order_by(AdjudicationRecord.id)
+    )
+    if item_ids is not None:
+        query, final = query.where(current.item_id.in_(item_ids)), final.where(ItemRecord.id.in_(item_ids))
+    decided = {item_id: bool(emotions) for item_id, emotions in session.execute(final)}
+    if item_ids is None:
+        query = query.execution_options(yield_per=_PART)
+    for item_id, given in groupby(session.execute(query), key=lambda row: row[0]):
+        given = list(given)
+        votes = Counter(top for _, _, top, outcome, *_ in given if outcome == "label")
+        most = {e for e, n in votes.items() if n == max(votes.values())}
+        answers = [(prediction, emotion) for *_, prediction, emotion in given if emotion is not None]
+        yield {
+            "item_id": item_id,
+            "target": target,
+            "project_id": given[0][1],
+            "n_labels": votes.total(),
+            "entropy": entropy(votes.values()),
+            "cannot_tell": any(row[3] == "cannot_tell" for row in given),
+            "broken": any(row[3] == "broken" for row in given),
+            "commented": any(row[4] for row in given),
+            "model_differs": bool(most and answers) and max(answers)[1] not in most,
+            "decided": decided.get(item_id, False),
+        }
+
+
+def same_segment(left, right):
+    """Condition under which two records with `clip_id, start_s, end_s` are of the same stretch of the same clip."""
+    return and_(
+        left.clip_id == right.clip_id,
+        left.start_s.is_not_distinct_from(right.start_s),
+        left.end_s.is_not_distinct_from(right.end_s),
+    )
