@@ -60,6 +60,34 @@ def classification(truth: np.ndarray, probs: np.ndarray, names: Sequence[str] = 
     }
 
 
+def _members(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique([g or f"row {i}" for i, g in enumerate(groups)], return_inverse=True)
+
+
+def _resampled(
+    truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str], n_classes: int, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return UAR and accuracy (draws,) of whole groups drawn with replacement."""
+    names, member = _members(groups)
+    tables = np.zeros((len(names), n_classes, n_classes))
+    np.add.at(tables, (member, truth, predicted), 1)
+    flat = tables.reshape(len(names), -1)
+    rng = np.random.default_rng(seed)
+    uar, accuracy = np.empty(draws), np.empty(draws)
+    for i in range(draws):
+        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        table = (times @ flat).reshape(n_classes, n_classes)
+        n_true = table.sum(1)
+        hits = np.diag(table)
+        uar[i] = (hits / np.maximum(n_true, 1))[n_true > 0].mean()
+        accuracy[i] = hits.sum() / table.sum()
+    return {"uar": uar, "accuracy": accuracy}
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return np.percentile(values, [2.5, 97.5]).round(4).tolist()
+
+
 def bootstrap(
     truth: np.ndarray,
     predicted: np.ndarray,
@@ -73,24 +101,43 @@ def bootstrap(
 
     Rows with an empty group are a group each.
     """
-    names, member = _members(groups)
-    tables = np.zeros((len(names), n_classes, n_classes))
-    np.add.at(tables, (member, truth, predicted), 1)
-    flat = tables.reshape(len(names), -1)
-    rng = np.random.default_rng(seed)
-    uar, accuracy = [], []
-    for _ in range(draws):
-        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        table = (times @ flat).reshape(n_classes, n_classes)
-        n_true = table.sum(1)
-        hits = np.diag(table)
-        uar.append((hits / np.maximum(n_true, 1))[n_true > 0].mean())
-        accuracy.append(hits.sum() / table.sum())
-    return {k: np.percentile(v, [2.5, 97.5]).round(4).tolist() for k, v in (("uar", uar), ("accuracy", accuracy))}
+    found = _resampled(truth, predicted, groups, n_classes, draws, seed)
+    return {k: _interval(v) for k, v in found.items()}
 
 
-def _members(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    return np.unique([g or f"row {i}" for i, g in enumerate(groups)], return_inverse=True)
+def by_group(
+    truth: np.ndarray, probs: np.ndarray, speakers: Sequence[str], groups: Sequence[str], *, seed: int = 0
+) -> dict:
+    """Return the figures of each group of speakers, and how far the best and the worst served are apart.
+
+    Rows without a group are left out. The interval of a gap resamples the speakers of both groups.
+
+    Returns:
+        groups{name: {n, n_speakers, uar, accuracy, ci95}}, gaps{uar | accuracy: {best, worst, gap, ci95}}; gaps are empty
+        with fewer than two groups.
+    """
+    groups, speakers = np.array(groups, str), np.array(speakers, str)
+    found, draws = {}, {}
+    for name in sorted(set(groups) - {""}):
+        rows = groups == name
+        draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speakers[rows], probs.shape[1], 1000, seed)
+        whole = classification(truth[rows], probs[rows])
+        found[name] = {
+            "n": whole["n"],
+            "n_speakers": len(set(speakers[rows])),
+            "uar": whole["uar"],
+            "accuracy": whole["accuracy"],
+            "ci95": {k: _interval(v) for k, v in draws[name].items()},
+        }
+        seed += 1  # the draws of one group say nothing about those of the other
+    gaps = {}
+    if len(found) > 1:
+        for key in ("uar", "accuracy"):
+            best, worst = max(found, key=lambda g: found[g][key]), min(found, key=lambda g: found[g][key])
+            gap = found[best][key] - found[worst][key]
+            apart = draws[best][key] - draws[worst][key]
+            gaps[key] = {"best": best, "worst": worst, "gap": gap, "ci95": _interval(apart)}
+    return {"groups": found, "gaps": gaps}
 
 
 def paired_test(

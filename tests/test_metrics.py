@@ -6,6 +6,7 @@ from mmer.metrics import (
     abstention_threshold,
     area_under_risk_coverage,
     bootstrap,
+    by_group,
     classification,
     expected_calibration_error,
     paired_test,
@@ -93,3 +94,16 @@ def test_the_threshold_keeps_the_promised_accuracy():
     assert abstention_threshold(confidence, ~right, 0.9) is None
     kept = confidence >= found["threshold"]
     assert right[kept].mean() >= 0.75
+
+
+def test_groups_are_compared_by_their_speakers():
+    """Two women all right, one man half right: 1.0 against 0.5, and one man's bootstrap cannot move."""
+    truth = np.array([0, 1, 0, 1, 0, 1])
+    found = by_group(truth, sure([0, 1, 0, 1, 0, 0]), ["a", "a", "b", "b", "c", "c"], ["female"] * 4 + ["male"] * 2)
+    assert found["groups"]["female"] == {
+        "n": 4, "n_speakers": 2, "uar": 1.0, "accuracy": 1.0, "ci95": {"uar": [1.0, 1.0], "accuracy": [1.0, 1.0]}
+    }  # fmt: skip
+    assert found["gaps"]["uar"] == {"best": "female", "worst": "male", "gap": 0.5, "ci95": [0.5, 0.5]}
+    alone = by_group(truth, sure([0] * 6), ["a"] * 6, ["female"] * 5 + [""])
+    assert alone["groups"]["female"]["n"] == 5
+    assert alone["gaps"] == {}

@@ -258,7 +258,7 @@ def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_pa
     (tmp_path / "ravdess.csv").write_text("\n".join([*lines, "broken.wav,,,,anger,x,ravdess,val,"]) + "\n")
     done = run(
         "evaluate", "--manifest", tmp_path / "ravdess.csv", "--report", tmp_path / "r.json", "--checkpoint", name,
-        "--modalities", "voice", home=home,
+        "--modalities", "voice", "--figures", tmp_path / "figures", home=home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "r.json").read_text())
@@ -273,6 +273,12 @@ def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_pa
     assert table.sum() == 8
     assert found["accuracy"] == pytest.approx(np.trace(table) / 8)
     assert set(found["ci95"]) == {"uar", "accuracy"}
+    assert found["by_group"]["female"]["n"] == 8  # actor 2
+    assert found["risk_coverage"][-1]["coverage"] == 1.0
+    assert found["risk_coverage"][-1]["risk"] == pytest.approx(1 - found["accuracy"], abs=1e-4)
+    for name in found["figures"]:
+        with Image.open(tmp_path / "figures" / name) as picture:
+            assert min(picture.size) > 300
 
 
 def test_evaluating_nothing_says_why(trained, tmp_path):

@@ -32,6 +32,7 @@ from training.manifest import Row, write
 RAVDESS_VAL, RAVDESS_TEST = {2, 15, 16, 18}, {6, 13, 17, 22}
 EMODB_VAL = {"10", "11"}
 EMODB_TEST = {"12", "13", "14", "15", "16"}
+EMODB_MEN = {"03", "10", "11", "12", "15"}
 # Copies of MELD went through cp1252: these control characters are its quotes, dashes and dots.
 _CP1252 = {c: bytes([c]).decode("cp1252") for c in (0x85, *range(0x91, 0x98))}
 _SOUND = (".wav", ".flac")
@@ -48,7 +49,8 @@ def ravdess(folder: Path) -> list[Row]:
         actor = int(parts[6])
         split = "val" if actor in RAVDESS_VAL else "test" if actor in RAVDESS_TEST else "train"
         label = emotion(RAVDESS_CODES[parts[2]])
-        rows.append(Row((label,), path, speaker=f"ravdess-{actor:02d}", corpus="ravdess", split=split))
+        group = "male" if actor % 2 else "female"  # its authors number them so
+        rows.append(Row((label,), path, speaker=f"ravdess-{actor:02d}", corpus="ravdess", split=split, group=group))
     return rows
 
 
@@ -60,7 +62,9 @@ def emodb(folder: Path) -> list[Row]:
         if not speaker.isdigit() or EMODB_CODES.get(code, "boredom") == "boredom":
             continue
         split = "val" if speaker in EMODB_VAL else "test" if speaker in EMODB_TEST else "train"
-        rows.append(Row((EMODB_CODES[code],), path, speaker=f"emodb-{speaker}", corpus="emodb", split=split))
+        group = "male" if speaker in EMODB_MEN else "female"
+        label = EMODB_CODES[code]
+        rows.append(Row((label,), path, speaker=f"emodb-{speaker}", corpus="emodb", split=split, group=group))
     return rows
 
 

@@ -3,7 +3,9 @@
     python training/evaluate.py --manifest M.csv --report R.json [--checkpoint ID] [--modalities face,voice,text]
 
 Each row is one utterance: it is not cut further. Rows that cannot be read, and rows in which none of the modalities asked
-for is found, are counted as failed and named; they are not part of the figures.
+for is found, are counted as failed and named; they are not part of the figures. Besides the figures over all rows there are
+those of each group of speakers (column `group`), the error rate against the share answered, and what the checkpoint's own
+threshold for abstaining does here.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -27,10 +29,10 @@ from tqdm import tqdm
 from mmer.config import Paths
 from mmer.errors import ClipError, MmerError, TrainingError
 from mmer.features import Features
-from mmer.labels import MODALITIES
-from mmer.metrics import bootstrap, classification
+from mmer.labels import EMOTIONS, MODALITIES
+from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, risk_coverage
 from mmer.predict import Predictor
-from training import manifest
+from training import figures, manifest
 from training.manifest import Row
 
 _BATCH = 32
@@ -87,15 +89,28 @@ def predictions(
     return np.array(probs), kept, failed
 
 
-def report(rows: Sequence[Row], probs: np.ndarray, failed: Sequence[str], checkpoint: str, *, seed: int = 0) -> dict:
-    """Return the figures of the contract for rows with one label each."""
+def report(
+    rows: Sequence[Row],
+    probs: np.ndarray,
+    failed: Sequence[str],
+    checkpoint: str,
+    *,
+    threshold: float | None = None,
+    seed: int = 0,
+) -> dict:
+    """Return the figures of the contract for rows with one label each, and those named in this module's head."""
     truth = np.array([r.label for r in rows])
+    speakers = [r.speaker for r in rows]
     whole = classification(truth, probs)
+    confidence, right = probs.max(1), probs.argmax(1) == truth
+    coverage, risk = risk_coverage(confidence, right)
+    groups = by_group(truth, probs, speakers, [r.group for r in rows], seed=seed)
+    kept = confidence >= (threshold or 0.0)
     return {
         "n": whole["n"],
         "failed": len(failed),
         **{k: whole[k] for k in ("uar", "accuracy", "macro_f1", "weighted_f1", "ece", "per_class", "confusion")},
-        "ci95": bootstrap(truth, probs.argmax(1), [r.speaker for r in rows], seed=seed),
+        "ci95": bootstrap(truth, probs.argmax(1), speakers, seed=seed),
         "by_corpus": {
             corpus: {
                 k: v
@@ -105,9 +120,38 @@ def report(rows: Sequence[Row], probs: np.ndarray, failed: Sequence[str], checkp
             for corpus in sorted({r.corpus for r in rows})
             if (where := np.array([r.corpus == corpus for r in rows])).any()
         },
+        "by_group": groups["groups"],
+        "gaps": groups["gaps"],
+        "aurc": area_under_risk_coverage(confidence, right),
+        "risk_coverage": [
+            {"coverage": round(float(coverage[i]), 4), "risk": round(float(risk[i]), 4)}
+            for i in sorted({max(round(len(rows) * share / 20) - 1, 0) for share in range(1, 21)})
+        ],
+        "abstention": None
+        if threshold is None
+        else {
+            "threshold": threshold,
+            "coverage": float(kept.mean()),
+            "accuracy": float(right[kept].mean()) if kept.any() else None,
+        },
         "checkpoint": checkpoint,
         "failures": list(failed),
     }
+
+
+def draw(folder: Path, found: dict, truth: np.ndarray, probs: np.ndarray) -> list[str]:
+    """Write the figures of a report and return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.confusion(
+        folder / "confusion.png", found["confusion"], EMOTIONS, f"{found['n']} rows, UAR {found['uar']:.3f}"
+    )
+    curve = risk_coverage(probs.max(1), probs.argmax(1) == truth)
+    mark = found["abstention"]["coverage"] if found["abstention"] else None
+    figures.risk_coverage(folder / "risk_coverage.png", {f"AURC {found['aurc']:.3f}": curve}, mark)
+    figures.reliability(folder / "reliability.png", truth, probs)
+    recalls = {f"{e} ({c['n']})": (c["recall"], float("nan")) for e, c in found["per_class"].items()}
+    figures.bars(folder / "recall.png", recalls, "recall")
+    return ["confusion.png", "risk_coverage.png", "reliability.png", "recall.png"]
 
 
 def main() -> int:
@@ -119,6 +163,7 @@ def main() -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), help="only rows of this split")
     parser.add_argument("--no-speech", action="store_true", help="do not transcribe rows without text")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="also draw confusion, calibration, recall and risk")
     args = parser.parse_args()
     modalities = [m.strip() for m in args.modalities.split(",") if m.strip()]
     if not modalities or not set(modalities) <= set(MODALITIES):
@@ -142,7 +187,12 @@ def main() -> int:
             "no_rows", f"none of the {len(rows)} rows of {args.manifest} could be read; the first: {failed[0]}"
         )
     problems = [*read.problems, *failed]
-    found = report([rows[i] for i in kept], probs, problems, predictor.checkpoint.id, seed=args.seed)
+    rows = [rows[i] for i in kept]
+    loaded = predictor.checkpoint
+    threshold = (loaded.meta.get("abstain") or {}).get("threshold")
+    found = report(rows, probs, problems, loaded.id, threshold=threshold, seed=args.seed)
+    if args.figures:
+        found["figures"] = draw(args.figures, found, np.array([r.label for r in rows]), probs)
     args.report.parent.mkdir(parents=True, exist_ok=True)
     args.report.write_text(json.dumps(found, indent=1) + "\n")
     print(

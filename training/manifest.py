@@ -7,7 +7,7 @@ from pathlib import Path
 from mmer.errors import LabelError, TrainingError
 from mmer.labels import EMOTIONS, N_EMOTIONS, emotion
 
-COLUMNS = ("path", "text", "start", "end", "label", "speaker", "corpus", "split", "crop")
+COLUMNS = ("path", "text", "start", "end", "label", "speaker", "corpus", "split", "crop", "group")
 SPLITS = ("train", "val", "test", "")
 
 
@@ -25,6 +25,7 @@ class Row:
     split: str = ""
     crop: str = ""  # "face": the image already is a face crop
     line: int = 0  # in the file it came from
+    group: str = ""  # of speakers, to compare how well each is served: female, male
 
     @property
     def label(self) -> int:
@@ -70,7 +71,7 @@ def _parse(cells: dict, folder: Path, line: int) -> Row:
     if get("crop", "") not in ("", "face"):
         raise LabelError("unknown_crop", f"crop {get('crop')!r} is not 'face' or empty")
     names = tuple(emotion(part) for part in get("label", "").split("|"))
-    return Row(names, path, get("text", ""), start, end, get("speaker", ""), get("corpus", ""), split, get("crop", ""), line)  # fmt: skip
+    return Row(names, path, get("text", ""), start, end, get("speaker", ""), get("corpus", ""), split, get("crop", ""), line, get("group", ""))  # fmt: skip
 
 
 def read(path: str | Path) -> Manifest:
@@ -120,7 +121,7 @@ def write(path: str | Path, rows: list[Row] | tuple[Row, ...]) -> None:
         writer.writerow(COLUMNS)
         for r in rows:
             writer.writerow(
-                [relative(r.path), r.text, number(r.start_s), number(r.end_s), "|".join(r.emotions), r.speaker, r.corpus, r.split, r.crop]
+                [relative(r.path), r.text, number(r.start_s), number(r.end_s), "|".join(r.emotions), r.speaker, r.corpus, r.split, r.crop, r.group]
             )  # fmt: skip
 
 
