@@ -146,6 +146,8 @@ class ProjectRecord(Base):
     order: Mapped[str] = mapped_column(default="uncertainty")  # one of ORDERS
     blind: Mapped[bool] = mapped_column(default=True)  # the model's answer is shown only after the choice
     lease_s: Mapped[int] = mapped_column(default=900)
+    ranked_to: Mapped[int] = mapped_column(default=0)  # the newest prediction that the priorities know of
+    revision: Mapped[int] = mapped_column(default=0)  # goes up when the order of the items changes
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -201,7 +203,9 @@ class AssignmentRecord(Base):
               postgresql_where=text("state IN ('leased', 'done')")),
         Index("ix_assignments_live", "project_id", "expires_at", sqlite_where=text("state = 'leased'"),
               postgresql_where=text("state = 'leased'")),
-        Index("ix_assignments_person", "annotator_id", "project_id", "state"),
+        Index("ix_assignments_person", "annotator_id", "project_id", "state", "finished_at"),  # the last comes last
+        Index("ix_assignments_gold", "annotator_id", "project_id", sqlite_where=text("gold"),
+              postgresql_where=text("gold")),
         CheckConstraint("state IN ('leased', 'done', 'released', 'expired')"),
         Base.__table_args__,
     )  # fmt: skip
