@@ -45,7 +45,7 @@ def save(model: EmotionModel, config: Config, root: Path, meta: dict, *, name: s
     root.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
     try:
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        weights = {k: _compact(v.detach().cpu().contiguous()) for k, v in model.state_dict().items()}
         save_file(weights, part / "model.safetensors")
         now = datetime.now(timezone.utc)
         digest = hashlib.sha256((part / "model.safetensors").read_bytes()).hexdigest()
@@ -61,6 +61,12 @@ def save(model: EmotionModel, config: Config, root: Path, meta: dict, *, name: s
         shutil.rmtree(part, ignore_errors=True)
         raise
     return name
+
+
+def _compact(weights: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in half precision where that holds every value exactly; loading gives back what was saved."""
+    half = weights.half()
+    return half if weights.dtype == torch.float32 and torch.equal(half.float(), weights) else weights
 
 
 def folder_of(name: str, root: Path) -> Path:

@@ -90,6 +90,7 @@ class ModelConfig:
     text_channels: int = 96  # per convolution width
     text_widths: tuple[int, ...] = (1, 3, 5)
     text_hidden: int = 128  # GRU units per direction
+    text_tuned: bool = False  # MiniLM's last two layers are the branch's own, trained with it: 3.5 M weights more
     state: int = 160  # size of every branch state
     fusion: int = 128  # size of the fusion query
     fusion_heads: int = 4

@@ -168,10 +168,20 @@ class VoiceEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Frozen token states -> convolutions of several widths -> BiGRU -> attention and maximum over time."""
+    """Token states -> convolutions of several widths -> BiGRU -> attention and maximum over time.
+
+    With `config.text_tuned` the language model's last two layers stand in front, trained with the branch.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.width = config.text_input
+        self.layers = None
+        if config.text_tuned:
+            layer = nn.TransformerEncoderLayer(
+                self.width, self.width // 32, 4 * self.width, 0.1, "gelu", layer_norm_eps=1e-12, batch_first=True
+            )
+            self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         c = config.text_channels * len(config.text_widths)
         self.convs = nn.ModuleList(
             nn.Conv1d(config.text_input, config.text_channels, w, padding=w // 2) for w in config.text_widths
@@ -186,10 +196,14 @@ class TextEncoder(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> BranchState:
         """
         Args:
-            states: (B, S, 384) token states of the frozen language model.
+            states: (B, S, 768) token states of the frozen language model, two layers before its end and at its end;
+                (B, S, 384) when they hold only those that this encoder reads.
             mask: (B, S) bool, true on a prefix of each row.
         """
-        x = self.drop(states) * mask[..., None]
+        x = self.reads(states)
+        if self.layers is not None:
+            x = self.layers(x, src_key_padding_mask=~mask)
+        x = self.drop(x) * mask[..., None]
         y = torch.cat([conv(x.transpose(1, 2)) for conv in self.convs], 1).transpose(1, 2)  # (B, S, C)
         y = relu(y) if self.skip is None else relu(y + self.skip(x))
         y = y * mask[..., None]  # not negative, so zero never wins a maximum over real tokens
@@ -198,3 +212,7 @@ class TextEncoder(nn.Module):
         w = _masked_softmax(self.score(h).squeeze(-1), mask)[..., None]
         peak = h.masked_fill(~mask[..., None], float("-inf")).amax(1)
         return BranchState(y.amax(1), self.embed(torch.cat([(w * h).sum(1), peak], 1)))
+
+    def reads(self, states: Tensor) -> Tensor:
+        """Return the part of the language model's states that this encoder starts from."""
+        return states[..., : self.width] if self.layers is not None else states[..., -self.width :]

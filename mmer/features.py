@@ -52,7 +52,8 @@ class LanguageModel:
         self._model.eval().requires_grad_(False).to(device)
         self.device, self.max_tokens = device, max_tokens
         config = json.loads((folder / "config.json").read_text())
-        self.identity = f"all-MiniLM-L6-v2 {config['num_hidden_layers']}x{config['hidden_size']}"
+        self.width = 2 * config["hidden_size"]
+        self.identity = f"all-MiniLM-L6-v2 {config['num_hidden_layers']}x{config['hidden_size']}, two depths"
         self._lock = threading.Lock()  # the tokenizer keeps its truncation and padding settings inside
 
     @property
@@ -81,7 +82,10 @@ class LanguageModel:
         return found["input_ids"], torch.tensor([-1 if w is None else w for w in found.word_ids(0)])
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the token states (B, S, 384); padding holds zeros."""
+        """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds zeros.
+
+        A branch reads the earlier ones when it has the last two layers to itself (`ModelConfig.text_tuned`).
+        """
         with torch.no_grad():
             return self.run(ids, mask)
 
@@ -89,8 +93,21 @@ class LanguageModel:
         """As `states`, with gradients; `embedded` (B, S, 384) replaces the token embeddings of `ids`."""
         mask = mask.to(self.device)
         inputs = {"input_ids": ids.to(self.device)} if embedded is None else {"inputs_embeds": embedded}
-        found = self._model(**inputs, attention_mask=mask.long()).last_hidden_state
-        return found * mask[..., None]
+        found = self._model(**inputs, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+        return torch.cat([found[-3], found[-1]], -1) * mask[..., None]
+
+    def last_layers(self) -> dict[str, Tensor]:
+        """Return the weights of the last two layers by their names in an nn.TransformerEncoder."""
+        names = {"self_attn.out_proj": "attention.output.dense", "linear1": "intermediate.dense", "linear2": "output.dense",
+                 "norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm"}  # fmt: skip
+        weights = {}
+        for i, layer in enumerate(self._model.encoder.layer[-2:]):
+            own = layer.state_dict()
+            for kind in ("weight", "bias"):
+                parts = [own[f"attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+                weights[f"layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
+                weights |= {f"layers.{i}.{name}.{kind}": own[f"{old}.{kind}"] for name, old in names.items()}
+        return weights
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class Features:
     words: tuple[str, ...] = ()
     token_ids: Tensor | None = None  # (S,)
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
-    text_states: Tensor | None = None  # (S, 384)
+    text_states: Tensor | None = None  # (S, 768)
 
     @property
     def present(self) -> tuple[bool, bool, bool]:
@@ -189,7 +206,9 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
     crops, crop_mask = pad([f.face.crops if f.face else None for f in items], (1, size, size))
     blendshapes, _ = pad([f.face.blendshapes if f.face else None for f in items], (config.model.n_blendshapes,))
     mels, mel_mask = pad([f.sound.mel if f.sound else None for f in items], (config.voice.n_mels,))
-    states, text_mask = pad([f.text_states for f in items], (config.model.text_input,))
+    said = [f.text_states for f in items if f.text_states is not None]
+    width = said[0].shape[1] if said else config.model.text_input
+    states, text_mask = pad([f.text_states for f in items], (width,))
     return Batch(
         crops=crops,
         crop_mask=crop_mask,

@@ -29,6 +29,19 @@ def test_a_saved_checkpoint_answers_the_same(tmp_path):
     assert checkpoint.listing(tmp_path) == [name]
 
 
+def test_weights_that_half_precision_holds_take_half_the_bytes(tmp_path):
+    model = make_model()
+    whole = tmp_path / checkpoint.save(model, CONFIG, tmp_path, {"parent": None}) / "model.safetensors"
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.half())
+    name = checkpoint.save(model, CONFIG, tmp_path, {"parent": None})
+    assert (tmp_path / name / "model.safetensors").stat().st_size < 0.7 * whole.stat().st_size
+    for key, value in checkpoint.load(name, tmp_path).model.state_dict().items():
+        assert value.dtype == model.state_dict()[key].dtype
+        assert torch.equal(value, model.state_dict()[key])
+
+
 def test_promote_and_roll_back(tmp_path):
     assert checkpoint.promoted(tmp_path) == "base"
     first = saved(tmp_path)

@@ -1,4 +1,4 @@
-"""Augmentation: rotate, scale, crop, flip, erase and blur faces; speed, noise, masks and mixtures for voices."""
+"""Augmentation: rotate, scale, crop, flip, erase and blur faces; speed, rooms, noise, lines and mixtures for voices."""
 
 import math
 
@@ -60,6 +60,41 @@ def waveform(samples: np.ndarray, longest: int, generator: torch.Generator, *, n
         x = x + gain * white
     start = int(draw() * (max(len(x) - longest, 0) + 1))
     return x[start : start + longest]
+
+
+def reverberate(samples: Tensor, generator: torch.Generator) -> Tensor:
+    """Return an utterance (L,) as a room of 0.1 to 0.6 s would give it back: an echo of decaying noise, same length."""
+    t60_s, level = (torch.rand(2, generator=generator) * torch.tensor([0.5, 0.6]) + torch.tensor([0.1, 0.1])).tolist()
+    n = int(t60_s * 16_000)
+    tail = torch.randn(n, generator=generator) * 10 ** (-3 * torch.arange(n) / n)  # 60 dB down at its end
+    tail = tail * level / tail.norm()
+    tail[0] = 1.0  # what comes straight
+    size = len(samples) + n
+    return torch.fft.irfft(torch.fft.rfft(samples, size) * torch.fft.rfft(tail, size), size)[: len(samples)]
+
+
+def other_speaker(mel: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a normalised log-mel (T_a, M) as of a longer or shorter throat, at another pace, over another microphone.
+
+    Frequency is stretched (https://www.cs.toronto.edu/~hinton/absps/perturb.pdf), time is stretched without the pitch, a
+    smooth curve is added over the bands, and a few lose what a telephone loses. It is normalised again at the end.
+    """
+    T_a, M = mel.shape
+
+    def draw(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    n_frames = max(int(T_a * draw(0.85, 1.2)), 1)
+    rows = torch.linspace(-1, 1, n_frames) if n_frames > 1 else torch.zeros(1)
+    columns = ((torch.arange(M) + 0.5) * draw(0.88, 1.12) * 2 / M - 1)[None].expand(n_frames, M)
+    grid = torch.stack([columns, rows[:, None].expand(n_frames, M)], -1)[None]
+    x = grid_sample(mel[None, None], grid, padding_mode="border", align_corners=False)[0, 0]
+    knots = torch.randn(1, 1, 6, generator=generator) * 0.35  # of a deviation of the log-mel, which is about 13 dB
+    x = x + interpolate(knots, size=M, mode="linear", align_corners=True)[0, 0]
+    if draw(0, 1) < 0.15:
+        high = int(M * draw(0.65, 0.9))  # 0.7 of 64 bands is 3.6 kHz
+        x[:, high:] = x.min()
+    return (x - x.mean()) / x.std().clamp_min(1e-3)
 
 
 def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 25, bands: int = 10) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from mmer.encoders import TextEncoder
 from mmer.errors import ClipError
 from mmer.features import LanguageModel, utterance_samples
 from training.manifest import Row
@@ -29,16 +31,23 @@ class Faces:
 class Voices:
     samples: list[np.ndarray]  # of float32, 16 kHz, each cut to its speech
     targets: Tensor  # (N, K)
+    corpora: tuple[str, ...] = ()  # of each; empty: all of one
+
+    def cell_sizes(self) -> Tensor:
+        """Return (N,) how many utterances carry the same first label in the same corpus."""
+        cells = list(zip(self.corpora or [""] * len(self.samples), self.targets.argmax(1).tolist(), strict=True))
+        counts = Counter(cells)
+        return torch.tensor([float(counts[c]) for c in cells])
 
 
 @dataclass(frozen=True)
 class Texts:
-    states: Tensor  # (total tokens, 384) float16, sentence after sentence
+    states: Tensor  # (total tokens, 768 or the 384 that the encoder reads) float16, sentence after sentence
     offsets: Tensor  # (N + 1,) where each sentence starts
     targets: Tensor  # (N, K)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return padded states (B, S, 384) and their mask (B, S)."""
+        """Return padded states (B, S, C) and their mask (B, S)."""
         rows = [self.states[self.offsets[i] : self.offsets[i + 1]].float() for i in index]
         states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(r) for r in rows])
@@ -128,12 +137,16 @@ def load_voices(rows: tuple[Row, ...]) -> Voices:
     with ThreadPoolExecutor(2) as pool:
         found = list(tqdm(pool.map(one, rows), total=len(rows), desc="voices", mininterval=5))
     kept = [(x, r) for x, r in zip(found, rows, strict=True) if x is not None]
-    return Voices([x for x, _ in kept], targets_of(tuple(r for _, r in kept)))
+    return Voices([x for x, _ in kept], targets_of(tuple(r for _, r in kept)), tuple(r.corpus for _, r in kept))
 
 
-def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel) -> Texts:
-    """Run the frozen language model over every sentence once; the states are kept in `work`."""
-    key = hashlib.sha256("\n".join(r.text for r in rows).encode() + language.identity.encode()).hexdigest()[:16]
+def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encoder: TextEncoder | None = None) -> Texts:
+    """Run the frozen language model over every sentence once; the states are kept in `work`.
+
+    With an encoder only the half of the states that it reads.
+    """
+    part_read = "" if encoder is None else f", tuned {encoder.layers is not None}"
+    key = hashlib.sha256("\n".join(r.text for r in rows).encode() + (language.identity + part_read).encode()).hexdigest()[:16]  # fmt: skip
     cache = work / f"text_states-{key}.pt"
     if not cache.is_file():
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].text))  # like lengths together: little padding
@@ -142,7 +155,7 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel) -> Te
             part = order[i : i + 64]
             ids, mask = language.tokenize([rows[j].text for j in part])
             for j, s, m in zip(part, language.states(ids, mask), mask, strict=True):
-                states[j] = s[m].half()
+                states[j] = (s[m] if encoder is None else encoder.reads(s[m])).half()
         lengths = torch.tensor([0] + [len(s) for s in states])
         part = cache.with_suffix(".part")
         torch.save({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, part)

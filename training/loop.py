@@ -1,12 +1,22 @@
-"""One resumable training loop for every stage."""
+"""One resumable training loop for every stage, on one device or, under `accelerate launch`, on several."""
 
+import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+
+
+def processes() -> PartialState:
+    """Return what `accelerate launch` started: one process, or several on GPUs or, where there are none, on the CPU."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -14,6 +24,55 @@ def save_atomically(state: dict, path: Path) -> None:
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Return what a stage has learned from its state file: the average over its steps where one was kept."""
+    state = torch.load(path, weights_only=True)
+    return state["average"] or state["module"]
+
+
+def depths(module: nn.Module) -> list[list[nn.Parameter]]:
+    """Return a branch's parameters in groups from its input to its head: stem, stages, layers, head."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        kind = re.match(r"(encoder\.(cnn\.stages\.\d+|layers\.layers\.\d+|\w+)|\w+)", name).group()
+        groups.setdefault(kind, []).append(parameter)
+    return list(groups.values())
+
+
+def layerwise(module: nn.Module, lr: float, decay: float) -> list[dict]:
+    """Return optimizer groups whose learning rate falls by `decay` with each group below the head.
+
+    https://arxiv.org/abs/1801.06146
+    """
+    groups = depths(module)
+    return [{"params": part, "lr": lr * decay ** (len(groups) - 1 - i)} for i, part in enumerate(groups)]
+
+
+def thaw(module: nn.Module, epoch: int, epochs: int) -> None:
+    """Let the gradients reach one group after another, from the head down, until all learn from epoch `epochs` on."""
+    groups = depths(module)
+    for i, part in enumerate(groups):
+        below = len(groups) - 1 - i
+        for parameter in part:
+            parameter.requires_grad_(epoch >= math.ceil(below * epochs / max(len(groups) - 1, 1)))
+
+
+def _own_rows(batch: tuple[Tensor, ...], accelerator: Accelerator) -> tuple[tuple[Tensor, ...], float]:
+    """Return this process' rows of a batch that all processes drew alike, and which share of the batch they are."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    own = tuple(x[rank::world].to(accelerator.device) for x in batch)
+    return own, len(own[0]) / len(batch[0])
+
+
+def _join(tensors: list[Tensor], accelerator: Accelerator, *, mean: bool = False) -> None:
+    """Replace tensors by their sum (or mean) over the processes, in one exchange."""
+    if accelerator.num_processes == 1 or not tensors:
+        return
+    whole = accelerator.reduce(torch.cat([t.flatten().float() for t in tensors]), "mean" if mean else "sum")
+    for t, part in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
+        t.copy_(part.view_as(t))
 
 
 def fit(
@@ -28,14 +87,31 @@ def fit(
     work: Path,
     report: Callable[[int], str] | None = None,
     clip_norm: float = 5.0,
+    average: float = 0.0,
+    unfreeze: int = 0,
+    precision: str = "fp32",
 ) -> None:
     """Train `module` in place, one state file a stage in `work`, going on from the last finished epoch.
 
+    Several processes draw the same batches and each takes its own rows of them; the gradients are summed, so that the
+    result is that of one process (batch normalisation sees a process' rows only; its statistics are averaged).
+
     Args:
-        batches: epoch -> iterable of what `loss_of` takes; seeded by the epoch, so a resumed run sees the same data.
+        batches: epoch -> iterable of what `loss_of` takes, tensors with a row for each example; seeded by the epoch, so
+            a resumed run sees the same data.
+        loss_of: a mean over the rows.
         scheduler: stepped after each batch.
         report: epoch -> a few words for the log, after each epoch.
+        average: decay per step of the average of the weights that the module ends with; 0 keeps the last weights.
+        unfreeze: epochs over which the layers begin to learn, the head first; 0: all at once.
+        precision: fp32, or bf16 or fp16 under autocast.
     """
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision
+    )
+    module.to(accelerator.device)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     path = work / f"{name}.state.pt"
     first = 0
     if path.is_file():
@@ -43,26 +119,46 @@ def fit(
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        if averaged is not None:
+            averaged.module.load_state_dict(state["average"] or state["module"])
+            averaged.n_averaged.fill_(scheduler.last_epoch)
         first = state["epoch"] + 1
+    buffers = [b for b in module.buffers() if b.is_floating_point()]
     for epoch in range(first, epochs):
-        torch.manual_seed(1_000_003 * (epoch + 1))  # dropout
+        torch.manual_seed(1_000_003 * (epoch + 1) + accelerator.process_index)  # dropout
+        thaw(module, epoch, unfreeze)
         module.train()
         total = n = 0
-        bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5)
+        bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5, disable=not accelerator.is_main_process)  # fmt: skip
         for batch in bar:
-            loss = loss_of(*batch)
+            own, share = _own_rows(batch, accelerator)
+            with accelerator.autocast():
+                loss = loss_of(*own) * share
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), clip_norm)
+            accelerator.backward(loss)
+            _join([p.grad for p in module.parameters() if p.grad is not None], accelerator)
+            accelerator.unscale_gradients(optimizer)
+            clip_grad_norm_(module.parameters(), clip_norm)
             optimizer.step()
             scheduler.step()
-            total, n = total + float(loss.detach()), n + 1
+            if averaged is not None:
+                averaged.update_parameters(module)
+            loss = accelerator.reduce(loss.detach(), "sum")
+            total, n = total + float(loss), n + 1
             bar.set_postfix(loss=f"{total / n:.3f}")
+        _join(buffers, accelerator, mean=True)
         module.eval()
         words = report(epoch) if report else ""
-        tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
-        save_atomically(
-            {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "epoch": epoch},
-            path,
-        )  # fmt: skip
-    module.eval()
+        if accelerator.is_main_process:
+            tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
+            kept = averaged.module.state_dict() if averaged is not None else None
+            save_atomically(
+                {"module": module.state_dict(), "average": kept, "optimizer": optimizer.state_dict(),
+                 "scheduler": scheduler.state_dict(), "epoch": epoch},
+                path,
+            )  # fmt: skip
+        accelerator.wait_for_everyone()
+    if averaged is not None:
+        module.load_state_dict(averaged.module.state_dict())
+    thaw(module, 0, 0)
+    module.to("cpu").eval()

@@ -1,8 +1,12 @@
 """Train the branches on their corpora, then their fusion, calibrate, and write a checkpoint.
 
     python training/train.py --corpora DIR [--work DIR] [--out DIR] [--stage face voice text fusion]
+    python training/train.py --corpora DIR --init base --stage voice --layer-decay 0.7 --unfreeze 3
+    accelerate launch --multi_gpu --num_processes 2 training/train.py --corpora DIR
 
-Each stage goes on from its last finished epoch when the command is given again with the same --work.
+Each stage goes on from its last finished epoch when the command is given again with the same --work. With --init the
+branches start from a checkpoint's; a branch that is not among the stages and has no state in --work keeps them. Without
+a GPU the processes of `accelerate launch` run on the CPU.
 
 The corpora are not paired: no person in them is seen, heard and read at once. Fusion therefore learns from tuples of a
 face, a voice and a sentence that carry the same label, with branches left out at random and a share of conflicting
@@ -21,7 +25,7 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +42,7 @@ from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
 from training import augment, corpora
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
-from training.loop import fit
+from training.loop import fit, layerwise, processes, weights
 from training.losses import fit_temperature, log_prior, soft_cross_entropy
 from training.manifest import Row, class_counts
 
@@ -50,18 +54,23 @@ CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemot
 @dataclass(frozen=True)
 class TrainConfig:
     seed: int = 0
-    precision: str = "fp32"  # bf16 halves the time of the convolutions on CPUs that have it
+    precision: str = "fp32"  # bf16 halves the time of the convolutions on CPUs that have it; fp16 on GPUs that lack it
+    layer_decay: float = 1.0  # learning rate of each layer over that of the layer above it
+    unfreeze: int = 0  # epochs over which the layers begin to learn, the head first
+    average: float = 0.99  # decay per step of the weights' average, which a branch ends with; 0: the last weights
     face_epochs: int = 16
     face_batch: int = 128
     face_lr: float = 0.06  # SGD with momentum, one cycle
     voice_epochs: int = 60
     voice_batch: int = 32
     voice_lr: float = 2e-3  # AdamW, one cycle
-    voice_crop_s: float = 3.2
+    voice_crop_s: float = 3.0
+    voice_power: float = 0.5  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
     text_epochs: int = 4
     text_batch: int = 64
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
+    text_tuned: bool = True  # train MiniLM's last two layers with the branch
     fusion_steps: int = 300  # ten times as many learn the few voices by heart: two-fold accuracy 0.65 instead of 0.78
     fusion_batch: int = 256
     fusion_lr: float = 3e-4
@@ -81,12 +90,18 @@ def _shuffled(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) < size else parts
 
 
-def _one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 8), pct_start=0.25)
+def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 8), pct_start=0.25)
 
 
-def _autocast(config: TrainConfig) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
+def _fit(name: str, module: nn.Module, optimizer, steps: int, batches, loss_of, config: TrainConfig, **options) -> None:
+    """Run a branch's stage; an epoch has `steps` batches."""
+    epochs = getattr(config, f"{name}_epochs")
+    fit(
+        name, module, optimizer, _one_cycle(optimizer, steps * epochs), batches, loss_of, epochs=epochs,
+        average=config.average, unfreeze=config.unfreeze, precision=config.precision, **options,
+    )  # fmt: skip
 
 
 def train_face(
@@ -101,11 +116,13 @@ def train_face(
 ) -> None:
     module = branch_module(model, "face")
     steps = len(data.images) // config.face_batch
-    decay = [p for p in module.parameters() if p.ndim > 1]
-    plain = [p for p in module.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decay, "weight_decay": 5e-4}, {"params": plain, "weight_decay": 0.0}], config.face_lr, 0.9, nesterov=True
-    )  # fmt: skip
+    groups = [
+        {"params": part, "lr": group["lr"], "weight_decay": decay}
+        for group in layerwise(module, config.face_lr, config.layer_decay)
+        for part, decay in (([p for p in group["params"] if p.ndim > 1], 5e-4), ([p for p in group["params"] if p.ndim <= 1], 0.0))
+        if part
+    ]  # fmt: skip
+    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -117,14 +134,12 @@ def train_face(
             yield crops, data.blendshapes[index], fitted, data.targets[index]
 
     def loss_of(crops: Tensor, blendshapes: Tensor, fitted: Tensor, targets: Tensor) -> Tensor:
-        with _autocast(config):
-            seen = torch.ones(len(crops), 1, dtype=torch.bool)
-            state = module["encoder"](crops[:, None], seen, blendshapes[:, None], fitted[:, None])
-            logits = module["head"](state.top).float()
+        seen = torch.ones(len(crops), 1, dtype=torch.bool, device=crops.device)
+        state = module["encoder"](crops[:, None], seen, blendshapes[:, None], fitted[:, None])
+        logits = module["head"](state.top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    scheduler = _one_cycle(optimizer, config.face_lr, steps * config.face_epochs)
-    fit("face", module, optimizer, scheduler, batches, loss_of, epochs=config.face_epochs, work=work, report=report)
+    _fit("face", module, optimizer, steps, batches, loss_of, config, work=work, report=report)
 
 
 def train_voice(
@@ -138,38 +153,41 @@ def train_voice(
     augmented: bool = True,
 ) -> None:
     module = branch_module(model, "voice")
-    steps = len(data.samples) // config.voice_batch
-    optimizer = torch.optim.AdamW(module.parameters(), config.voice_lr, weight_decay=0.02)
+    n = max(len(data.samples) // config.voice_batch, 1) * config.voice_batch  # drawn in an epoch
+    optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
     length = int(config.voice_crop_s * 16_000)
+    seconds = torch.tensor([min(len(x), length) for x in data.samples]) / 16_000
+    often = data.cell_sizes() ** (config.voice_power - 1)
+
+    def sound(i: int, g: torch.Generator) -> Tensor:
+        if not augmented:
+            return log_mel(data.samples[i][:length]).mel
+        x = augment.waveform(data.samples[i], length, g)
+        if torch.rand((), generator=g) < 0.3:
+            x = augment.reverberate(x, g)
+        return augment.other_speaker(log_mel(x).mel, g)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        for index in _shuffled(len(data.samples), config.voice_batch, g):
-            sounds = [
-                augment.waveform(data.samples[i], length, g)
-                if augmented
-                else torch.from_numpy(data.samples[i][:length])
-                for i in index
-            ]
-            mels = [log_mel(x).mel for x in sounds]
+        drawn = torch.multinomial(often, n, replacement=True, generator=g)
+        near = (seconds[drawn] + 0.4 * torch.rand(n, generator=g)).argsort()  # like lengths together: little padding
+        parts = drawn[near].split(config.voice_batch)
+        for part in torch.randperm(len(parts), generator=g):
+            index = parts[part]
+            mels = [sound(int(i), g) for i in index]
             lengths = torch.tensor([len(m) for m in mels])
-            padded = nn.utils.rnn.pad_sequence(mels, batch_first=True)
-            if not augmented:
-                yield padded, torch.arange(padded.shape[1])[None] < lengths[:, None], data.targets[index]
-                continue
-            padded = augment.spec_augment(padded, g)
-            mixed, targets, other = augment.mixup(padded, data.targets[index], g)
-            longer = torch.maximum(lengths, lengths[other])
-            yield mixed, torch.arange(padded.shape[1])[None] < longer[:, None], targets
+            padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
+            if augmented:
+                padded = augment.spec_augment(padded, g)
+                padded, targets, other = augment.mixup(padded, targets, g)
+                lengths = torch.maximum(lengths, lengths[other])
+            yield padded, torch.arange(padded.shape[1])[None] < lengths[:, None], targets
 
     def loss_of(mels: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        with _autocast(config):
-            state = module["encoder"](mels, mask)
-            logits = module["head"](state.top).float()
+        logits = module["head"](module["encoder"](mels, mask).top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    scheduler = _one_cycle(optimizer, config.voice_lr, steps * config.voice_epochs)
-    fit("voice", module, optimizer, scheduler, batches, loss_of, epochs=config.voice_epochs, work=work, report=report)
+    _fit("voice", module, optimizer, n // config.voice_batch, batches, loss_of, config, work=work, report=report)
 
 
 def train_text(
@@ -185,7 +203,7 @@ def train_text(
     module = branch_module(model, "text")
     n, size = len(data.targets), config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
-    optimizer = torch.optim.AdamW(module.parameters(), config.text_lr, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(layerwise(module, config.text_lr, config.layer_decay), weight_decay=0.02)
     prior = log_prior(torch.tensor(class_counts(rows)), config.text_tau)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -196,13 +214,12 @@ def train_text(
             yield *data.batch(parts[i]), data.targets[parts[i]]
 
     def loss_of(states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        logits = module["head"](module["encoder"](states, mask).top)
+        logits = module["head"](module["encoder"](states, mask).top).float()
         if loss:
             return loss(logits, targets)
-        return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior)
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior.to(logits.device))
 
-    scheduler = _one_cycle(optimizer, config.text_lr, -(-n // size) * config.text_epochs)
-    fit("text", module, optimizer, scheduler, batches, loss_of, epochs=config.text_epochs, work=work, report=report)
+    _fit("text", module, optimizer, -(-n // size), batches, loss_of, config, work=work, report=report)
 
 
 @dataclass(frozen=True)
@@ -310,16 +327,17 @@ def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work:
     def batches(epoch: int) -> Iterator[tuple]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         for _ in range(per_round):
-            yield tuples.draw(config.fusion_batch, g)
+            states, present, targets = tuples.draw(config.fusion_batch, g)
+            yield *states.middles, states.tops, states.logits, present, targets
 
     def hidden(x: Tensor) -> Tensor:
         return nn.functional.dropout(x, config.fusion_dropout)
 
-    def loss_of(states: BranchStates, present: Tensor, targets: Tensor) -> Tensor:
-        states = BranchStates(tuple(hidden(m) for m in states.middles), hidden(states.tops), states.logits)
+    def loss_of(face: Tensor, voice: Tensor, text: Tensor, tops: Tensor, logits: Tensor, present: Tensor, targets: Tensor) -> Tensor:  # fmt: skip
+        states = BranchStates((hidden(face), hidden(voice), hidden(text)), hidden(tops), logits)
         return soft_cross_entropy(model.fusion(states, present)[0], targets)
 
-    scheduler = _one_cycle(optimizer, config.fusion_lr, rounds * per_round)
+    scheduler = _one_cycle(optimizer, rounds * per_round)
     fit("fusion", model.fusion, optimizer, scheduler, batches, loss_of, epochs=rounds, work=work)
 
 
@@ -339,6 +357,19 @@ def subset_table(model: EmotionModel, tuples: Tuples, seed: int, n: int = 4000) 
     return table
 
 
+def start_from(model: EmotionModel, other: EmotionModel) -> str:
+    """Take over every weight of the other's branches that has its name and shape here; says how many there were."""
+    own, theirs = model.state_dict(), other.state_dict()
+    taken = {
+        name: theirs[name]
+        for name in own
+        if name.startswith(("encoders.", "heads.")) and name in theirs and theirs[name].shape == own[name].shape
+    }
+    model.load_state_dict(taken, strict=False)
+    wanted = sum(name.startswith(("encoders.", "heads.")) for name in own)
+    return f"{len(taken)} of {wanted} tensors of the branches start from the given checkpoint"
+
+
 def data_hash(rows: tuple[Row, ...]) -> str:
     """Return a hash of which examples with which labels a stage was given."""
     lines = sorted(f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}" for r in rows)
@@ -351,8 +382,11 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     paths = Paths.from_env()
-    settings = Config(model=ModelConfig.tiny() if args.model == "tiny" else ModelConfig())
-    found = corpora.read_all(args.corpora, work / "corpora")
+    shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
+    settings = Config(model=replace(shape, text_tuned=config.text_tuned))
+    team = processes()  # the first fills the caches, all train, the first writes
+    with team.main_process_first():
+        found = corpora.read_all(args.corpora, work / "corpora")
     rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
     train = {m: tuple(r for r in rows[m] if r.split == "train") for m in MODALITIES}
     val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
@@ -363,47 +397,65 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     language = None
     if {"text", "fusion"} & set(stages):
         language = LanguageModel(assets.find("text_encoder", paths))
+        if config.text_tuned:
+            model.encoders["text"].layers.load_state_dict(language.last_layers())
+    if args.init:
+        print(start_from(model, checkpoint.load(args.init, paths.checkpoints).model))
     if "face" in stages:
-        train_face(model, load_faces(halves["face"][0], work, settings.face.crop_size), config, work)
+        with team.main_process_first():
+            faces = load_faces(halves["face"][0], work, settings.face.crop_size)
+        train_face(model, faces, config, work)
     if "voice" in stages:
         train_voice(model, load_voices(halves["voice"][0]), config, work)
     if "text" in stages:
-        train_text(model, load_texts(halves["text"][0], work, language), halves["text"][0], config, work)
+        with team.main_process_first():
+            texts = load_texts(halves["text"][0], work, language, model.encoders["text"])
+        train_text(model, texts, halves["text"][0], config, work)
     if "fusion" not in stages:
         return f"trained {', '.join(stages)}; give --stage fusion to write a checkpoint"
 
     for m in MODALITIES:
-        state = torch.load(work / f"{m}.state.pt", weights_only=True)["module"]
-        branch_module(model, m).load_state_dict(state)
+        state = work / f"{m}.state.pt"
+        if state.is_file():
+            branch_module(model, m).load_state_dict(weights(state))
+        elif not args.init:
+            raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
+    with torch.no_grad():  # rounded before anything is measured: the file holds them in half the bytes
+        for parameter in (*model.encoders.parameters(), *model.heads.parameters()):
+            parameter.copy_(parameter.half())
     model.eval()
 
     def encoded(part: dict[str, tuple[Row, ...]], *, noisy: bool) -> dict[str, Encoded]:
-        faces = load_faces(part["face"], work, settings.face.crop_size)
+        with team.main_process_first():
+            faces = load_faces(part["face"], work, settings.face.crop_size)
+            texts = load_texts(part["text"], work, language, model.encoders["text"])
         voices = load_voices(part["voice"])
         sounds = [encode_voices(model, voices)]
         if noisy:
             g = torch.Generator().manual_seed(config.seed)
             sounds += [encode_voices(model, voices, g) for _ in range(4)]
         looks = [encode_faces(model, faces, fits=f) for f in ((True, False) if noisy else (True,))]
-        words = encode_texts(model, load_texts(part["text"], work, language))
-        return {"face": _joined(looks), "voice": _joined(sounds), "text": words}
+        return {"face": _joined(looks), "voice": _joined(sounds), "text": encode_texts(model, texts)}
 
     aside = encoded({m: halves[m][1] for m in MODALITIES}, noisy=True)
     for i, m in enumerate(MODALITIES):
         model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
     tuples = Tuples(aside, model.temperatures, config.conflict)
     train_fusion(model, tuples, config, work)
+    held = encoded(val, noisy=False)
+    if not team.is_main_process:
+        return "the first process writes the checkpoint"
     calm = Tuples(aside, model.temperatures, 0.0)
     states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
     with torch.no_grad():
         model.fusion.temperature.fill_(fit_temperature(model.fuse(states, present).logits, targets))
 
-    held = encoded(val, noisy=False)
     table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)
     for name, line in table.items():
         print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
     meta = {
         "parent": None,
+        "init": args.init,
         "seed": config.seed,
         "training": asdict(config),
         "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
@@ -422,12 +474,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: the checkpoints folder)")
     parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see the pipeline run")
+    parser.add_argument("--init", metavar="ID", help="checkpoint whose branches training starts from")
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
     for field, value in TrainConfig().__dict__.items():
-        parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
+        how = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
+        parser.add_argument(f"--{field.replace('_', '-')}", default=value, help=f"default {value}", **how)
     args = parser.parse_args()
     config = TrainConfig(**{k: getattr(args, k) for k in TrainConfig.__dataclass_fields__})
     print(build(args, config))
+    processes().destroy_process_group()
     return 0
 
 

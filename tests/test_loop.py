@@ -1,0 +1,144 @@
+"""The training loop: resumed after a kill, averaged, thawed from the head down, shared by several processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmer.model import EmotionModel
+from tests.test_model import make_model
+from training.loop import depths, fit, layerwise, thaw, weights
+from training.train import branch_module, start_from
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Trains a tiny text branch for two epochs on 22 sentences in batches of 5, which two processes cannot share evenly, and
+# notes which rows each process saw. With a second argument it is killed, without warning, in the second epoch.
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.test_model import make_model
+from training.loop import fit
+from training.losses import soft_cross_entropy
+from training.train import branch_module
+
+work = Path(sys.argv[1])
+torch.set_num_threads(1)
+module = branch_module(make_model(), "text")
+g = torch.Generator().manual_seed(1)
+states, targets, row = torch.randn(22, 6, 384, generator=g), torch.eye(7)[torch.arange(22) % 7], torch.arange(22)
+seen = []
+
+def batches(epoch):
+    order = torch.randperm(22, generator=torch.Generator().manual_seed(epoch))
+    for i, index in enumerate(order.split(5)):
+        if len(sys.argv) > 2 and (epoch, i) == (1, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield states[index], torch.ones(len(index), 6, dtype=torch.bool), targets[index], row[index]
+
+def loss_of(states, mask, targets, row):
+    seen.append(row.tolist())
+    return soft_cross_entropy(module["head"](module["encoder"](states, mask).top), targets)
+
+optimizer = torch.optim.SGD(module.parameters(), 0.5, 0.9)
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=10)
+fit("text", module, optimizer, scheduler, batches, loss_of, epochs=2, work=work, average=0.9)
+torch.save({"module": module.state_dict(), "seen": seen}, work / f"result-{os.environ.get('RANK', '0')}.pt")
+"""
+
+
+def train(work: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    work.mkdir(exist_ok=True)
+    script = work / "script.py"
+    script.write_text(SCRIPT)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, str(script), str(work), *arguments]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> dict:
+    work = tmp_path_factory.mktemp("one")
+    done = train(work)
+    assert done.returncode == 0, done.stderr
+    return torch.load(work / "result-0.pt")
+
+
+def test_a_run_killed_in_an_epoch_ends_where_an_undisturbed_one_does(one_process, tmp_path):
+    assert train(tmp_path, "killed").returncode == -9
+    assert torch.load(tmp_path / "text.state.pt")["epoch"] == 0
+    done = train(tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "result-0.pt")
+    assert len(found["seen"]) == 5  # the second epoch only
+    for key, value in one_process["module"].items():
+        torch.testing.assert_close(found["module"][key], value, msg=key)
+
+
+def test_two_processes_learn_what_one_does_and_share_the_examples(one_process, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
+    done = train(tmp_path, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"result-{rank}.pt") for rank in (0, 1))
+    for whole, a, b in zip(one_process["seen"], first["seen"], second["seen"], strict=True):
+        assert sorted(a + b) == sorted(whole)  # each row once
+    for key, value in one_process["module"].items():
+        torch.testing.assert_close(first["module"][key], value, atol=1e-5, rtol=1e-4, msg=key)
+        torch.testing.assert_close(second["module"][key], first["module"][key], msg=key)
+
+
+def test_a_stage_ends_with_the_average_of_its_weights(tmp_path):
+    """One weight that moves by 1 a step: 1, 2, 3 averaged with decay 0.5 from the first are 1, 1.5, 2.25."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    optimizer = torch.optim.SGD(module.parameters(), 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    fit(
+        "line", module, optimizer, scheduler, lambda epoch: [(torch.ones(1, 1),)] * 3, lambda x: -module(x).mean(),
+        epochs=1, work=tmp_path, average=0.5,
+    )  # fmt: skip
+    assert module.weight.item() == pytest.approx(2.25)
+    assert float(weights(tmp_path / "line.state.pt")["weight"]) == pytest.approx(2.25)
+
+
+@pytest.mark.parametrize("modality", ["face", "voice", "text"])
+def test_the_deeper_a_layer_the_slower_it_learns_and_the_later_it_starts(modality):
+    module = branch_module(make_model(), modality)
+    groups = depths(module)
+    assert sum(map(len, groups)) == len(list(module.parameters()))
+    assert {id(p) for p in groups[-1]} == {id(p) for p in module["head"].parameters()}
+    rates = [g["lr"] for g in layerwise(module, 1.0, 0.5)]
+    assert rates == [0.5**i for i in reversed(range(len(groups)))]
+
+    def learning(epoch: int) -> list[bool]:
+        thaw(module, epoch, 2)
+        return [all(p.requires_grad for p in part) for part in groups]
+
+    assert learning(0) == [False] * (len(groups) - 1) + [True]
+    assert True in learning(1)[:-1]
+    assert not learning(1)[0]
+    assert all(learning(2))
+
+
+def test_training_starts_from_a_checkpoints_branches_but_not_from_its_fusion():
+    new, old = make_model(seed=1), make_model(seed=2)
+    fusion = {k: v.clone() for k, v in new.fusion.state_dict().items()}
+    words = start_from(new, old)
+    n = len(old.encoders.state_dict()) + len(old.heads.state_dict())
+    assert words == f"{n} of {n} tensors of the branches start from the given checkpoint"
+    for key, value in old.encoders.state_dict().items():
+        assert torch.equal(new.encoders.state_dict()[key], value)
+    for key, value in fusion.items():
+        assert torch.equal(new.fusion.state_dict()[key], value)
+
+
+def test_what_has_another_shape_is_left_as_it_was():
+    new, old = make_model(seed=1), EmotionModel()
+    words = start_from(new, old)
+    taken = int(words.split()[0])
+    assert 0 < taken < len(old.encoders.state_dict())
