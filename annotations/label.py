@@ -14,6 +14,7 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MOST_LEAD_S = 7 * 86400  # a tab left open over a week says nothing about the work
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Label:
     transcript: str | None
     prediction_id: int | None
     created_at: datetime
+    intensity: float | None = None  # 0 to 1
+    valence: float | None = None  # -1 to 1
+    arousal: float | None = None  # -1 to 1
+    lead_time_s: float | None = None  # from the item's first sight to the answer
+    blind: bool | None = None  # whether the model's answer was hidden until the choice
+    item_id: int | None = None  # in a project's queue
 
 
 def check_label(
@@ -48,15 +55,24 @@ def check_label(
     target: str = "all",
     outcome: str = "label",
     confidence: float | None = None,
+    intensity: float | None = None,
+    valence: float | None = None,
+    arousal: float | None = None,
     comment: str = "",
     transcript: str | None = None,
+    lead_time_s: float | None = None,
+    blind: bool | None = None,
     created_at: datetime | None = None,
 ) -> tuple[str, dict]:
     """Return the annotator's name and the columns of a LabelRecord.
 
+    Args:
+        confidence, intensity: 0 to 1.
+        valence, arousal: -1 to 1.
+
     Raises:
         LabelError: `no_annotator, unknown_label, bad_weight, bad_outcome, bad_target, bad_segment, bad_confidence,
-            bad_time, bad_text`.
+            bad_intensity, bad_valence, bad_arousal, bad_lead_time_s, bad_time, bad_text`.
     """
     annotator = check_text(annotator, "annotator").strip()
     if not annotator:
@@ -69,20 +85,36 @@ def check_label(
             f"outcome {outcome!r} with emotions {emotions!r}; "
             f"`label` takes one or more, {', '.join(OUTCOMES[1:])} take none",
         )
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise LabelError("bad_confidence", f"confidence {confidence} is not between 0 and 1")
+    for what, value, low, high in (
+        ("confidence", confidence, 0, 1),
+        ("intensity", intensity, 0, 1),
+        ("valence", valence, -1, 1),
+        ("arousal", arousal, -1, 1),
+        ("lead_time_s", lead_time_s, 0, _MOST_LEAD_S),
+    ):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
+        ):
+            raise LabelError(f"bad_{what}", f"{what} {value!r} is not between {low} and {high}")
     if created_at is not None:
         if created_at.tzinfo is None or not _EPOCH <= created_at <= now() + timedelta(days=1):
             raise LabelError("bad_time", f"time {created_at} has no zone, is before 1970 or in the future")
         created_at = created_at.astimezone(timezone.utc)
     start_s, end_s = check_segment(start_s, end_s)
+    shares = weights(emotions) if emotions else {}
     return annotator, {
-        "emotions": weights(emotions) if emotions else {},
+        "emotions": shares,
+        "top": max(shares, key=shares.get) if shares else None,
         "start_s": start_s,
         "end_s": end_s,
         "target": target,
         "outcome": outcome,
         "confidence": confidence,
+        "intensity": intensity,
+        "valence": valence,
+        "arousal": arousal,
+        "lead_time_s": lead_time_s,
+        "blind": blind,
         "comment": check_text(comment, "comment"),
         "transcript": None if transcript is None else check_text(transcript, "transcript"),
         "created_at": created_at,

@@ -11,21 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from annotations import retention
+from annotations import retention, standing
 from annotations.label import Label, check_label, check_segment, check_text, is_current
 from annotations.schema import (
     OUTCOMES,
     UNDO,
     AnnotatorRecord,
+    AuditRecord,
     ClipRecord,
     ConsentRecord,
+    CurrentLabelRecord,
+    ItemRecord,
     LabelRecord,
     PredictionRecord,
     TrainingRunRecord,
+    UtteranceRecord,
     connect,
     now,
     training_run_labels,
@@ -50,6 +54,12 @@ class Store:
         self.engine = connect(url, create=create)
         self._readers = sessionmaker(self.engine)
         self._writers = sessionmaker(self.engine.execution_options(write=True))
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that sees one state of the database."""
+        with self._readers() as session:
+            yield session
 
     @contextmanager
     def writing(self, session: Session | None = None) -> Iterator[Session]:
@@ -92,7 +102,9 @@ class Store:
             copy = None if stored else retention.copy_in(path, sha256, self.media_dir)
         try:
             with self.writing(session) as session:
-                clip = _get_or_add(session, ClipRecord, "sha256", sha256, name=check_text(name, "name"), source=source)
+                clip = _get_or_add(
+                    session, ClipRecord, {"name": check_text(name, "name"), "source": source}, sha256=sha256
+                )
                 if speaker and clip.speaker and clip.speaker != speaker:
                     raise LabelError(
                         "speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}"
@@ -124,6 +136,35 @@ class Store:
         given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version)
         if session.scalar(given) is None:
             session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text))
+
+    def utterance(
+        self,
+        clip_id: int,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        *,
+        transcript: str | None = None,
+        embedding: bytes | None = None,
+        session: Session | None = None,
+    ) -> int:
+        """Return the id of a clip's stretch, the whole clip without bounds; a transcript or embedding given replaces the old.
+
+        Args:
+            embedding: float32 values of the model's branch states.
+
+        Raises:
+            LabelError: `unknown_clip`, `bad_segment`, `bad_text`.
+        """
+        start_s, end_s = check_segment(start_s, end_s)
+        with self.writing(session) as session:
+            _require(session, ClipRecord, clip_id, "clip")
+            found = _get_or_add(session, UtteranceRecord, clip_id=clip_id, start_s=start_s, end_s=end_s)
+            if transcript is not None:
+                found.transcript = check_text(transcript, "transcript")
+            if embedding is not None:
+                found.embedding = embedding
+            session.flush()
+            return found.id
 
     def add_prediction(self, clip_id: int, result: Mapping) -> int:
         """Return the id of a stored prediction.
@@ -157,6 +198,8 @@ class Store:
         *,
         prediction_id: int | None = None,
         supersedes: int | None = None,
+        item_id: int | None = None,
+        assignment_id: int | None = None,
         session: Session | None = None,
         **details,
     ) -> int:
@@ -166,19 +209,27 @@ class Store:
             emotions: one emotion, or weights of several; None for the outcomes skip, cannot_tell and broken.
             prediction_id: the prediction the annotator saw.
             supersedes: a label of another segment or target that this one corrects.
-            details: `start_s, end_s, target, outcome, confidence, comment, transcript, created_at` of `check_label`.
+            item_id: the item of a project that was judged, and `assignment_id` the lease it was judged under.
+            details: what else `check_label` takes.
 
         Raises:
             LabelError: with a code that names what is wrong; nothing is saved then.
         """
         annotator, values = check_label(annotator, emotions, **details)
-        record = LabelRecord(clip_id=clip_id, prediction_id=prediction_id, supersedes=supersedes, **values)
+        record = LabelRecord(
+            clip_id=clip_id, prediction_id=prediction_id, supersedes=supersedes, item_id=item_id,
+            assignment_id=assignment_id, **values,
+        )  # fmt: skip
         with self.writing(session) as session:
             _require(session, ClipRecord, clip_id, "clip")
+            if item_id is not None:
+                item = _require(session, ItemRecord, item_id, "item")
+                if _require(session, UtteranceRecord, item.utterance_id, "utterance").clip_id != clip_id:
+                    raise LabelError("unknown_item", f"item {item_id} is of another clip")
             seen = prediction_id and _require(session, PredictionRecord, prediction_id, "prediction")
             if seen and seen.clip_id != clip_id:
                 raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
-            record.annotator_id = _get_or_add(session, AnnotatorRecord, "name", annotator).id
+            record.annotator_id = self._annotator(session, annotator)
             if supersedes is not None:
                 self._own(session, supersedes, record.annotator_id, clip_id)
             # A clock that was set back must not put a correction before what it corrects.
@@ -188,27 +239,60 @@ class Store:
             record.created_at = record.created_at or max(filter(None, (now(), newest)))
             session.add(record)
             session.flush()
+            self._settle(session, record)
             return record.id
 
-    def undo(self, label_id: int, annotator: str) -> int:
+    def undo(self, label_id: int, annotator: str, session: Session | None = None) -> int:
         """Return the id of a new row that takes an annotator's own label back; the one before it counts again.
 
         Raises:
             LabelError: `unknown_label_id`, `not_yours`, `already_undone`.
         """
-        with self.writing() as session:
-            person = session.scalar(select(AnnotatorRecord.id).filter_by(name=annotator.strip()))
+        with self.writing(session) as session:
+            person = session.scalar(
+                select(AnnotatorRecord.id).filter_by(name=annotator.strip()).with_for_update(key_share=True)
+            )
             label = self._own(session, label_id, person)
             undone = select(LabelRecord.id).filter_by(supersedes=label_id, outcome=UNDO)
             if label.outcome == UNDO or session.scalar(undone) is not None:
                 raise LabelError("already_undone", f"label {label_id} is undone already; label the clip again instead")
             record = LabelRecord(
                 clip_id=label.clip_id, annotator_id=person, supersedes=label_id, outcome=UNDO, target=label.target,
-                start_s=label.start_s, end_s=label.end_s, emotions={}, comment="",
+                start_s=label.start_s, end_s=label.end_s, emotions={}, comment="", item_id=label.item_id,
+                assignment_id=label.assignment_id,
             )  # fmt: skip
             session.add(record)
             session.flush()
+            self._settle(session, record)
             return record.id
+
+    def _annotator(self, session: Session, name: str) -> int:
+        """Return the annotator's id; on a server, their other transactions wait until this one ends."""
+        found = _get_or_add(session, AnnotatorRecord, name=name)
+        session.execute(select(AnnotatorRecord.id).filter_by(id=found.id).with_for_update(key_share=True))
+        return found.id
+
+    def _settle(self, session: Session, record: LabelRecord) -> None:
+        """Bring `current_labels` and the items' standings up to a row just written, in its transaction."""
+        key = {"clip_id": record.clip_id, "annotator_id": record.annotator_id}
+        before = select(CurrentLabelRecord.label_id, CurrentLabelRecord.item_id, CurrentLabelRecord.target).filter_by(
+            **key
+        )
+        was = {label_id: place for label_id, *place in session.execute(before)}
+        columns = [
+            getattr(LabelRecord, "id" if c.name == "label_id" else c.name) for c in CurrentLabelRecord.__table__.columns
+        ]
+        rows = session.execute(select(*columns).filter_by(**key).where(*is_current())).all()
+        names = [c.name for c in CurrentLabelRecord.__table__.columns]
+        new = [dict(zip(names, row, strict=True)) for row in rows if row[0] not in was]
+        gone = was.keys() - {row[0] for row in rows}
+        if gone:
+            session.execute(delete(CurrentLabelRecord).where(CurrentLabelRecord.label_id.in_(gone)))
+        if new:
+            session.execute(insert(CurrentLabelRecord), new)
+        changed = [tuple(was[label_id]) for label_id in gone] + [(row["item_id"], row["target"]) for row in new]
+        for item_id, target in sorted({place for place in changed if place[0] is not None}):
+            standing.restate(session, target, [item_id])
 
     def _own(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):
         label = _require(session, LabelRecord, label_id, "label_id")
@@ -230,9 +314,10 @@ class Store:
         """
         query = (
             select(LabelRecord, ClipRecord, AnnotatorRecord.name)
+            .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
-            .where(*is_current(), LabelRecord.outcome.in_(list(outcomes)))
+            .where(LabelRecord.outcome.in_(list(outcomes)))
             .order_by(LabelRecord.id)
             .execution_options(yield_per=1000)
         )
@@ -262,6 +347,12 @@ class Store:
                     transcript=label.transcript,
                     prediction_id=label.prediction_id,
                     created_at=label.created_at,
+                    intensity=label.intensity,
+                    valence=label.valence,
+                    arousal=label.arousal,
+                    lead_time_s=label.lead_time_s,
+                    blind=label.blind,
+                    item_id=label.item_id,
                 )
 
     def start_run(self, parent: str | None) -> int:
@@ -301,6 +392,11 @@ class Store:
         retention.verify_removed(self.engine, self._folders, hashes)
         return removal
 
+    def audit(self, actor: str, action: str, session: Session | None = None, **detail) -> None:
+        """Note who did what; `detail` must name no clip and no speaker, so that a deletion need not find it."""
+        with self.writing(session) as session:
+            session.add(AuditRecord(actor=check_text(actor, "actor"), action=action, detail=detail))
+
     def counts(self) -> dict:
         """Return how many rows of each kind there are, and the current labels by emotion (the heaviest) or outcome."""
         with self._readers() as session:
@@ -311,9 +407,8 @@ class Store:
             counts["media"] = session.scalar(select(func.count(ClipRecord.media)))
             counts["speakers"] = session.scalar(select(func.count(ClipRecord.speaker.distinct())))
             current = dict.fromkeys((*EMOTIONS, *OUTCOMES[1:]), 0)
-            query = select(LabelRecord.outcome, LabelRecord.emotions).where(*is_current())
-            for outcome, emotions in session.execute(query.execution_options(yield_per=1000)):
-                current[max(emotions, key=emotions.get) if emotions else outcome] += 1
+            what = func.coalesce(CurrentLabelRecord.top, CurrentLabelRecord.outcome)
+            current |= dict(session.execute(select(what, func.count()).group_by(what)).all())
         return counts | {"current": current}
 
 
@@ -324,13 +419,13 @@ def _require(session: Session, record, key: int, what: str):
     return found
 
 
-def _get_or_add(session: Session, record, key: str, value: str, **others):
-    query = select(record).filter_by(**{key: value})
+def _get_or_add(session: Session, record, others: Mapping | None = None, **key):
+    query = select(record).filter_by(**key)
     found = session.scalar(query)
     if found is None:
         try:
             with session.begin_nested():
-                found = record(**{key: value}, **others)
+                found = record(**key, **others or {})
                 session.add(found)
         except IntegrityError:  # on a server, another session may have been first
             found = session.scalar(query)

@@ -161,7 +161,7 @@ def test_rows_without_a_parent_are_refused(store):
         with refused("unknown_prediction"):
             store.add_label(clip, "ann", "anger", prediction_id=wrong)
     with pytest.raises(IntegrityError, match="FOREIGN KEY"), store.writing() as session:
-        session.execute(text("INSERT INTO consents VALUES (1, 99, 'v', 'yes', '2026-01-01')"))
+        session.execute(text("INSERT INTO consents (clip_id, text_version, text, scope, given_at) VALUES (99, 'v', 'yes', 'media', '2026-01-01')"))
     assert store.counts()["labels"] == 0
 
 
@@ -396,7 +396,7 @@ def test_restore_refuses_what_is_no_backup_and_replaces_a_damaged_database(store
 def test_database_of_another_version_or_program_is_refused(store, tmp_path):
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    with pytest.raises(LabelError, match="schema 0999, this program 0001"):
+    with pytest.raises(LabelError, match="schema 0999, this program 0002"):
         Store(str(store.engine.url), tmp_path)
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE recipes (id)")
