@@ -17,7 +17,7 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, RAVDESS_CODES
 from tests import synth
 from training import augment, corpora, losses, manifest
-from training.data import split_off
+from training.data import Voices, split_off
 from training.manifest import Row
 from training.train import Encoded, Tuples
 
@@ -159,6 +159,41 @@ def test_speed_changes_pitch():
 def test_a_short_waveform_is_not_padded_with_silence():
     x = augment.waveform(np.ones(1600, np.float32), 16000, torch.Generator().manual_seed(0), noise=False)
     assert 1600 / 1.13 < len(x) < 1600 / 0.87
+
+
+def test_a_room_keeps_what_comes_straight_and_adds_what_comes_later():
+    click = torch.zeros(16000)
+    click[1000] = 1.0
+    heard = augment.reverberate(click, torch.Generator().manual_seed(0))
+    assert heard.shape == click.shape
+    assert heard[:1000].abs().max() < 1e-5  # nothing before the click
+    assert heard[1000] == pytest.approx(1.0, abs=1e-4)
+    early, late = heard[1001:1801].square().mean(), heard[4001:4801].square().mean()
+    assert early > 10 * late  # it dies away
+
+
+def test_another_speaker_has_another_length_and_other_bands_and_stays_normalised():
+    tone = torch.full((200, 64), -0.5)
+    tone[:, 20] = 5.0
+    peaks, lengths = set(), set()
+    for seed in range(12):
+        x = augment.other_speaker(tone, torch.Generator().manual_seed(seed))
+        assert abs(float(x.mean())) < 1e-4
+        assert float(x.std()) == pytest.approx(1.0, abs=1e-3)
+        assert 200 * 0.85 <= len(x) + 1 <= 200 * 1.2 + 2
+        peaks.add(int(x.mean(0).argmax()))
+        lengths.add(len(x))
+    assert peaks <= set(range(17, 24))  # band 20, moved by up to 12 %
+    assert len(peaks) > 2
+    assert len(lengths) > 5
+    assert torch.isfinite(augment.other_speaker(tone[:1], torch.Generator().manual_seed(0))).all()
+
+
+def test_rare_cells_are_known_by_corpus_and_emotion():
+    eye = torch.eye(7)
+    voices = Voices([np.zeros(1, np.float32)] * 4, eye[[0, 0, 0, 1]], ("a", "a", "b", "b"))
+    assert voices.cell_sizes().tolist() == [2, 2, 1, 1]
+    assert Voices(voices.samples, voices.targets).cell_sizes().tolist() == [3, 3, 3, 1]
 
 
 def test_soft_cross_entropy_of_known_cases():
