@@ -1,0 +1,155 @@
+"""The experiment commands on tiny corpora in their real layouts: what they write, and that they go on where they were."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from mmer.config import ModelConfig
+from mmer.model import EmotionModel
+from tests.test_training import corpora_folder, run  # noqa: F401
+from training import experiment, figures
+from training.ablate import all_rows, page
+from training.experiment import drawn, halves
+from training.runs import Run, Runs
+from training.train import Encoded
+
+
+def test_a_finished_run_is_never_run_again(tmp_path):
+    runs, made = Runs(tmp_path), []
+
+    def make(work):
+        made.append(work)
+        return Run({"uar": 0.5}, {"probs": np.eye(2)})
+
+    first = runs.get("a row", {"seed": 0}, make)
+    again = Runs(tmp_path).get("a row", {"seed": 0}, make)
+    assert len(made) == 1
+    assert again.figures == first.figures == {"uar": 0.5}
+    assert np.array_equal(again.arrays["probs"], np.eye(2))
+    runs.get("a row", {"seed": 1}, make)
+    assert len(made) == 2
+    assert made[0] != made[1]
+
+
+def test_a_run_that_failed_is_not_kept_and_finds_its_work_again(tmp_path):
+    runs = Runs(tmp_path)
+
+    def killed(work):
+        (work / "epoch").write_text("3")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.get("row", {}, killed)
+    found = runs.get("row", {}, lambda work: Run({"epoch": (work / "epoch").read_text()}))
+    assert found.figures == {"epoch": "3"}
+
+
+def encoded(n: int, seed: int) -> Encoded:
+    g = torch.Generator().manual_seed(seed)
+    targets = torch.eye(7)[torch.arange(n) % 7]
+    return Encoded(torch.randn(n, 8, generator=g), torch.randn(n, 16, generator=g), targets * 4, targets)
+
+
+def test_tuples_are_the_same_under_every_condition():
+    """Worse states of the same examples make the same tuples, and the picks say which examples they are."""
+    held = {"face": encoded(70, 0), "voice": encoded(35, 1), "text": encoded(49, 2)}
+    clean = drawn(held, torch.ones(3), 300)
+    worse = drawn({**held, "voice": encoded(35, 9)}, torch.ones(3), 300)
+    assert np.array_equal(clean.picks, worse.picks)
+    assert np.array_equal(clean.truth, worse.truth)
+    assert torch.equal(clean.states.tops[:, 1], held["voice"].top[clean.picks[:, 1]])
+    assert torch.equal(worse.states.tops[:, 0], held["face"].top[clean.picks[:, 0]])
+    assert (clean.picks % 7 == clean.truth[:, None]).all()
+
+
+def test_no_voice_is_in_both_halves():
+    aside = {"face": encoded(10, 0), "voice": encoded(12, 1), "text": encoded(8, 2)}
+    speakers = ["a", "a", "b", "b", "b", "a"]  # the voices are there twice
+    one, two = halves(aside, speakers)
+    assert torch.equal(one["voice"].top, aside["voice"].top[[0, 1, 5, 6, 7, 11]])
+    assert torch.equal(two["voice"].top, aside["voice"].top[[2, 3, 4, 8, 9, 10]])
+    assert len(one["face"].top) + len(two["face"].top) == 10
+    assert halves(aside, ["a"] * 6) is None
+
+
+def test_every_reference_is_a_row_and_starts_are_trained_first():
+    rows = all_rows()
+    for row in rows.values():
+        assert row.reference is None or row.reference in rows
+        assert getattr(row, "init", None) is None or row.init in rows
+    assert {r.group for r in rows.values()} == {
+        "branches", "skip", "losses", "augmentation", "transfer", "multi", "fusion", "robustness"
+    }  # fmt: skip
+
+
+def test_subsets_of_one_branch_are_that_branch():
+    torch.manual_seed(0)
+    model = EmotionModel(ModelConfig.tiny()).eval()
+    sizes = {m: model.encoders[m].middle_size for m in ("face", "voice", "text")}
+    held = {}
+    for i, (m, size) in enumerate(sizes.items()):
+        e = encoded(35, i)
+        held[m] = Encoded(torch.randn(35, size), e.top, e.logits, e.targets)
+    given = drawn(held, torch.ones(3), 50)
+    probs = experiment.subset_probs(model, given)
+    assert len(probs) == 7
+    np.testing.assert_allclose(probs["voice"], given.states.logits[:, 1].softmax(1).numpy(), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ablated(corpora_folder, tmp_path_factory, face_model, text_encoder):  # noqa: F811
+    out = tmp_path_factory.mktemp("ablation")
+    arguments = ("--corpora", corpora_folder, "--out", out, "--budget", "tiny", "--seeds", 0, 1, "--rows", "voice-no-skip",
+                 "voice-ldam_drw", "voice-post_hoc", "fusion-average", "fusion-gated", "voice-white-0dB", "text-errors-30%", "face-blur-2px")  # fmt: skip
+    done = run("ablate", *arguments, home=out / "home")
+    assert done.returncode == 0, done.stderr
+    return out, arguments
+
+
+def test_the_ablation_compares_each_row_with_its_reference(ablated):
+    out, _ = ablated
+    found = json.loads((out / "ablation.json").read_text())
+    entries = {e["row"]: e for e in found["rows"]}
+    assert {"voice", "voice-no-skip", "voice-ldam_drw", "voice-post_hoc", "fusion-attention", "fusion-average", "fusion-gated"} <= set(entries)  # fmt: skip
+    assert entries["voice"]["seeds"] == [0, 1]
+    assert entries["voice-no-skip"]["reference"] == "voice"
+    gap = entries["voice-no-skip"]["accuracy"]["mean"] - entries["voice"]["accuracy"]["mean"]
+    assert entries["voice-no-skip"]["paired"]["difference"] == pytest.approx(gap)
+    assert entries["voice-no-skip"]["paired"]["n_groups"] == 2
+    assert entries["voice-no-skip"]["paired"]["p"] >= 0.5  # two speakers prove nothing
+    subsets = entries["fusion-gated"]["runs"][0]["subsets"]
+    assert subsets["face"] == entries["fusion-average"]["runs"][0]["subsets"]["face"]
+    robust = entries["voice-white-0dB"]
+    assert robust["best_remaining"]["branch"] in ("face", "text")
+    assert robust["runs"][0]["subsets"]["face"] == entries["text-errors-30%"]["runs"][0]["subsets"]["face"]
+    text = (out / "ablation.md").read_text()
+    for title in ("Branches alone", "Losses", "Fusions on the same branches", "Worse input"):
+        assert f"## {title}" in text
+    assert (out / "fusion.png").stat().st_size > 5000
+
+
+def test_an_ablation_given_again_only_writes_its_tables(ablated):
+    out, arguments = ablated
+    before = {p: os.stat(p).st_mtime_ns for p in (out / "runs").glob("*.npz")}
+    (out / "ablation.md").unlink()
+    done = run("ablate", *arguments, home=out / "home")
+    assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stdout + done.stderr
+    assert {p: os.stat(p).st_mtime_ns for p in (out / "runs").glob("*.npz")} == before
+    assert (out / "ablation.md").is_file()
+
+
+def test_an_unknown_row_is_refused(tmp_path):
+    done = run("ablate", "--corpora", tmp_path, "--rows", "nothing", home=tmp_path)
+    assert done.returncode == 2
+    assert "--rows nothing: use groups (branches, skip" in done.stderr
+
+
+def test_a_table_shows_what_is_missing():
+    assert figures.markdown(("a", "b"), [("x", None), ("y|z", 0.12345)]) == (
+        "| a | b |\n|---|---|\n| x | – |\n| y/z | 0.123 |\n"
+    )
+    assert "## " not in page([], "nothing was run")

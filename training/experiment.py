@@ -1,0 +1,326 @@
+"""What the rows of an ablation share: data at a budget, one branch trained, branches joined, fusion fitted and measured."""
+
+import itertools
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmer import assets
+from mmer.config import Config, ModelConfig, Paths
+from mmer.errors import TrainingError
+from mmer.features import LanguageModel
+from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.model import BranchStates, EmotionModel
+from training import corpora
+from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
+from training.losses import Loss, adjusted, fit_temperature
+from training.manifest import Row, class_counts
+from training.rivals import fusion_of
+from training.train import (
+    CORPORA,
+    Encoded,
+    TrainConfig,
+    Tuples,
+    branch_module,
+    encode_faces,
+    encode_texts,
+    encode_voices,
+    train_face,
+    train_fusion,
+    train_text,
+    train_voice,
+)
+
+SUBSETS = tuple(s for size in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), size))
+N_TUPLES = 4000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the full training a row gets. Rows of one budget are comparable with each other, not across budgets."""
+
+    model: ModelConfig
+    epochs: dict[str, int] | None  # per branch; None: those of the full recipe
+    rows: dict[str, int]  # most training rows per branch, drawn once and evenly; 0: all
+    measured: int = 0  # most validation rows per branch, four times as many set aside; 0: all
+    steps: tuple[int, ...] = (100, 300, 1000, 3000)  # of a fusion: each kind chooses one
+    text_tuned: bool = False  # whether MiniLM's last layers learn with the text branch
+
+
+BUDGETS = {
+    "full": Budget(ModelConfig(), None, {}, text_tuned=True),
+    # Two cores: about 9 minutes for a face row, 9 for a voice row, 2 for a text row.
+    "small": Budget(ModelConfig(), {"face": 5, "voice": 20, "text": 2}, {"face": 8000, "text": 12_000}, 1500),
+    "tiny": Budget(ModelConfig.tiny(), {"face": 1, "voice": 1, "text": 1}, {"face": 64, "text": 64}, 40, (5, 10)),
+}
+
+
+def name_of(kept: Sequence[int]) -> str:
+    return "+".join(MODALITIES[i] for i in kept)
+
+
+class Data:
+    """The corpora's rows in three parts: `train` for branches, `aside` for fusion and temperatures, `val` to measure on.
+
+    No speaker is in two parts. Nothing is chosen on `val`.
+    """
+
+    def __init__(self, folder: Path, work: Path, budget: Budget):
+        self.work, self.budget = work, budget
+        self.settings = Config(model=replace(budget.model, text_tuned=budget.text_tuned))
+        found = corpora.read_all(folder, work / "corpora")
+        self._loaded: dict[tuple, Faces | Voices | Texts] = {}
+        self._parts: dict[tuple[str, str], tuple[Row, ...]] = {}
+        for m in MODALITIES:
+            rows = tuple(r for c in CORPORA[m] for r in found.get(c, ()))
+            train, aside = split_off(tuple(r for r in rows if r.split == "train"))
+            held = tuple(r for r in rows if r.split == "val" and len(r.emotions) == 1)
+            self._parts[m, "train"] = _sample(train, budget.rows.get(m, 0))
+            self._parts[m, "aside"] = _sample(aside, 4 * budget.measured)
+            self._parts[m, "val"] = _sample(held, budget.measured)
+
+    def rows(self, modality: str, part: str, corpus: str | None = None) -> tuple[Row, ...]:
+        """Return a part's rows, of one corpus if asked."""
+        rows = tuple(r for r in self._parts[modality, part] if corpus in (None, r.corpus))
+        if not rows:
+            raise TrainingError(
+                "no_rows", f"there is no {part} row for the {modality} branch{f' in {corpus}' if corpus else ''}"
+            )
+        return rows
+
+    @cached_property
+    def language(self) -> LanguageModel:
+        return LanguageModel(assets.find("text_encoder", Paths.from_env()))
+
+    def load(self, model: EmotionModel, modality: str, part: str, corpus: str | None = None) -> Faces | Voices | Texts:
+        """Return a part as the model's branch takes it, loaded once."""
+        encoder = model.encoders["text"]
+        key = (modality, part, corpus, encoder.layers is not None)
+        if key not in self._loaded:
+            rows = self.rows(modality, part, corpus)
+            if modality == "face":
+                self._loaded[key] = load_faces(rows, self.work, self.settings.face.crop_size)
+            elif modality == "text":
+                self._loaded[key] = load_texts(rows, self.work, self.language, encoder)
+            else:
+                self._loaded[key] = load_voices(rows)
+                if len(self._loaded[key].samples) != len(rows):
+                    raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
+        return self._loaded[key]
+
+
+def _sample(rows: tuple[Row, ...], most: int) -> tuple[Row, ...]:
+    """Return at most `most` rows, the same ones each time; rows stay in their order."""
+    if not most or len(rows) <= most:
+        return rows
+    chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
+    return tuple(rows[i] for i in sorted(chosen))
+
+
+@dataclass(frozen=True)
+class BranchRow:
+    """One branch, trained in one way and measured on validation speakers."""
+
+    name: str
+    modality: str
+    group: str
+    reference: str | None = None  # the row it is compared with
+    loss: str | None = None  # None: the recipe of training/train.py
+    augmented: bool = True
+    skip: bool = True
+    adjust: float = 0.0  # tau of post-hoc logit adjustment, on the weights of the row with plain cross-entropy
+    corpus: str | None = None  # trained on this corpus only
+    measured: str | None = None  # measured on this corpus only
+    init: str | None = None  # starts from the branch of this row and the same seed
+
+
+def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, init: dict | None) -> EmotionModel:
+    """Train the row's branch, going on from its last finished epoch, and keep its weights in `work`/branch.pt."""
+    torch.manual_seed(config.seed)
+    model = EmotionModel(replace(data.settings.model, skip=row.skip), data.settings.voice.n_mels)
+    module, m = branch_module(model, row.modality), row.modality
+    kept = work / "branch.pt"
+    if kept.is_file():
+        module.load_state_dict(torch.load(kept, weights_only=True))
+        return model.eval()
+    if m == "text" and model.encoders["text"].layers is not None:
+        model.encoders["text"].layers.load_state_dict(data.language.last_layers())
+    if init is not None:
+        module.load_state_dict(init)
+    rows, loaded = data.rows(m, "train", row.corpus), data.load(model, m, "train", row.corpus)
+    loss, epochs = None, getattr(config, f"{m}_epochs")
+    if row.loss:
+        loss = Loss(row.loss, torch.tensor(class_counts(rows)))
+        states = work / f"{m}.state.pt"  # a killed run goes on: the loss has to know from where
+        loss.begin(torch.load(states, weights_only=True)["epoch"] + 1 if states.is_file() else 0, epochs)
+
+    def report(epoch: int) -> str:
+        if loss:
+            loss.begin(epoch + 1, epochs)
+        return ""
+
+    if m == "text":
+        train_text(model, loaded, rows, config, work, loss=loss, report=report)
+    elif m == "face":
+        train_face(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
+    else:
+        train_voice(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
+    torch.save(module.state_dict(), kept.with_suffix(".part"))
+    kept.with_suffix(".part").replace(kept)
+    (work / f"{m}.state.pt").unlink(missing_ok=True)
+    return model.eval()
+
+
+def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) -> Encoded:
+    """Run a branch over a loaded part."""
+    if modality == "face":
+        return encode_faces(model, loaded, fits=True)
+    return encode_voices(model, loaded) if modality == "voice" else encode_texts(model, loaded)
+
+
+def set_aside(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
+    """Return what fusion learns from: the part set aside, voices also four times disturbed, faces also without fits."""
+    voices, faces = data.load(model, "voice", "aside"), data.load(model, "face", "aside")
+    g = torch.Generator().manual_seed(seed)
+    sounds = [encode_voices(model, voices), *(encode_voices(model, voices, g) for _ in range(4))]
+    looks = [encode_faces(model, faces, fits=fits) for fits in (True, False)]
+    return {
+        "face": joined(looks),
+        "voice": joined(sounds),
+        "text": encode_texts(model, data.load(model, "text", "aside")),
+    }
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Return several readings of the same examples as one set."""
+    return Encoded(*(torch.cat([getattr(p, k) for p in parts]) for k in ("middle", "top", "logits", "targets")))
+
+
+def halves(aside: dict[str, Encoded], speakers: Sequence[str]) -> tuple[dict[str, Encoded], dict[str, Encoded]] | None:
+    """Return the part set aside cut in two, voices by speaker, faces and sentences evenly; None with one speaker.
+
+    Args:
+        speakers: of the voices once; `aside` may hold several readings of them.
+    """
+    names = sorted(set(speakers))
+    if len(names) < 2:
+        return None
+    first = {}
+    for m, e in aside.items():
+        n = len(e.targets)
+        if m == "voice":
+            own = np.isin(np.array(speakers), names[: len(names) // 2])
+            first[m] = torch.from_numpy(np.tile(own, n // len(speakers)))
+        else:
+            first[m] = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % 2 == 0
+    return tuple(
+        {m: Encoded(*(getattr(e, k)[first[m] == side] for k in ("middle", "top", "logits", "targets"))) for m, e in aside.items()}
+        for side in (True, False)
+    )  # fmt: skip
+
+
+def fit_fusion(
+    model: EmotionModel, kind: str, aside: dict[str, Encoded], config: TrainConfig, work: Path, steps: int
+) -> None:
+    """Put an untrained fusion of a kind into the model, train it for `steps` and calibrate it, all on `aside`."""
+    torch.manual_seed(config.seed)
+    middles = tuple(model.encoders[m].middle_size for m in MODALITIES)
+    model.fusion = fusion_of(kind, model.config, middles)
+    tuples = Tuples(aside, model.temperatures, config.conflict)
+    if any(p.requires_grad for p in model.fusion.parameters()) and steps:
+        work.mkdir(parents=True, exist_ok=True)
+        train_fusion(model, tuples, replace(config, fusion_steps=steps), work)
+    model.fusion.eval()
+    calm = Tuples(aside, model.temperatures, 0.0)
+    states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
+    with torch.no_grad():
+        model.fusion.temperature.fill_(fit_temperature(model.fusion(states, present)[0], targets))
+
+
+def chosen_steps(
+    model: EmotionModel,
+    kind: str,
+    aside: dict[str, Encoded],
+    speakers: Sequence[str],
+    config: TrainConfig,
+    work: Path,
+    choices: Sequence[int],
+) -> tuple[int, dict[int, float]]:
+    """Return for how many steps this kind of fusion should learn: fitted on each half of `aside`, tested on the other.
+
+    Every kind chooses for itself, so that none is measured with steps that suit another.
+    """
+    parts, usual = halves(aside, speakers), min(config.fusion_steps, max(choices))
+    if parts is None or kind in ("average", "product"):
+        return usual, {}
+    found = {}
+    for steps in choices:
+        scores = []
+        for side, (fit, test) in enumerate((parts, parts[::-1])):
+            try:
+                tuples = Tuples(test, model.temperatures, 0.0)
+                fit_fusion(model, kind, fit, config, work / f"{steps}-{side}", steps)
+            except TrainingError as error:
+                if error.code != "no_tuples":
+                    raise
+                return usual, {}
+            states, present, targets = tuples.draw(N_TUPLES, torch.Generator().manual_seed(7))
+            with torch.no_grad():
+                right = model.fusion(states, present)[0].argmax(1) == targets.argmax(1)
+            scores.append(float(right.float().mean()))
+        found[steps] = float(np.mean(scores))
+    return max(found, key=found.get), found
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Label-matched tuples of validation examples: the same ones for every model and every condition."""
+
+    states: BranchStates
+    truth: np.ndarray  # (N,)
+    picks: np.ndarray  # (N, 3) which example of each branch
+
+
+def drawn(held: dict[str, Encoded], temperatures: Tensor, n: int = N_TUPLES) -> Drawn:
+    g = torch.Generator()
+    states, _, targets = Tuples(held, temperatures, 0.0).draw(n, g.manual_seed(2), subsets=False)
+    # The same draw of examples that hold nothing but their own number.
+    numbered = {}
+    for m, e in held.items():
+        number = torch.arange(len(e.targets))[:, None].double()
+        numbered[m] = Encoded(number, number, number, e.targets)
+    picks, _, _ = Tuples(numbered, torch.ones(len(MODALITIES)), 0.0).draw(n, g.manual_seed(2), subsets=False)
+    return Drawn(states, targets.argmax(1).numpy(), torch.cat(picks.middles, 1).long().numpy())
+
+
+@torch.no_grad()
+def subset_probs(model: EmotionModel, given: Drawn) -> dict[str, np.ndarray]:
+    """Return probabilities (N, K) for every subset of branches."""
+    found = {}
+    for kept in SUBSETS:
+        present = torch.zeros(len(given.truth), len(MODALITIES), dtype=torch.bool)
+        present[:, list(kept)] = True
+        found[name_of(kept)] = model.fuse(given.states, present).logits.softmax(1).numpy()
+    return found
+
+
+def timed(make: Callable[[], None]) -> dict[str, float]:
+    """Run something and return its seconds and the process' peak memory so far."""
+    begun = time.perf_counter()
+    make()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(time.perf_counter() - begun, 1), "peak_mb": round(peak)}
+
+
+def probabilities(row: BranchRow, logits: Tensor, counts: Tensor) -> Tensor:
+    """Return what a branch row answers (N, K), before any temperature."""
+    if row.adjust:
+        return adjusted(logits, counts, row.adjust).softmax(1)
+    return Loss(row.loss or "cross_entropy", torch.ones(N_EMOTIONS)).probabilities(logits)
