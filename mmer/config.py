@@ -84,6 +84,7 @@ class VoiceConfig:
 class ModelConfig:
     face_widths: tuple[int, ...] = (32, 64, 128, 256)
     face_blocks: tuple[int, ...] = (1, 1, 2, 1)  # stage one runs at full resolution: 110 s an epoch on two cores
+    face_resnet18: bool = False  # torchvision's ResNet-18 instead, which can start from ImageNet: 11 M weights
     voice_widths: tuple[int, ...] = (24, 48, 96, 160)
     voice_blocks: tuple[int, ...] = (2, 2, 2, 2)
     text_input: int = 384  # MiniLM's hidden size

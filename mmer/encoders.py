@@ -95,6 +95,40 @@ class ResidualStages(nn.Module):
         return maps
 
 
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 on luma, without the pooling after its stem: 48 pixels become 24, 12, 6 and 3.
+
+    https://arxiv.org/abs/1512.03385
+    """
+
+    def __init__(self):
+        super().__init__()
+        from torchvision.models import resnet18  # takes a second to import, and few need it
+
+        whole = resnet18()
+        self.stem = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+        self.norm = whole.bn1
+        self.stages = nn.ModuleList([whole.layer1, whole.layer2, whole.layer3, whole.layer4])
+
+    def forward(self, x: Tensor) -> list[tuple[Tensor, None]]:
+        x = relu(self.norm(self.stem(x)))
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append((x, None))
+        return maps
+
+    def adopt(self, weights: dict[str, Tensor]) -> None:
+        """Take over a torchvision state dict; a grey picture has one value for its three colours, so they are summed."""
+        kept = {"stem.weight": weights["conv1.weight"].sum(1, keepdim=True)}
+        for name, value in weights.items():
+            if name.startswith("bn1."):
+                kept["norm." + name[4:]] = value
+            elif name.startswith("layer"):
+                kept[f"stages.{int(name[5]) - 1}{name[6:]}"] = value
+        self.load_state_dict(kept)
+
+
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, float("-inf")).softmax(1)
 
@@ -104,8 +138,9 @@ class FaceEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.cnn = ResidualStages(config.face_widths, config.face_blocks, 1, config.skip)
-        self.middle_size, c_top = config.face_widths[-2], config.face_widths[-1]
+        widths = (64, 128, 256, 512) if config.face_resnet18 else config.face_widths
+        self.cnn = ResNet18() if config.face_resnet18 else ResidualStages(widths, config.face_blocks, 1, config.skip)
+        self.middle_size, c_top = widths[-2], widths[-1]
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(
             nn.Linear(config.n_blendshapes, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, config.state)

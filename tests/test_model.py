@@ -157,3 +157,18 @@ def test_an_encoder_without_layers_of_its_own_reads_the_end_of_the_language_mode
     states, mask = torch.randn(1, 5, 768), torch.ones(1, 5, dtype=torch.bool)
     torch.testing.assert_close(encoder(states, mask).top, encoder(states[..., 384:], mask).top)
     assert not torch.allclose(encoder(states, mask).top, encoder(states[..., :384], mask).top)
+
+
+@torch.no_grad()
+def test_resnet18_takes_over_torchvisions_weights_and_reads_grey_pictures_as_it_does():
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    theirs = resnet18().eval()
+    model = make_model(replace(ModelConfig.tiny(), face_resnet18=True))
+    model.encoders["face"].cnn.adopt(theirs.state_dict())
+    grey = torch.randn(2, 1, 48, 48)
+    x = torch.relu(theirs.bn1(theirs.conv1(grey.expand(-1, 3, -1, -1))))
+    expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
+    torch.testing.assert_close(model.encoders["face"].cnn(grey)[-1][0], expected, atol=1e-4, rtol=1e-4)
+    assert model(make_batch(2)).logits.shape == (2, N_EMOTIONS)

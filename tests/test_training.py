@@ -19,7 +19,7 @@ from tests import synth
 from training import augment, corpora, losses, manifest
 from training.data import Voices, split_off
 from training.manifest import Row
-from training.train import Encoded, Tuples
+from training.train import Encoded, Tuples, imagenet_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -282,6 +282,21 @@ def test_training_again_goes_on_where_it_was(trained, corpora_folder):
     second = checkpoint.load("again", home / "checkpoints").model.state_dict()
     for key, value in first.items():
         torch.testing.assert_close(value, second[key], atol=1e-4, rtol=1e-4)
+
+
+def test_imagenet_weights_are_read_and_what_is_none_is_refused(tmp_path):
+    from torchvision.models import resnet18
+
+    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
+    assert imagenet_weights(str(tmp_path / "resnet18.pth"))["conv1.weight"].shape == (64, 3, 7, 7)
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(TrainingError, match="does not hold the weights of torchvision's resnet18"):
+        imagenet_weights(str(tmp_path / "other.pth"))
+    with pytest.raises(TrainingError, match="text.pth is not a file of PyTorch weights"):
+        imagenet_weights(str(tmp_path / "text.pth"))
+    with pytest.raises(TrainingError, match="cannot be had.*nowhere"):
+        imagenet_weights(str(tmp_path / "nowhere.pth"))
 
 
 def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_path):

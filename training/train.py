@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
 import argparse
 import hashlib
 import itertools
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -370,6 +371,27 @@ def start_from(model: EmotionModel, other: EmotionModel) -> str:
     return f"{len(taken)} of {wanted} tensors of the branches start from the given checkpoint"
 
 
+def imagenet_weights(path: str) -> dict[str, Tensor]:
+    """Return torchvision's ResNet-18 weights from a .pth file, or, without one, from where torchvision keeps them.
+
+    Raises:
+        TrainingError: `bad_weights` when the file holds no such weights, `no_weights` when they cannot be fetched.
+    """
+    from torchvision.models import ResNet18_Weights
+
+    try:
+        if not path:
+            return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise TrainingError("no_weights", f"ResNet-18's ImageNet weights cannot be had: {error}; give --imagenet FILE") from error  # fmt: skip
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise TrainingError("bad_weights", f"{path} is not a file of PyTorch weights; torchvision's resnet18 .pth is one") from error  # fmt: skip
+    if not isinstance(found, dict) or found.get("conv1.weight", torch.empty(0)).shape != (64, 3, 7, 7):
+        raise TrainingError("bad_weights", f"{path} does not hold the weights of torchvision's resnet18")
+    return found
+
+
 def data_hash(rows: tuple[Row, ...]) -> str:
     """Return a hash of which examples with which labels a stage was given."""
     lines = sorted(f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}" for r in rows)
@@ -383,7 +405,8 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     torch.manual_seed(config.seed)
     paths = Paths.from_env()
     shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
-    settings = Config(model=replace(shape, text_tuned=config.text_tuned))
+    resnet18 = args.imagenet is not None
+    settings = Config(model=replace(shape, text_tuned=config.text_tuned, face_resnet18=resnet18))
     team = processes()  # the first fills the caches, all train, the first writes
     with team.main_process_first():
         found = corpora.read_all(args.corpora, work / "corpora")
@@ -399,6 +422,8 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         language = LanguageModel(assets.find("text_encoder", paths))
         if config.text_tuned:
             model.encoders["text"].layers.load_state_dict(language.last_layers())
+    if resnet18:
+        model.encoders["face"].cnn.adopt(imagenet_weights(args.imagenet))
     if args.init:
         print(start_from(model, checkpoint.load(args.init, paths.checkpoints).model))
     if "face" in stages:
@@ -474,6 +499,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: the checkpoints folder)")
     parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see the pipeline run")
+    parser.add_argument("--imagenet", nargs="?", const="", metavar="FILE", help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)")  # fmt: skip
     parser.add_argument("--init", metavar="ID", help="checkpoint whose branches training starts from")
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
     for field, value in TrainConfig().__dict__.items():
