@@ -1,0 +1,297 @@
+"""How far annotators agree: with each other, with gold items, with the model.
+
+A rating is the heaviest emotion of a current label. "Cannot tell", "broken" and "skip" are no ratings but missing values:
+they say that the clip does not show what was asked, not that it shows an eighth emotion, and two annotators who both
+cannot tell would else count as agreeing about an emotion. How many there are is told beside.
+
+What is rated is a stretch of a clip; the same stretch in two projects is one.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import krippendorff
+import numpy as np
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from annotations.schema import (
+    TARGETS,
+    AnnotatorRecord,
+    CurrentLabelRecord,
+    GoldRecord,
+    ItemRecord,
+    LabelRecord,
+    PredictionRecord,
+    ProjectRecord,
+    UtteranceRecord,
+)
+from annotations.standing import model_emotion
+from annotations.store import Store
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS, N_EMOTIONS
+
+_CODE = {name: i for i, name in enumerate(EMOTIONS)}
+_PART = 500  # rows at a time: so few that the garbage collector is not woken, which took as long as the rows
+_MS = 2**31  # above any time in a clip, in milliseconds
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """What one annotator did, for one target."""
+
+    name: str
+    n: int  # labels that name an emotion
+    cannot_tell: int
+    gold_right: int
+    gold_n: int
+    median_lead_s: float | None  # from an item's first sight to the answer; None when nobody measured
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement on one target. An alpha is 1 when all agree, 0 by chance, below 0 worse than chance; None: undefined."""
+
+    alpha: float | None  # nominal, over the emotions
+    per_emotion: dict[str, float | None]  # one emotion against the rest
+    per_target: dict[str, float | None]  # alpha of every target
+    kappas: dict[tuple[str, str], tuple[float | None, int]]  # two annotators -> Cohen's kappa, stretches both rated
+    annotators: tuple[Annotator, ...]  # by name
+    confusion: np.ndarray  # (K, K) labels: what annotators chose by what the model had answered then
+    n_items: int  # stretches with a rating
+    n_shared: int  # of these, with two or more: only they tell about agreement
+    n_labels: int  # ratings
+    n_cannot_tell: int
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """The ratings of a target as columns."""
+
+    unit: np.ndarray  # (N,) which stretch, from 0
+    rater: np.ndarray  # (N,) annotator ids
+    value: np.ndarray  # (N,) index into EMOTIONS
+    lead_s: np.ndarray  # (N,) NaN where not measured
+    answer: np.ndarray  # (N,) index of the model's emotion beside the label, -1 without
+    could_not: np.ndarray  # the annotator id of every "cannot tell"
+
+    @property
+    def n_units(self) -> int:
+        return int(self.unit.max()) + 1 if self.unit.size else 0
+
+    def counts(self) -> np.ndarray:
+        """Return (units, K): how many chose each emotion."""
+        flat = np.bincount(self.unit * N_EMOTIONS + self.value, minlength=self.n_units * N_EMOTIONS)
+        return flat.reshape(-1, N_EMOTIONS)
+
+
+def agreement(store: Store, project: str | None = None, target: str = "all") -> Agreement:
+    """Return how far the annotators of a project agree on a target; without a project, all labels count.
+
+    Raises:
+        LabelError: `unknown_project, bad_target`.
+    """
+    if target not in TARGETS:
+        raise LabelError("bad_target", f"target {target!r} is none of {', '.join(TARGETS)}")
+    with store.reading() as session:
+        project_id = project_id_of(session, project)
+        every = {one: _read(session, project_id, one, full=one == target) for one in TARGETS}
+        names = dict(session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name)).all())
+        right = gold_accuracy(session, project_id, target)
+    found = every[target]
+    counts = found.counts()
+    overall = alpha(counts)
+    kappas = {(names[a], names[b]): told for (a, b), told in cohen_kappas(found).items()}
+    seen = found.answer >= 0
+    cells = found.value[seen] * N_EMOTIONS + found.answer[seen]
+    confusion = np.bincount(cells, minlength=N_EMOTIONS**2).reshape(N_EMOTIONS, N_EMOTIONS)
+    return Agreement(
+        alpha=overall,
+        per_emotion={e: alpha(_against_rest(counts, k)) for k, e in enumerate(EMOTIONS)},
+        per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
+        kappas=dict(sorted(kappas.items())),
+        annotators=_annotators(found, names, right),
+        confusion=confusion,
+        n_items=found.n_units,
+        n_shared=int((counts.sum(1) > 1).sum()),
+        n_labels=len(found.unit),
+        n_cannot_tell=len(found.could_not),
+    )
+
+
+def alpha(counts: np.ndarray) -> float | None:
+    """Return Krippendorff's alpha for nominal data; None where nothing was rated twice or only one value was ever used.
+
+    K. Krippendorff, Computing Krippendorff's Alpha-Reliability, https://repository.upenn.edu/asc_papers/43
+
+    Args:
+        counts: (units, values) how many raters gave a unit each value; raters who did not rate it are left out.
+    """
+    pairable = counts[counts.sum(1) > 1].astype(float)  # in integers the library takes three times as long
+    if (pairable.sum(0) > 0).sum() < 2:
+        return None
+    return float(krippendorff.alpha(value_counts=pairable, level_of_measurement="nominal"))
+
+
+def cohen_kappas(ratings: Ratings) -> dict[tuple[int, int], tuple[float | None, int]]:
+    """Return Cohen's kappa of every two raters who share a unit, and how many they share.
+
+    None where both always gave the same single value, so that chance alone would agree as often.
+    https://doi.org/10.1177/001316446002000104
+    """
+    order = np.lexsort((ratings.rater, ratings.unit))
+    unit, value = ratings.unit[order], ratings.value[order]
+    ids, rater = np.unique(ratings.rater[order], return_inverse=True)
+    tables: dict[int, np.ndarray] = {}
+    distance = 1
+    while True:  # sorted by unit, the pairs of a unit lie 1, 2, ... rows apart
+        same = np.flatnonzero(unit[distance:] == unit[:-distance])
+        if not same.size:
+            break
+        a, b = same, same + distance
+        code = ((rater[a] * len(ids) + rater[b]) * N_EMOTIONS + value[a]) * N_EMOTIONS + value[b]
+        for key, n in zip(*(x.tolist() for x in np.unique(code, return_counts=True)), strict=True):
+            pair, cell = divmod(key, N_EMOTIONS**2)
+            tables.setdefault(pair, np.zeros(N_EMOTIONS**2))[cell] += n
+        distance += 1
+    return {
+        tuple(int(ids[i]) for i in divmod(pair, len(ids))): (kappa(table.reshape(N_EMOTIONS, -1)), int(table.sum()))
+        for pair, table in tables.items()
+    }
+
+
+def kappa(table: np.ndarray) -> float | None:
+    """Return Cohen's kappa of a square table of joint counts, None where chance explains everything."""
+    share = table / table.sum()
+    by_chance = float(share.sum(1) @ share.sum(0))
+    return None if by_chance > 1 - 1e-12 else (float(np.trace(share)) - by_chance) / (1 - by_chance)
+
+
+def gold_accuracy(
+    session: Session, project_id: int | None = None, target: str | None = None
+) -> dict[int, tuple[int, int]]:
+    """Return, for each annotator who answered gold items, how many answers were right and how many there were.
+
+    The newest known answer counts; an answer is right when its heaviest emotion is one of the known ones. Without a
+    target, all count.
+    """
+    newest = select(func.max(GoldRecord.id)).group_by(GoldRecord.item_id, GoldRecord.target)
+    query = (
+        select(CurrentLabelRecord.annotator_id, CurrentLabelRecord.top, GoldRecord.emotions)
+        .join(GoldRecord, GoldRecord.item_id == CurrentLabelRecord.item_id)
+        .where(
+            GoldRecord.id.in_(newest),
+            GoldRecord.target == CurrentLabelRecord.target,
+            CurrentLabelRecord.outcome == "label",
+        )
+    )
+    if target is not None:
+        query = query.where(CurrentLabelRecord.target == target)
+    found: dict[int, tuple[int, int]] = {}
+    for annotator, top, known in session.execute(_within(query, project_id)):
+        right, n = found.get(annotator, (0, 0))
+        found[annotator] = (right + (top in known), n + 1)
+    return found
+
+
+def project_id_of(session: Session, name: str | None) -> int | None:
+    """Return a project's id, None for no project; raise `unknown_project`."""
+    if name is None:
+        return None
+    found = session.scalar(select(ProjectRecord.id).filter_by(name=name))
+    if found is None:
+        known = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name)))
+        raise LabelError("unknown_project", f"there is no project {name!r}; there is {known or 'none yet'}")
+    return found
+
+
+def _within(query: Select, project_id: int | None) -> Select:
+    """Keep the current labels of a project's items."""
+    if project_id is None:
+        return query
+    return query.join(ItemRecord, ItemRecord.id == CurrentLabelRecord.item_id).where(
+        ItemRecord.project_id == project_id
+    )
+
+
+def _read(session: Session, project_id: int | None, target: str, *, full: bool) -> Ratings:
+    """Return a target's ratings; only the full ones have times and the model's answers."""
+    current = CurrentLabelRecord
+    given, kinds = [current.annotator_id, current.top], [np.int64, None]
+    if full:
+        given, kinds = [*given, LabelRecord.lead_time_s, model_emotion(target)], [*kinds, float, None]
+
+    def rows(*place) -> Select:
+        query = select(*place, *given).join(LabelRecord, LabelRecord.id == current.label_id)
+        if full:
+            query = query.join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
+        return query.where(current.target == target, current.outcome.in_(("label", "cannot_tell")))
+
+    # An item's id stands for its stretch: without the stretch's own columns a million rows take half the time.
+    queued = _within(rows(current.item_id).where(current.item_id.is_not(None)), project_id)
+    item, *values = _columns(session, queued, [np.int64, *kinds])
+    unit = item
+    if project_id is None:
+        loose = rows(current.clip_id, LabelRecord.start_s, LabelRecord.end_s).where(current.item_id.is_(None))
+        places = _columns(session, loose, [np.int64, float, float, *kinds])
+        values = [np.concatenate(both) for both in zip(values, places[3:], strict=True)]
+        unit = _units(*(np.concatenate(both) for both in zip(_places(session, item), places[:3], strict=True)))
+    rater, value, lead, answer = values if full else (*values, *(np.full(len(unit), x) for x in (np.nan, -1)))
+    rated = value >= 0
+    unit = np.unique(unit[rated], return_inverse=True)[1]
+    return Ratings(unit, *(column[rated] for column in (rater, value, lead, answer)), could_not=rater[~rated])
+
+
+def _places(session: Session, item: np.ndarray) -> list[np.ndarray]:
+    """Return clip, start and end of each item."""
+    kinds = [np.int64, np.int64, float, float]
+    if not item.size:
+        return [np.empty(0, kind) for kind in kinds[1:]]
+    columns = (ItemRecord.id, UtteranceRecord.clip_id, UtteranceRecord.start_s, UtteranceRecord.end_s)
+    known = select(*columns).join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+    ids, *places = _columns(session, known.order_by(ItemRecord.id), kinds)
+    where = np.searchsorted(ids, item)
+    return [place[where] for place in places]
+
+
+def _columns(session: Session, query: Select, kinds: Sequence[type | None]) -> list[np.ndarray]:
+    """Return a query's columns; a kind of None is an emotion, read as its index, -1 for none."""
+    connection = session.connection()
+    statement = query.compile(connection.engine, compile_kwargs={"literal_binds": True})
+    # The driver's own rows: SQLAlchemy's take two to three times as long.
+    cursor = connection.connection.cursor()
+    cursor.execute(str(statement))
+    parts: list[list[np.ndarray]] = [[np.empty(0, kind or np.int64)] for kind in kinds]
+    while rows := cursor.fetchmany(_PART):
+        for column, kind, part in zip(zip(*rows, strict=True), kinds, parts, strict=True):
+            # None becomes NaN where the kind is a float.
+            part.append(np.array(column, kind) if kind else np.array([_CODE.get(name, -1) for name in column]))
+    cursor.close()
+    return [np.concatenate(part) for part in parts]
+
+
+def _units(clip: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
+    """Return which of the stretches, counted from 0, each row is about."""
+    start, end = (np.where(np.isnan(t), -1, np.round(t * 1000)).astype(np.int64) + 1 for t in (start_s, end_s))
+    _, begins = np.unique(clip * _MS + start, return_inverse=True)
+    return np.unique(begins * _MS + end, return_inverse=True)[1]
+
+
+def _against_rest(counts: np.ndarray, k: int) -> np.ndarray:
+    return np.stack([counts[:, k], counts.sum(1) - counts[:, k]], axis=1)
+
+
+def _annotators(found: Ratings, names: dict[int, str], right: dict[int, tuple[int, int]]) -> tuple[Annotator, ...]:
+    n, could_not = Counter(found.rater.tolist()), Counter(found.could_not.tolist())
+    measured = ~np.isnan(found.lead_s)
+    rater, lead = found.rater[measured], found.lead_s[measured]
+    order = np.argsort(rater, kind="stable")
+    timed, first = np.unique(rater[order], return_index=True)
+    medians = dict(zip(timed.tolist(), map(np.median, np.split(lead[order], first[1:])), strict=False))
+    return tuple(
+        Annotator(
+            names[i], n[i], could_not[i], *right.get(i, (0, 0)), float(medians[i]) if i in medians else None
+        )
+        for i in sorted(n.keys() | could_not.keys() | right.keys(), key=names.get)
+    )  # fmt: skip
