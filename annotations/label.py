@@ -1,7 +1,7 @@
 """What a label is: the checks it passes before it is stored, and which of the stored rows is current."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -155,6 +155,22 @@ def check_text(value: str, what: str) -> str:
     if "\0" in value:
         raise LabelError("bad_text", f"{what} has a NUL character")
     return value
+
+
+def current(rows: Iterable) -> list:
+    """Return those of one annotator's rows of one clip that count: not undone, not corrected, the newest of their key.
+
+    Args:
+        rows: have `id, supersedes, outcome, start_s, end_s, target, created_at` of a LabelRecord.
+    """
+    rows = list(rows)
+    undone = {row.supersedes for row in rows if row.outcome == UNDO}
+    living = [row for row in rows if row.outcome != UNDO and row.id not in undone]
+    corrected = {row.supersedes for row in living}
+    newest = {}
+    for row in sorted(living, key=lambda row: (row.created_at, row.id)):
+        newest[row.start_s, row.end_s, row.target] = row
+    return [row for row in newest.values() if row.id not in corrected]
 
 
 def is_current() -> tuple:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy import bindparam, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from annotations import retention, standing
-from annotations.label import Label, check_label, check_segment, check_text, is_current
+from annotations.label import Label, check_label, check_segment, check_text, current
 from annotations.schema import (
     OUTCOMES,
     UNDO,
@@ -36,6 +36,15 @@ from annotations.schema import (
 )
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
+
+# Built once: putting the statements together takes longer than running them.
+_COUNTED = select(CurrentLabelRecord.label_id, CurrentLabelRecord.item_id, CurrentLabelRecord.target).where(
+    CurrentLabelRecord.clip_id == bindparam("clip"), CurrentLabelRecord.annotator_id == bindparam("annotator")
+)
+_WRITTEN = select(
+    *(getattr(LabelRecord, name) for name in
+      ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top"))
+).where(LabelRecord.clip_id == bindparam("clip"), LabelRecord.annotator_id == bindparam("annotator"))  # fmt: skip
 
 
 class Store:
@@ -274,23 +283,23 @@ class Store:
 
     def _settle(self, session: Session, record: LabelRecord) -> None:
         """Bring `current_labels` and the items' standings up to a row just written, in its transaction."""
-        key = {"clip_id": record.clip_id, "annotator_id": record.annotator_id}
-        before = select(CurrentLabelRecord.label_id, CurrentLabelRecord.item_id, CurrentLabelRecord.target).filter_by(
-            **key
-        )
-        was = {label_id: place for label_id, *place in session.execute(before)}
-        columns = [
-            getattr(LabelRecord, "id" if c.name == "label_id" else c.name) for c in CurrentLabelRecord.__table__.columns
-        ]
-        rows = session.execute(select(*columns).filter_by(**key).where(*is_current())).all()
-        names = [c.name for c in CurrentLabelRecord.__table__.columns]
-        new = [dict(zip(names, row, strict=True)) for row in rows if row[0] not in was]
-        gone = was.keys() - {row[0] for row in rows}
+        key = {"clip": record.clip_id, "annotator": record.annotator_id}
+        was = {label_id: (item_id, target) for label_id, item_id, target in session.execute(_COUNTED, key)}
+        rows = {row.id: row for row in current(session.execute(_WRITTEN, key))}
+        new = [
+            {
+                "label_id": row.id, "clip_id": record.clip_id, "annotator_id": record.annotator_id, "item_id": row.item_id,
+                "target": row.target, "top": row.top, "outcome": row.outcome,
+            }
+            for row in rows.values()
+            if row.id not in was
+        ]  # fmt: skip
+        gone = was.keys() - rows.keys()
         if gone:
             session.execute(delete(CurrentLabelRecord).where(CurrentLabelRecord.label_id.in_(gone)))
         if new:
             session.execute(insert(CurrentLabelRecord), new)
-        changed = [tuple(was[label_id]) for label_id in gone] + [(row["item_id"], row["target"]) for row in new]
+        changed = [was[label_id] for label_id in gone] + [(row["item_id"], row["target"]) for row in new]
         for item_id, target in sorted({place for place in changed if place[0] is not None}):
             standing.restate(session, target, [item_id])
 
