@@ -59,7 +59,8 @@ class Store:
 
     def __init__(self, url: str, media_dir: Path, features_dir: Path | None = None, *, create: bool = True):
         self.media_dir = Path(media_dir)
-        self._folders = [Path(folder) for folder in (media_dir, features_dir) if folder]
+        self.features_dir = Path(features_dir) if features_dir else None
+        self._folders = [folder for folder in (self.media_dir, self.features_dir) if folder]
         self.engine = connect(url, create=create)
         self._readers = sessionmaker(self.engine)
         self._writers = sessionmaker(self.engine.execution_options(write=True))
@@ -312,7 +313,12 @@ class Store:
         return label
 
     def labels(
-        self, outcomes: Iterable[str] = ("label",), *, sha256: str | None = None, unconsumed: bool = False
+        self,
+        outcomes: Iterable[str] = ("label",),
+        *,
+        sha256: str | None = None,
+        unconsumed: bool = False,
+        by_clip: bool = False,
     ) -> Iterator[Label]:
         """Stream the current labels in the order they were stored.
 
@@ -320,6 +326,7 @@ class Store:
             outcomes: which kinds to return.
             sha256: only those of this clip.
             unconsumed: only those no training run has used.
+            by_clip: clip after clip, so that each clip's labels follow each other.
         """
         query = (
             select(LabelRecord, ClipRecord, AnnotatorRecord.name)
@@ -327,7 +334,7 @@ class Store:
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
             .where(LabelRecord.outcome.in_(list(outcomes)))
-            .order_by(LabelRecord.id)
+            .order_by(*([CurrentLabelRecord.clip_id] if by_clip else []), CurrentLabelRecord.label_id)
             .execution_options(yield_per=1000)
         )
         if sha256:
