@@ -106,7 +106,13 @@ def bootstrap(
 
 
 def by_group(
-    truth: np.ndarray, probs: np.ndarray, speakers: Sequence[str], groups: Sequence[str], *, seed: int = 0
+    truth: np.ndarray,
+    probs: np.ndarray,
+    speakers: Sequence[str],
+    groups: Sequence[str],
+    *,
+    names: Sequence[str] = EMOTIONS,
+    seed: int = 0,
 ) -> dict:
     """Return the figures of each group of speakers, and how far the best and the worst served are apart.
 
@@ -121,7 +127,7 @@ def by_group(
     for name in sorted(set(groups) - {""}):
         rows = groups == name
         draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speakers[rows], probs.shape[1], 1000, seed)
-        whole = classification(truth[rows], probs[rows])
+        whole = classification(truth[rows], probs[rows], names)
         found[name] = {
             "n": whole["n"],
             "n_speakers": len(set(speakers[rows])),

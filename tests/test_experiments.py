@@ -2,19 +2,23 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mmer.config import ModelConfig
+from mmer.errors import TrainingError
 from mmer.model import EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
-from training import experiment, figures
+from training import corpora, experiment, figures
 from training.ablate import all_rows, page
+from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
+from training.manifest import Row
 from training.runs import Run, Runs
-from training.train import Encoded
+from training.train import Encoded, TrainConfig
 
 
 def test_a_finished_run_is_never_run_again(tmp_path):
@@ -153,3 +157,82 @@ def test_a_table_shows_what_is_missing():
         "| a | b |\n|---|---|\n| x | – |\n| y/z | 0.123 |\n"
     )
     assert "## " not in page([], "nothing was run")
+
+
+def test_the_folds_of_emobox_share_no_actor():
+    speakers = {f"ravdess-{a:02d}" for a in range(1, 25)} - {f"ravdess-{a:02d}" for a in (6, 13, 17, 22)}
+    folds = emobox(speakers)
+    assert [f.name for f in folds] == ["1", "2", "3", "4", "5"]  # the sixth has actors who are missing
+    assert set.union(*(set(f.test) for f in folds)) == speakers
+    assert sum(len(f.test) for f in folds) == len(speakers)
+    assert folds[0].test == {"ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21"}
+    assert all(not f.test & f.inner for f in folds)
+    assert folds[4].inner == folds[0].test
+    with pytest.raises(TrainingError, match="2 can be made of the speakers here"):
+        emobox({f"ravdess-{a:02d}" for a in (1, 11, 20, 21, 4, 10, 12, 14, 8)})
+
+
+def test_calm_is_a_class_of_its_own_where_there_are_eight():
+    rows = [Row((e,), Path(f"03-01-{code}-01-01-01-01.wav"), corpus="ravdess") for code, e in (("01", "neutral"), ("02", "neutral"), ("05", "anger"))]  # fmt: skip
+    names, targets = labels(rows, 8)
+    assert [names[i] for i in targets.argmax(1)] == ["neutral", "calm", "anger"]
+    names, targets = labels(rows, 7)
+    assert [names[i] for i in targets.argmax(1)] == ["neutral", "neutral", "anger"]
+
+
+@pytest.fixture(scope="module")
+def spoken(corpora_folder, tmp_path_factory):  # noqa: F811
+    out = tmp_path_factory.mktemp("crossval")
+    arguments = ("--corpora", corpora_folder, "--out", out, "--folds", 3, "--classes", 8, "--epochs", 2, "--batch", 8, "--model", "tiny")  # fmt: skip
+    done = run("crossval", *arguments, home=out / "home")
+    assert done.returncode == 0, done.stderr
+    return out, arguments, done
+
+
+def test_cross_validation_tests_every_speaker_once_and_never_one_it_trained_on(spoken):
+    out, _, done = spoken
+    found = json.loads((out / "ravdess-8" / "crossval.json").read_text())
+    assert found["classes"][-1] == "calm"
+    everybody = {f"ravdess-{a:02d}" for a in (1, 2, 3, 4, 5, 7, 8, 9, 10)}
+    assert sorted(s for p in found["folds"] for s in p["speakers"]) == sorted(everybody)
+    for part in found["folds"]:
+        trained = set(part["runs"][0]["trained_on"])
+        assert trained | set(part["speakers"]) | set(part["inner"]) == everybody
+        assert not trained & (set(part["speakers"]) | set(part["inner"]))
+        inner = part["runs"][0]["inner"]
+        assert set(inner) == {"1", "2", "3"}  # after each epoch, and what training ends with
+        assert inner[str(part["runs"][0]["epoch"])] == max(inner.values())
+    assert found["pooled"][0]["n"] == 72
+    assert found["pooled"][0]["per_class"]["calm"]["n"] == 9
+    mean = np.mean([p["runs"][0]["uar"] for p in found["folds"]])
+    assert found["mean_of_folds"]["uar"] == pytest.approx(mean)
+    assert f"mean UAR of 3 folds {mean:.3f}" in done.stdout
+    assert "No test speaker is trained on" in (out / "ravdess-8" / "crossval.md").read_text()
+    assert (out / "ravdess-8" / "confusion.png").stat().st_size > 5000
+
+
+def test_a_finished_cross_validation_reads_no_recording_again(spoken):
+    out, arguments, first = spoken
+    done = run("crossval", *arguments, home=out / "home")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == first.stdout.splitlines(keepends=True)[-1]
+    assert "voices" not in done.stderr
+
+
+def test_one_corpus_is_tested_with_what_another_taught(corpora_folder, tmp_path):  # noqa: F811
+    done = run("crossval", "--corpora", corpora_folder, "--out", tmp_path, "--across", "emodb:ravdess", "--model", "tiny", home=tmp_path)  # fmt: skip
+    assert done.returncode == 1
+    assert "4 folds: 2 can be made of the speakers here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corpora_folder, tmp_path):  # noqa: F811
+    rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
+    config = TrainConfig(voice_epochs=2, voice_batch=8)
+    whole = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path), refit=True)
+    fold = Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))
+    found = whole.run(fold, 0)
+    assert found.figures["trained_on"] == ["ravdess-03", "ravdess-04"]
+    assert {rows[i].speaker for i in found.arrays["rows"]} == {"ravdess-01"}
+    again = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path / "again"), refit=True).run(fold, 0)
+    np.testing.assert_allclose(again.arrays["probs"], found.arrays["probs"], atol=1e-4)
