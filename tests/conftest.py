@@ -1,14 +1,46 @@
 """Fixtures that several test files share: clips made once a session, the weights or a skip that says why, no network."""
 
+import os
+import secrets
 import threading
 import urllib.request
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
+from annotations.store import Store
 from mmer import assets
 from mmer.errors import AssetError
 from tests import synth
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path) -> Iterator[str]:
+    """The URL of an empty database of each kind; PostgreSQL where MMER_TEST_POSTGRES names a server to make them on."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'mmer.db'}"
+        return
+    if not (server := os.environ.get("MMER_TEST_POSTGRES")):
+        pytest.skip("MMER_TEST_POSTGRES names no PostgreSQL server")
+    name = f"mmer_{secrets.token_hex(6)}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        try:
+            yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def store(database, tmp_path) -> Iterator[Store]:
+    """An empty store on each kind of database; `@on_sqlite` keeps a test to the one kind."""
+    opened = Store(database, tmp_path / "media", tmp_path / "features")
+    yield opened
+    opened.engine.dispose()
 
 
 @pytest.fixture(scope="session")
