@@ -1,0 +1,276 @@
+"""Projects: what is to be labelled, how, and which items have a known answer."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from annotations.label import check_text, weights
+from annotations.schema import (
+    ORDERS,
+    TARGETS,
+    AnnotatorRecord,
+    GoldRecord,
+    ItemRecord,
+    ProjectRecord,
+    UtteranceRecord,
+)
+from annotations.store import Store
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS, emotion
+
+_PART = 5000  # rows a statement
+MOST_PER_ITEM = 20
+MOST_LEASE_S = 7 * 86400
+
+
+@dataclass(frozen=True)
+class Project:
+    """What annotators are asked, and how often."""
+
+    id: int
+    name: str
+    guidelines: str  # Markdown
+    label_set: tuple[str, ...]  # emotions to choose from, in the order of `EMOTIONS`
+    targets: tuple[str, ...]  # of `TARGETS`: each is asked about each item
+    per_item: int  # annotators who judge each item
+    gold_share: float  # 0 to 1: of an annotator's items, as long as there are gold items new to them
+    order: str  # one of `ORDERS`
+    blind: bool  # the model's answer is shown only after the choice
+    lease_s: int  # how long an item stays lent
+
+
+def create(
+    store: Store,
+    name: str,
+    *,
+    guidelines: str = "",
+    label_set: Iterable[str] = EMOTIONS,
+    targets: Iterable[str] = ("all",),
+    per_item: int = 2,
+    gold_share: float = 0.1,
+    order: str = "uncertainty",
+    blind: bool = True,
+    lease_s: int = 900,
+    actor: str,
+) -> Project:
+    """Return a new project.
+
+    Raises:
+        LabelError: `project_exists, bad_project, bad_text, unknown_label`.
+    """
+    values = _checked(
+        {
+            "name": name, "guidelines": guidelines, "label_set": label_set, "targets": targets, "per_item": per_item,
+            "gold_share": gold_share, "order": order, "blind": blind, "lease_s": lease_s,
+        }
+    )  # fmt: skip
+    with store.writing() as session:
+        _refuse_taken(session, values["name"])
+        record = ProjectRecord(**values)
+        session.add(record)
+        session.flush()
+        store.audit(actor, "project.create", session=session, project=record.name)
+        return _project(record)
+
+
+def projects(store: Store) -> list[Project]:
+    """Return all projects by name."""
+    with store.reading() as session:
+        return [_project(record) for record in session.scalars(select(ProjectRecord).order_by(ProjectRecord.name))]
+
+
+def project(store: Store, name: str) -> Project:
+    """Return the project of that name.
+
+    Raises:
+        LabelError: `unknown_project`.
+    """
+    with store.reading() as session:
+        record = session.scalar(select(ProjectRecord).filter_by(name=name.strip()))
+        if record is None:
+            names = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name).limit(10)))
+            raise LabelError("unknown_project", f"there is no project {name!r}; there is {names or 'none yet'}")
+        return _project(record)
+
+
+def change(store: Store, name: str, *, actor: str, **changes) -> Project:
+    """Return the project with some of its fields changed; the audit log keeps the old values.
+
+    A new `per_item` opens or closes slots of every item; labels that are there stay.
+
+    Raises:
+        LabelError: `unknown_project, project_exists, bad_project, bad_text, unknown_label`.
+    """
+    old = project(store, name)
+    unknown = changes.keys() - (asdict(old).keys() - {"id"})
+    if unknown:
+        raise LabelError("bad_project", f"a project has no {', '.join(sorted(unknown))} to change")
+    values = _checked(asdict(old) | changes)
+    with store.writing() as session:
+        record = session.get(ProjectRecord, old.id, with_for_update=True, populate_existing=True)
+        if values["name"] != record.name:
+            _refuse_taken(session, values["name"])
+        before = {field: getattr(record, field) for field in changes if getattr(record, field) != values[field]}
+        more = values["per_item"] - record.per_item
+        for field in changes:
+            setattr(record, field, values[field])
+        if more:
+            session.execute(
+                update(ItemRecord)
+                .where(ItemRecord.project_id == record.id)
+                .values(open_slots=ItemRecord.open_slots + more)
+                .execution_options(synchronize_session=False)
+            )
+        if before:
+            record.revision += 1
+            after = {field: values[field] for field in before}
+            store.audit(actor, "project.change", session=session, project=old.name, before=before, after=after)
+        session.flush()
+        return _project(record)
+
+
+def add_items(store: Store, project: Project, utterance_ids: Iterable[int], session: Session | None = None) -> int:
+    """Put utterances in the project's queue and return how many are new there.
+
+    Raises:
+        LabelError: `unknown_utterance`; nothing is added then.
+    """
+    n_new = 0
+    ids = list(dict.fromkeys(utterance_ids))
+    with store.writing(session) as session:
+        record = session.get(ProjectRecord, project.id, with_for_update=True, populate_existing=True)
+        if record is None:
+            raise LabelError("unknown_project", f"project {project.name!r} is gone")
+        for i in range(0, len(ids), _PART):
+            part = ids[i : i + _PART]
+            known = set(session.scalars(select(UtteranceRecord.id).where(UtteranceRecord.id.in_(part))))
+            if missing := [key for key in part if key not in known]:
+                raise LabelError("unknown_utterance", f"there is no utterance {missing[0]}")
+            there = select(ItemRecord.utterance_id).filter_by(project_id=project.id)
+            there = set(session.scalars(there.where(ItemRecord.utterance_id.in_(part))))
+            new = [
+                {"project_id": project.id, "utterance_id": key, "open_slots": record.per_item}
+                for key in part
+                if key not in there
+            ]
+            if new:
+                session.execute(insert(ItemRecord), new)
+            n_new += len(new)
+        if n_new:
+            record.revision += 1
+    return n_new
+
+
+def set_gold(
+    store: Store,
+    project: Project,
+    item_id: int,
+    emotions: str | Mapping[str, float],
+    *,
+    target: str = "all",
+    why: str = "",
+    actor: str,
+) -> int:
+    """Return the id of an item's known answer; the newest for the item and target counts.
+
+    Annotators meet gold items among the others, each once, and learn afterwards whether they were right.
+
+    Args:
+        emotions: right answers; an answer whose heaviest emotion is one of them is right. {} takes the gold back.
+        why: what the annotator reads afterwards.
+
+    Raises:
+        LabelError: `unknown_item, bad_target, unknown_label, bad_weight, bad_text`.
+    """
+    if target not in project.targets:
+        raise LabelError("bad_target", f"{project.name} asks about {', '.join(project.targets)}, not {target!r}")
+    shares = weights(emotions) if emotions else {}
+    with store.writing() as session:
+        person = annotator_id(session, actor)
+        item = session.get(ItemRecord, item_id, with_for_update={"key_share": True})
+        if item is None or item.project_id != project.id:
+            raise LabelError("unknown_item", f"{project.name} has no item {item_id}")
+        why = check_text(why, "why")
+        gold = GoldRecord(item_id=item_id, target=target, emotions=shares, why=why, annotator_id=person)
+        session.add(gold)
+        session.flush()
+        item.gold = any(answer.emotions for answer in gold_answers(session, item_id).values())
+        store.audit(actor, "gold.set", session=session, project=project.name, item=item_id, target=target)
+        return gold.id
+
+
+def gold_answers(session: Session, item_id: int) -> dict[str, GoldRecord]:
+    """Return the answer that counts for each target."""
+    query = select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)
+    return {gold.target: gold for gold in session.scalars(query)}
+
+
+def annotator_id(session: Session, name: str) -> int:
+    """Return the id of the annotator of this name, new or not, and keep their other requests waiting until the end.
+
+    Raises:
+        LabelError: `no_annotator`, `bad_text`.
+    """
+    name = check_text(name, "annotator").strip()
+    if not name:
+        raise LabelError("no_annotator", "whose item it is has to be known; give the annotator's name")
+    query = select(AnnotatorRecord.id).filter_by(name=name).with_for_update(key_share=True)
+    found = session.scalar(query)
+    if found is None:
+        try:
+            with session.begin_nested():
+                session.execute(insert(AnnotatorRecord), {"name": name})
+        except IntegrityError:  # on a server, another session may have been first
+            return session.scalar(query)
+        found = session.scalar(query)
+    return found
+
+
+def _project(record: ProjectRecord) -> Project:
+    values = {field: getattr(record, field) for field in Project.__dataclass_fields__}
+    return Project(**values | {"label_set": tuple(record.label_set), "targets": tuple(record.targets)})
+
+
+def _refuse_taken(session: Session, name: str) -> None:
+    if session.scalar(select(ProjectRecord.id).filter_by(name=name)) is not None:
+        raise LabelError("project_exists", f"there is a project {name!r} already; choose another name")
+
+
+def _checked(values: dict) -> dict:
+    """Return the columns of a ProjectRecord, or say which of them cannot be."""
+    name, guidelines = check_text(values["name"], "name").strip(), check_text(values["guidelines"], "guidelines")
+    label_set, targets = {emotion(label) for label in values["label_set"]}, set(values["targets"])
+    per_item, gold_share, lease_s = values["per_item"], values["gold_share"], values["lease_s"]
+    for right, complaint in (
+        (name, "a project needs a name"),
+        (len(label_set) > 1, f"label set {', '.join(label_set) or 'of none'}: two or more emotions are needed"),
+        (targets and targets <= set(TARGETS), f"targets {values['targets']}: some of {', '.join(TARGETS)} are needed"),
+        (_whole(per_item) and 1 <= per_item <= MOST_PER_ITEM, f"{per_item} annotators per item: 1 to {MOST_PER_ITEM}"),
+        (_number(gold_share) and 0 <= gold_share <= 1, f"share of gold items {gold_share}: 0 to 1 is needed"),
+        (values["order"] in ORDERS, f"order {values['order']!r}: one of {', '.join(ORDERS)} is needed"),
+        (_number(lease_s) and 1 <= lease_s <= MOST_LEASE_S, f"a lease of {lease_s} s: 1 to {MOST_LEASE_S} s"),
+    ):
+        if not right:
+            raise LabelError("bad_project", complaint)
+    return {
+        "name": name,
+        "guidelines": guidelines,
+        "label_set": [label for label in EMOTIONS if label in label_set],
+        "targets": [target for target in TARGETS if target in targets],
+        "per_item": per_item,
+        "gold_share": float(gold_share),
+        "order": values["order"],
+        "blind": bool(values["blind"]),
+        "lease_s": int(lease_s),
+    }
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
