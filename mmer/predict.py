@@ -53,6 +53,7 @@ class EmotionResult:
     timing_ms: dict[str, float]
     checkpoint: str
     observation: Observation
+    abstain: bool = False  # no answer should be given: nothing was read, or too little to rely on
 
     @property
     def present(self) -> dict[str, bool]:
@@ -73,6 +74,7 @@ class EmotionResult:
             "sha256": self.sha256,
             "duration_s": None if self.duration_s is None else round(self.duration_s, 3),
             "emotion": self.emotion,
+            "abstain": self.abstain,
             "probs": _named(self.probs),
             "present": self.present,
             "per_modality": {
@@ -234,6 +236,16 @@ class Predictor:
                 if having.any():
                     rows = [s.branch_probs[i] for s in segments if s.present[i]]
                     branch_probs[i] = np.average(rows, axis=0, weights=weights[having])
+        promise = loaded.meta.get("abstain")  # older checkpoints have none and always answer
+        unreliable = emotion is not None and promise is not None and probs.max() < promise["threshold"]
+        if unreliable:
+            quality.append(
+                Notice(
+                    "unreliable",
+                    f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} of "
+                    f"the answers were right on people set aside; do not rely on {emotion}",
+                )
+            )
         files = observation.files
         return EmotionResult(
             clip=name or (files[0].path if files else "text"),
@@ -249,6 +261,7 @@ class Predictor:
             timing_ms=clock,
             checkpoint=loaded.id,
             observation=observation,
+            abstain=bool(emotion is None or unreliable),
         )
 
 

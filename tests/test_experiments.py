@@ -10,9 +10,9 @@ import torch
 
 from mmer.config import ModelConfig
 from mmer.errors import TrainingError
-from mmer.model import EmotionModel
+from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
-from training import corpora, experiment, figures
+from training import abstain, corpora, experiment, figures
 from training.ablate import all_rows, page
 from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
@@ -236,3 +236,28 @@ def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corp
     assert {rows[i].speaker for i in found.arrays["rows"]} == {"ravdess-01"}
     again = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path / "again"), refit=True).run(fold, 0)
     np.testing.assert_allclose(again.arrays["probs"], found.arrays["probs"], atol=1e-4)
+
+
+def test_the_threshold_is_that_of_every_subset_together():
+    """Branches that are right where they are sure: what is kept above the threshold is as right as promised."""
+    torch.manual_seed(0)
+    model = EmotionModel(ModelConfig.tiny()).eval()
+    n = 500
+    g = torch.Generator().manual_seed(1)
+    truth = torch.randint(7, (n,), generator=g)
+    sure = torch.rand(n, 3, 1, generator=g)
+    votes = 6 * sure * torch.eye(7)[truth][:, None] + torch.randn(n, 3, 7, generator=g)
+    middles = tuple(torch.zeros(n, model.encoders[m].middle_size) for m in ("face", "voice", "text"))
+    states = BranchStates(middles, torch.zeros(n, 3, 16), votes)
+    found = abstain.fit(model, states, torch.eye(7)[truth], target=0.9)
+    assert found["accuracy"] >= 0.9
+    assert 0.2 < found["coverage"] < 1
+    kept = right = 0
+    for code in range(1, 8):
+        present = torch.tensor([[bool(code >> i & 1) for i in range(3)]]).expand(n, 3)
+        with torch.no_grad():
+            best = model.fuse(states, present).logits.softmax(1).max(1)
+        above = best.values >= found["threshold"]
+        kept, right = kept + int(above.sum()), right + int((best.indices == truth)[above].sum())
+    assert kept / (7 * n) == pytest.approx(found["coverage"])
+    assert right / kept == pytest.approx(found["accuracy"])

@@ -89,6 +89,7 @@ def test_nothing_to_read_gives_no_emotion(predictor, tmp_path):
     clip = synth.write_clip(tmp_path / "silence.wav", seconds=2, voice=synth.silence(2))
     result = predictor.analyse(clip)
     assert result.emotion is None
+    assert result.abstain
     assert result.present == dict.fromkeys(MODALITIES, False)
     assert result.probs.tolist() == pytest.approx([1 / 7] * 7)
     assert {"nothing_readable", "no_speech"} <= codes(result)
@@ -132,6 +133,26 @@ def test_a_promotion_is_served_without_a_restart(home, predictor, voice_only):
     assert (before.checkpoint, after.checkpoint) == ("first", "second")
     assert not np.allclose(before.probs, after.probs)
     np.testing.assert_allclose(predictor.analyse(voice_only, speech=False).probs, before.probs, atol=1e-6)
+
+
+def test_a_checkpoint_with_a_threshold_abstains_below_it_and_still_names_its_guess(home, predictor, voice_only):
+    before = predictor.analyse(voice_only, speech=False)
+    assert not before.abstain  # a checkpoint without a threshold always answers
+    for name, threshold in (
+        ("strict", float(before.probs.max()) + 0.01),
+        ("lenient", float(before.probs.max()) - 0.01),
+    ):
+        meta = {"abstain": {"threshold": threshold, "target": 0.8, "coverage": 0.5, "accuracy": 0.81}}
+        checkpoint.save(make_model(), CONFIG, home / "checkpoints", meta, name=name)
+        after = Predictor(predictor.paths, name).analyse(voice_only, speech=False)
+        assert after.emotion == before.emotion
+        assert after.abstain == after.to_dict()["abstain"] == (name == "strict")
+        assert ("unreliable" in codes(after)) == (name == "strict")
+    notice = next(n for n in Predictor(predictor.paths, "strict").analyse(voice_only, speech=False).quality if n.code == "unreliable")  # fmt: skip
+    assert (
+        f"from which on 80% of the answers were right on people set aside; do not rely on {before.emotion}"
+        in notice.message
+    )
 
 
 def test_the_same_clip_gives_the_same_answer_in_any_batch(predictor, talk, voice_only, face_model):
@@ -200,7 +221,7 @@ def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, ta
     assert "bad.mp4" in lines[1]["error"]["message"]
     for line in (lines[0], lines[2]):
         assert set(line) == {
-            "clip", "sha256", "duration_s", "emotion", "probs", "present", "per_modality", "contribution", "transcript",
+            "clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution", "transcript",
             "segments", "quality", "explanation", "timing_ms", "checkpoint",
         }  # fmt: skip
         assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-3)

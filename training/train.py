@@ -41,7 +41,7 @@ from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
-from training import augment, corpora
+from training import abstain, augment, corpora
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
 from training.loop import fit, layerwise, processes, weights
 from training.losses import fit_temperature, log_prior, soft_cross_entropy
@@ -474,6 +474,8 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
     with torch.no_grad():
         model.fusion.temperature.fill_(fit_temperature(model.fuse(states, present).logits, targets))
+    states, _, targets = calm.draw(4000, torch.Generator().manual_seed(config.seed + 3), subsets=False)
+    threshold = abstain.fit(model, states, targets)
 
     table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)
     for name, line in table.items():
@@ -486,6 +488,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
                      "n": [len(halves[m][0]), len(halves[m][1]), len(val[m])]} for m in MODALITIES},
         "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
+        "abstain": threshold,
         "metrics": {"label_matched_validation_tuples": table},
     }  # fmt: skip
     name = checkpoint.save(model, settings, args.out or paths.checkpoints, meta, name=args.name)

@@ -62,6 +62,7 @@ def _headline(found: EmotionResult) -> str:
         )
     first, second = np.argsort(found.probs)[::-1][:2]
     certainty = next(word for share, word in _CERTAINTY if found.probs[first] >= share)
+    certainty = "No reliable answer; the best guess is" if found.abstain else certainty
     line = f"Confidence {likely(found.probs[first])}"
     if found.probs[first] < 0.5:
         line += ": no emotion reaches half, so take it as a guess"
