@@ -11,10 +11,10 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from annotations import backup, retention
+from annotations import backup, hub, retention
 from annotations.schema import VERSION, sqlite_file
 from annotations.store import Store
-from annotations.transfer import FORMATS, content_hash, export_labels, import_labels
+from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
 from mmer.config import Paths
 from mmer.errors import LabelError
 
@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.command == "import" and args.copy != bool(args.consent):
         parser.error("--copy and --consent TEXT go together: media is taken in only with a recorded consent")
+    if args.command == "export" and args.push and args.format != "hf":
+        parser.error("--push REPO goes with --format hf")
     try:
         return args.run(args)
     except LabelError as error:
@@ -53,12 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("import", _import, "add labels from a file; importing it twice adds nothing")
     sub.add_argument("file", type=Path)
-    sub.add_argument("--format", choices=FORMATS, help="default: the file's ending")
+    sub.add_argument("--format", choices=FORMATS, help="default: what it looks like")
     sub.add_argument("--copy", action="store_true", help="take the media in instead of registering it where it lies")
     sub.add_argument("--consent", metavar="TEXT", help="what the recorded people agreed to; needed for --copy")
     sub = command("export", _export, "write the current labels")
     sub.add_argument("--format", choices=FORMATS, required=True)
-    sub.add_argument("--out", type=Path, required=True, metavar="PATH")
+    sub.add_argument("--out", type=Path, required=True, metavar="PATH", help="file; folder for hf, elan, webvtt")
+    sub.add_argument("--push", metavar="REPO", help="upload the hf folder to this private Hugging Face dataset")
     command("stats", _stats, "print how much there is, as JSON")
     sub = command("delete", _delete, "delete media, features, predictions and labels, and check that no trace is left")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -88,24 +91,30 @@ def _store(args, *, create: bool = False) -> Store:
 
 
 def _import(args) -> int:
-    format = args.format or args.file.suffix.lstrip(".").lower()
-    if format not in FORMATS:
-        raise LabelError("unknown_format", f"{args.file} ends in none of {', '.join(FORMATS)}; say --format")
+    format = args.format or format_of(args.file)
     report = import_labels(
         _store(args, create=True), args.file, format, consent_text=args.consent, progress=_progress("rows")
     )
     for line in report.bad:
         print(line, file=sys.stderr)
+    if report.left_out:
+        print(f"left out, as a label has no place for it: {_counted(report.left_out)}", file=sys.stderr)
     print(f"{report.imported} labels imported, {report.present} already there, {len(report.bad)} bad rows")
     return 1 if report.bad else 0
 
 
 def _export(args) -> int:
-    n_labels, n_left_out = export_labels(_store(args), args.out, args.format, progress=_progress("labels"))
-    print(f"{n_labels} labels written to {args.out}")
-    if n_left_out:
-        print(f"left out {n_left_out} corrected transcripts: CSV has no column for them, jsonl has", file=sys.stderr)
+    report = export_labels(_store(args), args.out, args.format, progress=_progress("labels"))
+    print(f"{report.labels} labels written to {args.out}")
+    if report.left_out:
+        print(f"left out, as {args.format} has no place for it: {_counted(report.left_out)}", file=sys.stderr)
+    if args.push:
+        print(f"pushed to {hub.push(args.out, args.push)}, which is private")
     return 0
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
 
 
 def _stats(args) -> int:

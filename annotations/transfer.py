@@ -1,33 +1,30 @@
-"""Labels in and out of the store as CSV and JSONL rows of the same eight columns.
+"""Labels in and out of the store, in every format.
 
-`clip` is the path of a clip registered where it lies, else its sha256; a segment follows as a media fragment
-(`interview.mp4#t=1.5,3.25`, https://www.w3.org/TR/media-frags/). `label` is an emotion, several with weights
-(`anger=0.7;fear=0.3`), or skip, cannot_tell, broken. JSONL also has `transcript` where an annotator corrected it.
+`table` is CSV and JSONL, `labelstudio` Label Studio's JSON, `hub` a folder that is a Hugging Face dataset, `elan` ELAN's
+EAF and `webvtt` WebVTT, one file per clip in a folder. An export holds the current labels, not those they replaced.
 """
 
-import csv
-import hashlib
-import json
-import os
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from annotations.label import Label, check_label, check_text, is_current
-from annotations.schema import OUTCOMES, AnnotatorRecord, LabelRecord
+from annotations import elan, hub, labelstudio, labelstudio_tasks, table, webvtt
+from annotations.label import Label, check_label
+from annotations.row import FIELDS, Reader, content_hash, is_set
+from annotations.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.store import Store
 from mmer.errors import LabelError
 
-FORMATS = ("csv", "jsonl")
-COLUMNS = ("clip", "label", "annotator", "target", "confidence", "comment", "created_at", "speaker")
-REQUIRED = COLUMNS[:3]
+__all__ = ["FORMATS", "Export", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
+
+FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
 BATCH = 200  # rows per transaction: the disk is waited for once, and other writers wait for one batch at most
 
 
@@ -38,6 +35,29 @@ class ImportReport:
     imported: int = 0
     present: int = 0  # stored already: importing a file again adds nothing
     bad: list[str] = field(default_factory=list)  # "labels.csv line 3: unknown_label: ..."
+    left_out: Counter = field(default_factory=Counter)  # {"scene": 3}: what the file has and a label has no place for
+
+
+@dataclass
+class Export:
+    """What was written."""
+
+    labels: int = 0
+    left_out: Counter = field(default_factory=Counter)  # {"transcript": 3}: what the format has no place for
+
+
+def format_of(file: Path) -> str:
+    """Return the format that a file or a folder looks like.
+
+    Raises:
+        LabelError: `unknown_format`.
+    """
+    if (file / hub.METADATA).is_file():
+        return "hf"
+    inside = next((path for path in file.iterdir() if path.suffix in ENDINGS), file) if file.is_dir() else file
+    if inside.suffix.lower() not in ENDINGS:
+        raise LabelError("unknown_format", f"{file} ends in none of {', '.join(ENDINGS)}; say --format")
+    return ENDINGS[inside.suffix.lower()]
 
 
 def import_labels(
@@ -48,7 +68,7 @@ def import_labels(
     consent_text: str | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> ImportReport:
-    """Add a file's labels; good rows go in, bad ones are named in the report.
+    """Add the labels of a file or folder; good rows go in, bad ones are named in the report.
 
     Args:
         consent_text: takes the media in under this consent; without it clips are registered where they lie.
@@ -57,231 +77,87 @@ def import_labels(
         LabelError: `unreadable_file`, `missing_column`: nothing was imported then.
     """
     report = ImportReport()
-    hashes: dict[Path, str] = {}
-    try:
-        stream = file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise LabelError("unreadable_file", f"cannot read {file}: {error.strerror}") from None
-    with stream:
-        rows = iter(progress(_read_csv(stream) if format == "csv" else _read_jsonl(stream)))
-        while batch := list(islice(rows, BATCH)):
-            parsed = []
-            for line, row in batch:
-                with _naming(report, file, line):
-                    clip, label = _parse(row, file.parent, hashes)
-                    if consent_text and clip["path"]:  # before the transaction: copying would keep writers waiting
-                        store.register_clip(**clip, consent_text=consent_text)
-                    parsed.append((line, clip | {"in_place": not consent_text}, label))
-            with store.writing() as session:
-                for line, clip, label in parsed:
-                    with _naming(report, file, line), session.begin_nested():
-                        clip_id = store.register_clip(**clip, session=session)
-                        if _is_present(session, clip_id, label):
-                            report.present += 1
-                        else:
-                            store.add_label(clip_id, **label, session=session)
-                            report.imported += 1
+    reader = Reader(file if file.is_dir() else file.parent)
+    rows = iter(progress(_read(file, format, report.left_out)))
+    while batch := _take(rows, file):
+        parsed = []
+        for where, row in batch:
+            with _naming(report, file, where):
+                clip, label = reader.parse(row)
+                if consent_text and clip["path"]:  # before the transaction: copying would keep writers waiting
+                    store.register_clip(**clip, consent_text=consent_text)
+                parsed.append((where, clip | {"in_place": not consent_text}, label))
+        with store.writing() as session:
+            for where, clip, label in parsed:
+                with _naming(report, file, where), session.begin_nested():
+                    clip_id = store.register_clip(**clip, session=session)
+                    if _is_present(session, clip_id, label):
+                        report.present += 1
+                    else:
+                        store.add_label(clip_id, **label, session=session)
+                        report.imported += 1
     return report
 
 
-def export_labels(
-    store: Store, out: Path, format: str, *, progress: Callable[[Iterable], Iterable] = iter
-) -> tuple[int, int]:
-    """Write the current labels, all or none; return how many, and how many corrected transcripts CSV had no place for."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    n_labels = n_left_out = 0
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-            if format == "csv":
-                table.writeheader()
-            for label in progress(store.labels(OUTCOMES)):
-                if format == "csv":
-                    table.writerow(_row(label))
-                    n_left_out += label.transcript is not None
-                else:
-                    stream.write(json.dumps(_row(label), ensure_ascii=False) + "\n")
-                n_labels += 1
-        os.replace(temporary, out)
-    except OSError as error:
-        raise LabelError("unwritable_file", f"cannot write {out}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return n_labels, n_left_out
+def export_labels(store: Store, out: Path, format: str, *, progress: Callable[[Iterable], Iterable] = iter) -> Export:
+    """Write the current labels, all or none.
+
+    Raises:
+        LabelError: `unwritable_file`, `not_an_export` (a folder of something else is in the way).
+    """
+    report = Export()
+
+    def labels(*, by_clip: bool = False, holds: frozenset = FIELDS) -> Iterator[Label]:
+        for label in progress(store.labels(OUTCOMES, by_clip=by_clip)):
+            report.labels += 1
+            report.left_out.update(name for name in FIELDS - holds if is_set(label, name))
+            yield label
+
+    if format in table.HOLDS:
+        table.write(labels(holds=table.HOLDS[format]), out, format)
+    else:
+        module = {"labelstudio": labelstudio, "hf": hub, "elan": elan, "webvtt": webvtt}[format]
+        module.write(labels(by_clip=True, holds=module.HOLDS), out, store)
+    return report
 
 
-def content_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes in hexadecimal."""
-    digest = hashlib.sha256()
+def _read(file: Path, format: str, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
+    if format in table.HOLDS:
+        return table.read(file, format)
+    return {"labelstudio": labelstudio_tasks, "hf": hub, "elan": elan, "webvtt": webvtt}[format].read(file, left_out)
+
+
+def _take(rows: Iterator, file: Path) -> list:
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+        return list(islice(rows, BATCH))
     except OSError as error:
-        raise LabelError("clip_unreadable", f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()
+        raise LabelError("unreadable_file", f"cannot read {file}: {error.strerror}") from None
 
 
 @contextmanager
-def _naming(report: ImportReport, file: Path, line: int) -> Iterator[None]:
+def _naming(report: ImportReport, file: Path, where: str) -> Iterator[None]:
     """Enter a row's LabelError in the report and go on."""
     try:
         yield
     except LabelError as error:
         if error.code == "database_unavailable":
             raise  # not the row's fault
-        report.bad.append(f"{file.name} line {line}: {error.code}: {error.message}")
-
-
-def _read_csv(stream) -> Iterator[tuple[int, dict | LabelError]]:
-    reader = csv.reader(stream)
-    header = [name.strip() for name in next(reader, [])]
-    if missing := [name for name in REQUIRED if name not in header]:
-        raise LabelError(
-            "missing_column", f"{stream.name} has no column {', '.join(missing)}; its first line must name the columns"
-        )
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, LabelError("bad_row", f"not CSV: {error}")
-            continue
-        if len(values) == len(header):
-            yield reader.line_num, dict(zip(header, values, strict=True))
-        elif values:
-            yield reader.line_num, LabelError("bad_row", f"{len(values)} values for {len(header)} columns")
-
-
-def _read_jsonl(stream) -> Iterator[tuple[int, dict | LabelError]]:
-    for line, text in enumerate(stream, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            row = LabelError("bad_row", f"not JSON: {error}")
-        yield line, row if isinstance(row, dict | LabelError) else LabelError("bad_row", "not a JSON object")
-
-
-def _parse(row: dict | LabelError, folder: Path, hashes: dict[Path, str]) -> tuple[dict, dict]:
-    """Return the arguments of `register_clip` and of `add_label`, checked."""
-    if isinstance(row, LabelError):
-        raise row
-    values = {name: _text(row.get(name), name) for name in COLUMNS if name != "label"}
-    label = {
-        "annotator": values["annotator"],
-        "target": values["target"].strip() or "all",
-        "confidence": _number(values["confidence"], "confidence") if values["confidence"].strip() else None,
-        "comment": values["comment"],
-        "transcript": _text(row["transcript"], "transcript") if row.get("transcript") is not None else None,
-        "created_at": _time(values["created_at"].strip()),
-        **_emotions(row.get("label")),
-    }
-    path, sha256, segment = _clip(values["clip"].strip(), folder, hashes)
-    label |= segment
-    check_label(**label)
-    name = path.name if path else sha256[:12]
-    return {"path": path, "sha256": sha256, "name": name, "speaker": values["speaker"], "source": "import"}, label
-
-
-def _text(value, column: str) -> str:
-    if value is None or isinstance(value, bool | list | dict):
-        if value is None:
-            return ""
-        raise LabelError("bad_value", f"{column} is {value!r}; text or a number is needed")
-    return str(value)
-
-
-def _number(value: str, column: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise LabelError(f"bad_{column}", f"{column} {value!r} is not a number") from None
-
-
-def _time(value: str) -> datetime | None:
-    if not value:
-        return None
-    try:
-        time = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
-    except ValueError:
-        raise LabelError("bad_time", f"time {value!r} is not ISO 8601, as in 2026-03-01T12:00:00Z") from None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def _emotions(value) -> dict:
-    if isinstance(value, dict):
-        return {"emotions": value}
-    value = _text(value, "label").strip()
-    if value.lower() in OUTCOMES[1:]:
-        return {"outcome": value.lower()}
-    if "=" in value:
-        pairs = [part.partition("=") for part in value.split(";")]
-        return {"emotions": {name: _number(weight, "weight") for name, _, weight in pairs}}
-    if not value:
-        raise LabelError("no_label", "the label is empty; name an emotion, or skip, cannot_tell, broken")
-    return {"emotions": value}
-
-
-def _clip(value: str, folder: Path, hashes: dict[Path, str]) -> tuple[Path | None, str, dict]:
-    """Return path (None for a bare hash), sha256 and segment."""
-    fragment = re.fullmatch(r"(.+)#t=([\d.]+),([\d.]+)", value)
-    segment = {}
-    path = _find(value, folder)
-    if fragment and not path:
-        value = fragment[1]
-        segment = {"start_s": _number(fragment[2], "segment"), "end_s": _number(fragment[3], "segment")}
-        path = _find(value, folder)
-    if path is None and re.fullmatch("[0-9a-fA-F]{64}", value):
-        return None, value.lower(), segment
-    if path is None:
-        raise LabelError("clip_not_found", f"no clip {value!r} in {folder} or here, and it is not a sha256")
-    if path not in hashes:
-        hashes[path] = content_hash(path)
-    return path, hashes[path], segment
-
-
-def _find(value: str, folder: Path) -> Path | None:
-    """Return the file, sought beside the table first and then in the working directory."""
-    try:
-        check_text(value, "clip")
-        return next((path for path in (folder / value, Path(value)) if path.is_file()), None)
-    except OSError:  # a name longer than the file system takes
-        return None
+        report.bad.append(f"{file.name} {where}: {error.code}: {error.message}")
 
 
 def _is_present(session: Session, clip_id: int, label: dict) -> bool:
-    """Whether this very label is stored: at its own time, or as the current one when the row has no time."""
+    """Whether all that a row says is stored: at the row's own time, or in the annotator's current label."""
     annotator, values = check_label(**label)
-    created_at = values.pop("created_at")
-    if values["transcript"] is None:
-        del values["transcript"]  # a row without one says nothing about it
+    said = {name: values[name] for name in values if name in label or name in _JUDGED}
+    created_at = said.pop("created_at", None)
+    current = select(CurrentLabelRecord.label_id).where(CurrentLabelRecord.clip_id == clip_id)
     query = (
         select(LabelRecord)
         .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
         .where(LabelRecord.clip_id == clip_id, AnnotatorRecord.name == annotator)
-        .where(*([LabelRecord.created_at == created_at] if created_at else is_current()))
+        .where(or_(LabelRecord.id.in_(current), LabelRecord.created_at == created_at))
     )
-    return any(all(getattr(row, name) == values[name] for name in values) for row in session.scalars(query))
+    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(query))
 
 
-def _row(label: Label) -> dict:
-    clip = str(label.media) if label.in_place else label.sha256
-    if label.start_s is not None:
-        clip += f"#t={label.start_s!r},{label.end_s!r}"
-    emotions = label.emotions
-    row = {
-        "clip": clip,
-        "label": ";".join(emotions if len(emotions) == 1 else (f"{name}={emotions[name]!r}" for name in emotions))
-        or label.outcome,
-        "annotator": label.annotator,
-        "target": label.target,
-        "confidence": label.confidence,
-        "comment": label.comment,
-        "created_at": label.created_at.isoformat(),
-        "speaker": label.speaker,
-    }
-    return row if label.transcript is None else row | {"transcript": label.transcript}
+_JUDGED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says

@@ -1,0 +1,214 @@
+"""Labels as a Hugging Face dataset: a folder of `metadata.parquet`, `media/` and a card, to be pushed to a private repository.
+
+A row is a label, so that annotators stay apart and a clip has as many rows as it has labels. Media is copied only for clips
+whose people consented to its being kept; of the others the hash, the labels and, with consent, the features go along.
+https://huggingface.co/docs/datasets/video_dataset#videofolder
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
+from pathlib import Path
+
+import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from sqlalchemy import select
+
+from annotations.atomic import new_folder
+from annotations.label import Label
+from annotations.row import DETAILS, FIELDS
+from annotations.schema import ClipRecord, ConsentRecord
+from annotations.store import Store
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS
+
+HOLDS = FIELDS
+METADATA, CARD = "metadata.parquet", "README.md"
+ROWS = 1000  # per batch: memory holds one
+SCHEMA = pa.schema(
+    [
+        ("file_name", pa.string()),  # null without consent to the media
+        ("sha256", pa.string()),
+        ("name", pa.string()),
+        ("start_s", pa.float64()),  # both null: the whole clip
+        ("end_s", pa.float64()),
+        ("label", pa.string()),  # the heaviest emotion, or skip, cannot_tell, broken
+        ("emotions", pa.struct([(emotion, pa.float64()) for emotion in EMOTIONS])),  # weights, sum 1
+        ("target", pa.string()),
+        ("annotator", pa.string()),
+        ("confidence", pa.float64()),
+        ("intensity", pa.float64()),
+        ("valence", pa.float64()),
+        ("arousal", pa.float64()),
+        ("comment", pa.string()),
+        ("transcript", pa.string()),
+        ("lead_time_s", pa.float64()),
+        ("blind", pa.bool_()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("speaker", pa.string()),
+        ("consent", pa.string()),  # versions of the texts the person agreed to
+        ("features", pa.string()),  # file of the features, without face and voice
+    ]
+)
+
+
+def write(labels: Iterable[Label], out: Path, store: Store) -> None:
+    """Write the folder, all or nothing; the labels of one clip must follow each other."""
+    clips, n_labels = Counter(), 0  # clips by the versions of their consent
+    texts: dict[str, tuple[str, str]] = {}  # {version: (scope, text)}
+    with new_folder(out, lambda entry: entry.name in (METADATA, CARD, "media", "features", ".cache")) as folder:
+        with pq.ParquetWriter(folder / METADATA, SCHEMA, compression="zstd") as table:
+            rows = []
+            for _, group in groupby(labels, key=lambda label: label.sha256):
+                first = next(group)
+                about, consents = _clip(first, folder, store)
+                clips[about["consent"]] += 1
+                texts |= consents
+                for label in chain([first], group):
+                    rows.append(_row(label) | about)
+                    if len(rows) == ROWS:
+                        table.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                        n_labels, rows = n_labels + ROWS, []
+            table.write_table(pa.Table.from_pylist(rows, SCHEMA))
+        (folder / CARD).write_text(_card(n_labels + len(rows), clips, texts), encoding="utf-8")
+
+
+def _clip(label: Label, folder: Path, store: Store) -> tuple[dict, dict[str, tuple[str, str]]]:
+    """Copy what may be copied of a clip; return its columns and {version: (scope, text)} of its consents."""
+    query = (
+        select(ConsentRecord.text_version, ConsentRecord.scope, ConsentRecord.text, ClipRecord.features)
+        .join(ClipRecord, ConsentRecord.clip_id == ClipRecord.id)
+        .where(ClipRecord.sha256 == label.sha256)
+        .order_by(ConsentRecord.id)
+    )
+    with store.reading() as session:
+        given = session.execute(query).all()
+    about = {
+        "file_name": None,
+        "features": None,
+        "consent": " ".join(consent.text_version for consent in given) or None,
+    }
+    if label.media and not label.in_place and any(consent.scope == "media" for consent in given):
+        about["file_name"] = _copy(label.media, folder / "media")
+    features = store.features_dir and given and given[0].features and store.features_dir / given[0].features
+    if features and features.is_file():
+        about["features"] = _copy(features, folder / "features")
+    return about, {consent.text_version: (consent.scope, consent.text) for consent in given}
+
+
+def _copy(file: Path, folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(file, folder / file.name)
+    return f"{folder.name}/{file.name}"
+
+
+def _row(label: Label) -> dict:
+    same = (
+        "sha256",
+        "name",
+        "start_s",
+        "end_s",
+        "target",
+        "annotator",
+        "confidence",
+        "comment",
+        "created_at",
+        "speaker",
+    )
+    return {
+        **{name: getattr(label, name) for name in (*same, *DETAILS)},
+        "label": max(label.emotions, key=label.emotions.get) if label.emotions else label.outcome,
+        "emotions": label.emotions or None,
+    }
+
+
+def _card(n_labels: int, clips: Counter, texts: dict[str, tuple[str, str]]) -> str:
+    lines = [
+        "---",
+        "pretty_name: Emotion labels",
+        "license: other",
+        "license_name: by-consent",
+        "task_categories: [video-classification, audio-classification]",
+        "tags: [emotion-recognition, multimodal, human-annotated]",
+        "---",
+        "",
+        "# Emotion labels",
+        "",
+        f"{n_labels} labels of {clips.total()} clips. A row of `{METADATA}` is one annotator's label of a clip, or of a",
+        "segment of it, as a whole or of the face, the voice or the words alone (`target`). `label` is the heaviest of",
+        "`emotions`, whose weights sum to 1, or skip, cannot_tell, broken. `speaker` groups clips that must not be split.",
+        "",
+        "## Consent and licence",
+        "",
+        "No licence comes with the media: it may be used for what the recorded people agreed to, in the words below, and",
+        "has to go when one of them asks. Labels name their annotators. Keep this dataset private.",
+        "",
+        "| consent | clips |",
+        "|---|---|",
+        *(f"| {version or 'none: labels only, no media'} | {n} |" for version, n in sorted(clips.items(), key=str)),
+    ]
+    for version, (scope, text) in sorted(texts.items()):
+        kept = "the clip" if scope == "media" else "features without face and voice"
+        lines += ["", f"### {version}: {kept}", "", *(f"> {line}" for line in text.splitlines())]
+    return "\n".join(lines) + "\n"
+
+
+def read(path: Path, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
+    """Yield the rows of a dataset folder.
+
+    Raises:
+        LabelError: `unreadable_file`, `missing_column`.
+    """
+    folder = path if path.is_dir() else path.parent
+    try:
+        table = pq.ParquetFile(folder / METADATA)
+    except (pa.ArrowException, FileNotFoundError) as error:
+        raise LabelError("unreadable_file", f"{folder} has no {METADATA} that can be read: {error}") from None
+    if missing := {"label", "annotator"} - set(table.schema_arrow.names):
+        raise LabelError("missing_column", f"{folder / METADATA} has no column {', '.join(sorted(missing))}")
+    n = 0
+    for batch in table.iter_batches(ROWS):
+        for values in batch.to_pylist():
+            n += 1
+            yield f"row {n}", _parse(values, folder)
+
+
+def _parse(values: dict, folder: Path) -> dict | LabelError:
+    row = {name: value for name, value in values.items() if value is not None}
+    file_name = str(row.get("file_name") or "")
+    if file_name and not (folder / file_name).resolve().is_relative_to(folder.resolve()):
+        return LabelError("clip_not_found", f"{file_name!r} points out of the dataset's folder")
+    weights = {name: weight for name, weight in (row.get("emotions") or {}).items() if weight}
+    if "created_at" in row:
+        row["created_at"] = row["created_at"].isoformat()
+    return row | {"clip": file_name or row.get("sha256"), "label": weights or row.get("label")}
+
+
+def push(folder: Path, repo: str, *, endpoint: str | None = None, token: str | None = None) -> str:
+    """Upload a folder written by `write` to a private dataset repository, made when there is none; return its address.
+
+    Media and tables that the folder no longer has go from the repository too, though not from its history.
+
+    Raises:
+        LabelError: `push_failed`, `public_repo`: nothing was uploaded then.
+    """
+    api = HfApi(endpoint=endpoint, token=token)
+    try:
+        api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+        if not api.dataset_info(repo).private:  # it was there before, and creating does not change it
+            raise LabelError("public_repo", f"dataset {repo} is public; make it private, or name another")
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=[METADATA, CARD, "media/*", "features/*"],
+            delete_patterns=["media/*", "features/*"],
+            commit_message="Labels exported",
+        )
+    except (HfHubHTTPError, HFValidationError, httpx2.HTTPError) as error:
+        raise LabelError("push_failed", f"cannot push to {repo}: {str(error).splitlines()[0]}") from None
+    return f"{api.endpoint}/datasets/{repo}"
