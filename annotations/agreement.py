@@ -170,7 +170,7 @@ def kappa(table: np.ndarray) -> float | None:
 
 def gold_accuracy(
     session: Session, project_id: int | None = None, target: str | None = None
-) -> dict[int, tuple[int, int]]:
+) -> dict[str, tuple[int, int]]:
     """Return, for each annotator who answered gold items, how many answers were right and how many there were.
 
     The newest known answer counts; an answer is right when its heaviest emotion is one of the known ones. Without a
@@ -178,7 +178,8 @@ def gold_accuracy(
     """
     newest = select(func.max(GoldRecord.id)).group_by(GoldRecord.item_id, GoldRecord.target)
     query = (
-        select(CurrentLabelRecord.annotator_id, CurrentLabelRecord.top, GoldRecord.emotions)
+        select(AnnotatorRecord.name, CurrentLabelRecord.top, GoldRecord.emotions)
+        .join(CurrentLabelRecord, CurrentLabelRecord.annotator_id == AnnotatorRecord.id)
         .join(GoldRecord, GoldRecord.item_id == CurrentLabelRecord.item_id)
         .where(
             GoldRecord.id.in_(newest),
@@ -188,7 +189,7 @@ def gold_accuracy(
     )
     if target is not None:
         query = query.where(CurrentLabelRecord.target == target)
-    found: dict[int, tuple[int, int]] = {}
+    found: dict[str, tuple[int, int]] = {}
     for annotator, top, known in session.execute(_within(query, project_id)):
         right, n = found.get(annotator, (0, 0))
         found[annotator] = (right + (top in known), n + 1)
@@ -282,7 +283,7 @@ def _against_rest(counts: np.ndarray, k: int) -> np.ndarray:
     return np.stack([counts[:, k], counts.sum(1) - counts[:, k]], axis=1)
 
 
-def _annotators(found: Ratings, names: dict[int, str], right: dict[int, tuple[int, int]]) -> tuple[Annotator, ...]:
+def _annotators(found: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]) -> tuple[Annotator, ...]:
     n, could_not = Counter(found.rater.tolist()), Counter(found.could_not.tolist())
     measured = ~np.isnan(found.lead_s)
     rater, lead = found.rater[measured], found.lead_s[measured]
@@ -291,7 +292,7 @@ def _annotators(found: Ratings, names: dict[int, str], right: dict[int, tuple[in
     medians = dict(zip(timed.tolist(), map(np.median, np.split(lead[order], first[1:])), strict=False))
     return tuple(
         Annotator(
-            names[i], n[i], could_not[i], *right.get(i, (0, 0)), float(medians[i]) if i in medians else None
+            names[i], n[i], could_not[i], *right.get(names[i], (0, 0)), float(medians[i]) if i in medians else None
         )
-        for i in sorted(n.keys() | could_not.keys() | right.keys(), key=names.get)
+        for i in sorted(n.keys() | could_not.keys(), key=names.get)
     )  # fmt: skip

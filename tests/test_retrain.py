@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
+from sqlalchemy import select
 
+from annotations.aggregate import METHODS
+from annotations.review import adjudicate, finals
+from annotations.schema import OUTCOMES, TrainingRunRecord
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.config import Paths
+from mmer.labels import EMOTIONS
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from training.retrain import gather
 
 ROOT = Path(__file__).resolve().parent.parent
 PITCH_HZ = {"happiness": 260, "sadness": 95}
@@ -76,6 +82,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     assert after["emotion"] == emotion
     loaded = checkpoint.load(after["checkpoint"], paths.checkpoints)
     assert loaded.meta["parent"] == "base"
+    assert loaded.meta["aggregation"] == "soft"
     report = json.loads(next((paths.home / "runs").glob("*/report.json")).read_text())
     assert str(report).count("uar") >= 2
     assert checkpoint.roll_back(paths.checkpoints) == "base"
@@ -85,9 +92,38 @@ def test_labels_that_have_nothing_to_do_with_the_clips_are_refused(tmp_path, voi
     names = [name for _, name in voices]
     random.Random(1).shuffle(names)
     paths = home_with(tmp_path / "home", [(clip, name) for (clip, _), name in zip(voices, names, strict=True)])
-    done = retrain(paths)
+    done = retrain(paths, "--aggregation", "majority")
     assert done.returncode == 3, done.stdout + done.stderr
     assert checkpoint.promoted(paths.checkpoints) == "base"
+    report = json.loads(next((paths.home / "runs").glob("*/report.json")).read_text())
+    assert report["aggregation"] == "majority"
+    with Store(paths.database_url, paths.media).reading() as session:
+        assert session.scalars(select(TrainingRunRecord.aggregation)).all() == ["majority"]
+
+
+def test_what_reviewers_decide_is_what_is_learnt(tmp_path, voices):
+    paths = home_with(tmp_path / "home", voices[:3])
+    store = Store(paths.database_url, paths.media)
+    labels = list(store.labels())
+    for annotator in ("bert", "carl"):
+        store.add_label(1, annotator, "fear")
+    store.add_label(2, "anna", outcome="cannot_tell")
+    store.add_label(3, "anna", outcome="broken")
+    adjudicate(store, 2, None, None, "all", "disgust", "rita")
+
+    def learnt(method: str) -> dict[str, dict]:
+        items, skipped = gather(list(store.labels(OUTCOMES)), method, final=finals(store))
+        assert skipped == []
+        return {i.sha256: {e: p for e, p in zip(EMOTIONS, i.targets["all"], strict=True) if p} for i in items}
+
+    first, second, third = (label.sha256 for label in labels)
+    assert learnt("soft")[first] == {voices[0][1]: pytest.approx(1 / 3), "fear": pytest.approx(2 / 3)}
+    assert learnt("majority")[first] == {"fear": 1.0}
+    for method in METHODS:
+        assert learnt(method)[second] == {"disgust": 1.0}  # where the annotator could not tell
+        assert third not in learnt(method)
+    adjudicate(store, 2, None, None, "all", None, "rita")
+    assert set(learnt("soft")) == {first}
 
 
 def test_too_few_labels_are_said_so(tmp_path, voices):

@@ -1,9 +1,11 @@
 """Train on the corrections people made, and serve the result only if it is better on clips it has not seen.
 
-    python training/retrain.py [--dry-run] [--min-labels N] [--home DIR] [--database URL]
+    python training/retrain.py [--dry-run] [--min-labels N] [--aggregation METHOD] [--home DIR] [--database URL]
 
 Uses the current labels whose clip can be read: media kept with consent, a registered file that still has the same hash,
-or a typed sentence. Several annotators of one clip or segment make one soft target: the mean of their labels.
+or a typed sentence. Several annotators of one clip or segment make one target, by --aggregation: the mean of their labels
+(soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their confusions. A
+reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
 Groups (the speaker, else the clip) whose hash falls below --held-out are never trained on, in this run or a later one.
 The encoders stay as they are: their states are computed once, and the heads and the fusion learn on them, held to the
@@ -36,20 +38,22 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from annotations.aggregate import METHODS, Key, aggregate
+from annotations.agreement import gold_accuracy
 from annotations.label import Label
-from annotations.schema import TrainingRunRecord
+from annotations.review import finals
+from annotations.schema import OUTCOMES, TrainingRunRecord
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.checkpoint import Checkpoint
@@ -73,6 +77,7 @@ class RetrainConfig(AdaptConfig):
     held_out: float = 0.3  # share of the groups that measure and are never trained on
     min_held_out: int = 6  # clips: with fewer, no honest difference passes the gate
     draws: int = 2000  # of the gate's bootstrap
+    aggregation: str = "soft"  # of several annotators: one of METHODS
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Judged:
     end_s: float | None
     words: str | None  # as an annotator left them
     group: str  # never on both sides of a split
-    targets: dict[str, list[float]]  # output -> (K,) mean of the annotators' weights
+    targets: dict[str, list[float]]  # output -> (K,) shares, what the annotators' labels come to
     label_ids: tuple[int, ...]
 
     @property
@@ -95,8 +100,20 @@ class Judged:
         return f"{self.sha256} {self.start_s} {self.end_s} {self.words}"
 
 
-def gather(labels: Sequence[Label]) -> tuple[list[Judged], list[tuple[str, str]]]:
-    """Return what can be trained on, and (name, reason) of each clip or segment that cannot."""
+def gather(
+    labels: Sequence[Label],
+    method: str = "soft",
+    *,
+    gold: Mapping[str, tuple[int, int]] | None = None,
+    final: Mapping[Key, Mapping[str, float]] | None = None,
+) -> tuple[list[Judged], list[tuple[str, str]]]:
+    """Return what can be trained on, and (name, reason) of each clip or segment that cannot.
+
+    Args:
+        labels: of any outcome: a reviewer may have decided where nobody could tell.
+        method: of `annotations.aggregate`, as `gold` and `final` are.
+    """
+    made = aggregate(labels, method, gold=gold, final=final)
     found: dict[tuple, list[Label]] = {}
     for label in labels:
         found.setdefault((label.sha256, label.start_s, label.end_s), []).append(label)
@@ -106,9 +123,11 @@ def gather(labels: Sequence[Label]) -> tuple[list[Judged], list[tuple[str, str]]
         words = next((r.transcript for r in reversed(rows) if r.transcript is not None), None)
         targets = {}
         for output in OUTPUTS:
-            said = [[r.emotions.get(e, 0.0) for e in EMOTIONS] for r in rows if r.target == output]
-            if said:
-                targets[output] = np.mean(said, axis=0).tolist()
+            shares = made.get((sha256, start_s, end_s, output))
+            if shares:
+                targets[output] = [shares.get(e, 0.0) for e in EMOTIONS]
+        if not targets:
+            continue  # nobody could tell
         if first.media is None:
             # Of a recording that was not kept, words can be judged only by a label about the words.
             typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
@@ -117,7 +136,7 @@ def gather(labels: Sequence[Label]) -> tuple[list[Judged], list[tuple[str, str]]
                 skipped.append((first.name, "media_missing: the recording was not kept, or is no longer there"))
                 continue
         group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
-        ids = tuple(r.id for r in rows if r.target in targets)
+        ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
         judged.append(
             Judged(sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids)
         )
@@ -320,7 +339,7 @@ def train(
         "confident": kept,
         "choice": asdict(choice),
         "trained": ["heads", "fusion", *(["encoders' last layers"] if choice.deep else [])],
-        "aggregation": "mean of the annotators",
+        "aggregation": config.aggregation,
         "settings": asdict(config),
         "data": {
             name: {
@@ -344,7 +363,10 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
         raise
     paths.home.mkdir(parents=True, exist_ok=True)
     with locked(paths.home, store) as note:
-        items, skipped = gather(list(store.labels()))
+        with store.reading() as session:
+            gold = gold_accuracy(session)
+        labels = list(store.labels(OUTCOMES))
+        items, skipped = gather(labels, config.aggregation, gold=gold, final=finals(store))
         missing = too_few(items, config)
         if not missing:
             predictor = Predictor(paths, checkpoint.promoted(paths.checkpoints))
@@ -362,6 +384,9 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
         try:
             run = None if dry_run else store.start_run(served.id)
             note(run)
+            if run is not None:
+                with store.writing() as session:
+                    session.get(TrainingRunRecord, run).aggregation = config.aggregation
             model, report = train(served, items, ex, config)
             report["skipped"] = dict(Counter(reason.split(":")[0] for _, reason in skipped))
             if dry_run:
@@ -426,6 +451,7 @@ def _write(folder: Path, report: dict) -> None:
         f"- served: {report['parent']}; new: {report['checkpoint'] or 'not kept'}",
         f"- trained: {', '.join(report['trained'])}; {choice['epochs']} epochs, held to the served model by {choice['strength']}",
         f"- inside the training part the loss went from {choice['served_nll']:.3f} to {choice['nll']:.3f}",
+        f"- several annotators made one target by: {report['aggregation']}",
         f"- skipped: {', '.join(f'{n} {code}' for code, n in report['skipped'].items()) or 'nothing'}",
         "",
         f"| {held['clips']} held-out clips | UAR | accuracy | NLL | ECE |",
@@ -447,8 +473,9 @@ def main() -> int:
     for field in fields(RetrainConfig):
         kind = type(field.default)
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=f"default {field.default}"
-        )
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=f"default {field.default}",
+            choices=METHODS if field.name == "aggregation" else None,
+        )  # fmt: skip
     parser.add_argument("--home", type=Path, help="in place of MMER_HOME: checkpoints, media, runs and the database")
     parser.add_argument(
         "--database", metavar="URL", help="SQLAlchemy URL or SQLite file, in place of MMER_DATABASE_URL"
