@@ -28,7 +28,7 @@ from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
 
-KEYS = {"clip", "sha256", "duration_s", "emotion", "probs", "present", "per_modality", "contribution", "transcript",
+KEYS = {"clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution", "transcript",
         "segments", "quality", "timing_ms", "checkpoint"}  # fmt: skip
 
 
@@ -361,6 +361,8 @@ def test_the_wording_follows_the_numbers(service, voice_only):
         text = plain(cards.result(replace(found, emotion="sadness", probs=probs)))
         assert text.startswith(f"{words} Confidence {100 * top:.0f} %")
         assert ("take it as a guess" in text) == (top < 0.5)
+    text = plain(cards.result(replace(found, emotion="sadness", probs=probs, abstain=True)))
+    assert text.startswith("No reliable answer; the best guess is sadness Confidence 40 %")
 
 
 def test_no_answer_is_shown_as_certain():
