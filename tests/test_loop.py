@@ -17,7 +17,8 @@ from training.train import branch_module, start_from
 ROOT = Path(__file__).resolve().parent.parent
 
 # Trains a tiny text branch for two epochs on 22 sentences in batches of 5, which two processes cannot share evenly, and
-# notes which rows each process saw. With a second argument it is killed, without warning, in the second epoch.
+# notes which rows each process saw. With a second argument it is killed, without warning, in the second epoch, of which
+# it has saved every batch if the argument is "saved".
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def loss_of(states, mask, targets, row):
 
 optimizer = torch.optim.SGD(module.parameters(), 0.5, 0.9)
 scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=10)
-fit("text", module, optimizer, scheduler, batches, loss_of, epochs=2, work=work, average=0.9)
+minutes = 0.0 if "saved" in sys.argv else 5.0
+fit("text", module, optimizer, scheduler, batches, loss_of, epochs=2, work=work, average=0.9, save_minutes=minutes)
 torch.save({"module": module.state_dict(), "seen": seen}, work / f"result-{os.environ.get('RANK', '0')}.pt")
 """
 
@@ -69,13 +71,14 @@ def one_process(tmp_path_factory) -> dict:
     return torch.load(work / "result-0.pt")
 
 
-def test_a_run_killed_in_an_epoch_ends_where_an_undisturbed_one_does(one_process, tmp_path):
-    assert train(tmp_path, "killed").returncode == -9
+@pytest.mark.parametrize(("how", "left"), [("killed", 5), ("saved", 3)])
+def test_a_run_killed_in_an_epoch_ends_where_an_undisturbed_one_does(one_process, tmp_path, how, left):
+    assert train(tmp_path, how).returncode == -9
     assert torch.load(tmp_path / "text.state.pt")["epoch"] == 0
     done = train(tmp_path)
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "result-0.pt")
-    assert len(found["seen"]) == 5  # the second epoch only
+    assert found["seen"] == one_process["seen"][-left:]  # of the second epoch, what was not saved
     for key, value in one_process["module"].items():
         torch.testing.assert_close(found["module"][key], value, msg=key)
 

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -90,8 +91,11 @@ def fit(
     average: float = 0.0,
     unfreeze: int = 0,
     precision: str = "fp32",
+    save_minutes: float = 5.0,
 ) -> None:
-    """Train `module` in place, one state file a stage in `work`, going on from the last finished epoch.
+    """Train `module` in place, one state file a stage in `work`, saved after each epoch and in long ones every few minutes.
+
+    A killed run goes on from there and ends where an undisturbed one would.
 
     Several processes draw the same batches and each takes its own rows of them; the gradients are summed, so that the
     result is that of one process (batch normalisation sees a process' rows only; its statistics are averaged).
@@ -113,7 +117,7 @@ def fit(
     optimizer = accelerator.prepare_optimizer(optimizer)
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     path = work / f"{name}.state.pt"
-    first = 0
+    first = done = 0  # epochs finished, batches of the next one done
     if path.is_file():
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
@@ -122,15 +126,30 @@ def fit(
         if averaged is not None:
             averaged.module.load_state_dict(state["average"] or state["module"])
             averaged.n_averaged.fill_(scheduler.last_epoch)
-        first = state["epoch"] + 1
+        first, done = state["epoch"] + 1, state.get("done", 0)
     buffers = [b for b in module.buffers() if b.is_floating_point()]
+
+    def save(epoch: int, done: int = 0) -> None:
+        _join(buffers, accelerator, mean=True)
+        if accelerator.is_main_process:
+            kept = averaged.module.state_dict() if averaged is not None else None
+            save_atomically(
+                {"module": module.state_dict(), "average": kept, "optimizer": optimizer.state_dict(),
+                 "scheduler": scheduler.state_dict(), "epoch": epoch, "done": done},
+                path,
+            )  # fmt: skip
+        accelerator.wait_for_everyone()
+
+    saved = time.monotonic()
     for epoch in range(first, epochs):
-        torch.manual_seed(1_000_003 * (epoch + 1) + accelerator.process_index)  # dropout
         thaw(module, epoch, unfreeze)
         module.train()
         total = n = 0
         bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5, disable=not accelerator.is_main_process)  # fmt: skip
-        for batch in bar:
+        for i, batch in enumerate(bar):
+            if i < done:
+                continue
+            torch.manual_seed(1_000_003 * (epoch + 1) + 7919 * i + accelerator.process_index)  # dropout
             own, share = _own_rows(batch, accelerator)
             with accelerator.autocast():
                 loss = loss_of(*own) * share
@@ -146,18 +165,17 @@ def fit(
             loss = accelerator.reduce(loss.detach(), "sum")
             total, n = total + float(loss), n + 1
             bar.set_postfix(loss=f"{total / n:.3f}")
-        _join(buffers, accelerator, mean=True)
+            late = torch.tensor(float(time.monotonic() - saved > 60 * save_minutes), device=accelerator.device)
+            if accelerator.reduce(late, "sum") > 0:  # one process' clock is enough: all must save together
+                save(epoch - 1, i + 1)
+                saved = time.monotonic()
+        done = 0
+        save(epoch)
+        saved = time.monotonic()
         module.eval()
         words = report(epoch) if report else ""
         if accelerator.is_main_process:
             tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
-            kept = averaged.module.state_dict() if averaged is not None else None
-            save_atomically(
-                {"module": module.state_dict(), "average": kept, "optimizer": optimizer.state_dict(),
-                 "scheduler": scheduler.state_dict(), "epoch": epoch},
-                path,
-            )  # fmt: skip
-        accelerator.wait_for_everyone()
     if averaged is not None:
         module.load_state_dict(averaged.module.state_dict())
     thaw(module, 0, 0)

@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
 import argparse
 import hashlib
 import itertools
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ class TrainConfig:
     voice_lr: float = 2e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
     voice_power: float = 0.5  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
-    text_epochs: int = 4
+    text_epochs: float = 4.0
     text_batch: int = 64
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
@@ -100,7 +101,7 @@ def _fit(name: str, module: nn.Module, optimizer, steps: int, batches, loss_of, 
     """Run a branch's stage; an epoch has `steps` batches."""
     epochs = getattr(config, f"{name}_epochs")
     fit(
-        name, module, optimizer, _one_cycle(optimizer, steps * epochs), batches, loss_of, epochs=epochs,
+        name, module, optimizer, _one_cycle(optimizer, int(steps * epochs)), batches, loss_of, epochs=math.ceil(epochs),
         average=config.average, unfreeze=config.unfreeze, precision=config.precision, **options,
     )  # fmt: skip
 
@@ -211,7 +212,8 @@ def train_text(
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         noisy = lengths + 4 * torch.rand(n, generator=g)  # near lengths together: little padding
         parts = noisy.argsort().split(size)
-        for i in torch.randperm(len(parts), generator=g):
+        share = min(config.text_epochs - epoch, 1.0)  # of the last epoch
+        for i in torch.randperm(len(parts), generator=g)[: int(len(parts) * share)]:
             yield *data.batch(parts[i]), data.targets[parts[i]]
 
     def loss_of(states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
