@@ -8,13 +8,15 @@ import json
 import sys
 from pathlib import Path
 
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from annotations import backup, hub, retention
-from annotations.schema import VERSION, sqlite_file
+from annotations.schema import sqlite_file
 from annotations.store import Store
 from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
+from annotations.upgrade import upgrade
 from mmer.config import Paths
 from mmer.errors import LabelError
 
@@ -68,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--clip", metavar="CLIP", help="file or sha256")
     which.add_argument("--speaker", metavar="NAME", help="all clips of this speaker")
     command("vacuum", _vacuum, "delete media that no clip needs and compact the database")
-    command("upgrade", _upgrade, "create the tables, or check that they are of this version")
+    command(
+        "upgrade", _upgrade, "create the tables, or bring an older database to this version; a backup is kept beside it"
+    )
     sub = command("backup", _backup, "copy the live database (media not included) to a file")
     sub.add_argument("file", type=Path)
     sub = command("restore", _restore, "check a backup and put it in the database's place; the old one is kept beside")
@@ -145,8 +149,11 @@ def _vacuum(args) -> int:
 
 
 def _upgrade(args) -> int:
-    store = _store(args, create=True)
-    print(f"{store.engine.url.render_as_string()} has schema {VERSION}")
+    done = upgrade(_url(args))
+    change = f" (it had {done.before})" if done.before not in (None, done.after) else ""
+    print(f"{make_url(_url(args)).render_as_string()} has schema {done.after}{change}")
+    if done.backup:
+        print(f"the database as it was is kept as {done.backup}")
     return 0
 
 
@@ -157,6 +164,7 @@ def _backup(args) -> int:
 
 def _restore(args) -> int:
     n_labels, kept = backup.restore(_url(args), args.file)
+    upgrade(_url(args))
     print(f"{n_labels} label rows restored" + (f"; the old database is kept as {kept}" if kept else ""))
     return 0
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from annotations.schema import VERSION, sqlite_file
+from annotations.schema import OLDER, VERSION, sqlite_file
 from mmer.errors import LabelError
 
 
@@ -18,7 +18,7 @@ def backup(url: str, out: Path) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        _copy(database, temporary)
+        copy(database, temporary)
         n_labels = check_backup(temporary)
         os.replace(temporary, out)
     finally:
@@ -29,6 +29,8 @@ def backup(url: str, out: Path) -> int:
 def restore(url: str, file: Path) -> tuple[int, Path | None]:
     """Put a checked backup in the database's place; return its label rows and where the old database is kept.
 
+    An older backup comes back as it is: `upgrade` it afterwards.
+
     A living database is overwritten in one SQLite transaction, so programs that have it open go on with the restored
     rows; swapping the file under them would mix it with their write-ahead log.
     """
@@ -38,18 +40,18 @@ def restore(url: str, file: Path) -> tuple[int, Path | None]:
     if database.exists():
         kept = database.with_name(f"{database.stem}-before-restore-{datetime.now():%Y%m%dT%H%M%S}{database.suffix}")
         try:
-            _copy(database, kept)
+            copy(database, kept)
         except LabelError:  # not a database any more, so nobody is at work in it
             for end in ("", "-wal", "-shm"):
                 if (part := Path(f"{database}{end}")).exists():
                     os.replace(part, f"{kept}{end}")
     database.parent.mkdir(parents=True, exist_ok=True)
-    _copy(file, database)
+    copy(file, database)
     return n_labels, kept
 
 
 def check_backup(file: Path) -> int:
-    """Return the number of label rows of a sound database of this version.
+    """Return the number of label rows of a sound database of this version or an older one.
 
     Raises:
         LabelError: `bad_backup`.
@@ -64,7 +66,7 @@ def check_backup(file: Path) -> int:
             n_labels = connection.execute("SELECT count(*) FROM labels").fetchone()[0]
     except sqlite3.Error as error:
         raise LabelError("bad_backup", f"{file} is not a backup of a labels database: {error}") from None
-    if report != ["ok"] or orphans or version != VERSION:
+    if report != ["ok"] or orphans or version not in (*OLDER, VERSION):
         raise LabelError(
             "bad_backup",
             f"{file} cannot be used: integrity {report[0]}, {orphans} orphan rows, schema {version} (needed {VERSION})",
@@ -80,7 +82,7 @@ def _database(url: str) -> Path:
     return database
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """Copy a database in one transaction of each; a new target becomes one file without a write-ahead log."""
     new = not target.exists()
     try:

@@ -35,7 +35,8 @@ from sqlalchemy.types import TypeDecorator
 
 from mmer.errors import LabelError
 
-VERSION = "0002"  # kept where Alembic keeps its own, so that later migrations start from this revision
+VERSION = "0002"  # the newest of migrations/versions
+OLDER = ("0001",)  # those that `python -m annotations upgrade` brings up to it
 TARGETS = ("all", "face", "voice", "text")
 OUTCOMES = ("label", "skip", "cannot_tell", "broken")
 UNDO = "undo"  # the outcome of a row that only takes another one back
@@ -106,7 +107,7 @@ class ConsentRecord(Base):
     clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
     text_version: Mapped[str] = mapped_column(String(12))  # start of the text's own hash
     text: Mapped[str]
-    scope: Mapped[str] = mapped_column(default="media")  # media, or features: without face and voice
+    scope: Mapped[str] = mapped_column(default="media", server_default="media")  # or features: without face and voice
     given_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -129,7 +130,7 @@ class AnnotatorRecord(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str] = mapped_column(default="annotator")  # one of ROLES
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime | None] = mapped_column(default=now)  # None: from before this was noted
 
 
 class ProjectRecord(Base):
@@ -371,12 +372,11 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
-def connect(url: str, *, create: bool = True) -> Engine:
-    """Return an engine on a database whose tables are there and of this version; empty databases get them.
+def open_engine(url: str, *, create: bool = True) -> Engine:
+    """Return an engine on a database as it is; nothing is asked of it yet.
 
     Raises:
-        LabelError: `bad_database_url`, `no_database` (with `create` off), `database_unavailable`, `schema_version`,
-            `foreign_database`.
+        LabelError: `bad_database_url`, `no_database` (with `create` off).
     """
     file = sqlite_file(url)
     if file and not create and not file.is_file():
@@ -390,32 +390,51 @@ def connect(url: str, *, create: bool = True) -> Engine:
         file.parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    try:
-        with engine.connect() as connection:
-            version = _version(connection)
-        if version is None:
-            with engine.execution_options(write=True).begin() as connection:
-                if _version(connection) is None:  # another process may have been first
-                    _create(connection)
-    except DBAPIError as error:
-        raise LabelError("database_unavailable", f"database {file or engine.url}: {error.orig}") from None
     return engine
 
 
-def _version(connection: Connection) -> str | None:
-    """Return the database's version, None when it is empty; raise when it is not for this program."""
+def connect(url: str, *, create: bool = True) -> Engine:
+    """Return an engine on a database whose tables are there and of this version; empty databases get them.
+
+    Raises:
+        LabelError: `bad_database_url`, `no_database` (with `create` off), `database_unavailable`, `schema_version`,
+            `foreign_database`.
+    """
+    engine = open_engine(url, create=create)
+    try:
+        with engine.connect() as connection:
+            version = version_of(connection)
+        if version is None:
+            with engine.execution_options(write=True).begin() as connection:
+                version = version_of(connection)
+                if version is None:  # another process may have been first
+                    _create(connection)
+                    version = VERSION
+    except DBAPIError as error:
+        raise LabelError("database_unavailable", f"database {sqlite_file(url) or engine.url}: {error.orig}") from None
+    if version != VERSION:
+        cure = (
+            "run `python -m annotations upgrade`"
+            if version in OLDER
+            else "use the program that wrote it, or a newer one"
+        )
+        raise LabelError("schema_version", f"the database has schema {version}, this program {VERSION}; {cure}")
+    return engine
+
+
+def version_of(connection: Connection) -> str | None:
+    """Return the database's version, None when it is empty.
+
+    Raises:
+        LabelError: `foreign_database`.
+    """
     tables = set(inspect(connection).get_table_names())
     if not tables:
         return None
     if "alembic_version" not in tables:
         found = ", ".join(sorted(tables)[:3])
         raise LabelError("foreign_database", f"the database holds other tables ({found}); name an empty one")
-    version = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    if version != VERSION:
-        raise LabelError(
-            "schema_version", f"the database has schema {version}, this program {VERSION}; use the one that wrote it"
-        )
-    return version
+    return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def _create(connection: Connection) -> None:

@@ -1,0 +1,53 @@
+"""Bringing an older database to this program's schema, a row lost in none of the steps (`migrations/versions`)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
+
+from annotations import backup
+from annotations.schema import OLDER, VERSION, connect, open_engine, sqlite_file, version_of
+from mmer.errors import LabelError
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    before: str | None  # None: the database was empty
+    after: str
+    backup: Path | None  # of the SQLite file as it was; a server has tools of its own
+
+
+def upgrade(url: str) -> Upgrade:
+    """Create the tables of an empty database, or bring an older one to `VERSION`, in one transaction.
+
+    Raises:
+        LabelError: as `connect`; `schema_version` also when a newer program wrote the database.
+    """
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            before = version_of(connection)
+        if before in (None, VERSION):
+            connect(url).dispose()
+            return Upgrade(before, VERSION, None)
+        if before not in OLDER:
+            raise LabelError(
+                "schema_version", f"the database has schema {before}, newer than {VERSION}: update the program"
+            )
+        kept = None
+        if file := sqlite_file(url):
+            kept = file.with_name(f"{file.stem}-before-{VERSION}-{datetime.now():%Y%m%dT%H%M%S}{file.suffix}")
+            backup.copy(file, kept)
+        with engine.execution_options(write=True).begin() as connection:
+            settings = Config()
+            settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")
+        return Upgrade(before, VERSION, kept)
+    except DBAPIError as error:
+        raise LabelError("database_unavailable", f"nothing was changed: {error.orig}") from error
+    finally:
+        engine.dispose()
