@@ -4,7 +4,8 @@
 
 Reads whatever of these lies anywhere below --corpora: RAVDESS speech (wav or flac), EMO-DB (wav or flac), FER2013 (zip or
 folders of images by class, or the challenge's fer2013.csv), MELD (`*_sent_emo.csv`), GoEmotions grouped to Ekman's
-emotions (`*.tsv` beside labels.txt). Writes one manifest for each.
+emotions (`*.tsv` beside labels.txt), and those with picture and sound at once: RAVDESS video, MELD raw, and CREMA-D,
+SAVEE, IEMOCAP, eNTERFACE of training/paired.py. Writes one manifest for each.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -18,6 +19,7 @@ import csv
 import hashlib
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +27,17 @@ from PIL import Image
 
 from mmer.errors import MmerError, TrainingError
 from mmer.labels import EMODB_CODES, RAVDESS_CODES, emotion
+from training import paired
 from training.manifest import Row, write
 
 # Speakers kept out of training. RAVDESS: one fold of the EmoBox list for validation, the last for testing
 # (https://arxiv.org/abs/2406.07162).
 RAVDESS_VAL, RAVDESS_TEST = {2, 15, 16, 18}, {6, 13, 17, 22}
+_RAVDESS_WORDS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 EMODB_VAL = {"10", "11"}
 EMODB_TEST = {"12", "13", "14", "15", "16"}
 EMODB_MEN = {"03", "10", "11", "12", "15"}
+_MELD_FOLDERS = {"train_splits": "train", "dev_splits_complete": "val", "output_repeated_splits_test": "test"}
 # Copies of MELD went through cp1252: these control characters are its quotes, dashes and dots.
 _CP1252 = {c: bytes([c]).decode("cp1252") for c in (0x85, *range(0x91, 0x98))}
 _SOUND = (".wav", ".flac")
@@ -51,6 +56,21 @@ def ravdess(folder: Path) -> list[Row]:
         label = emotion(RAVDESS_CODES[parts[2]])
         group = "male" if actor % 2 else "female"  # its authors number them so
         rows.append(Row((label,), path, speaker=f"ravdess-{actor:02d}", corpus="ravdess", split=split, group=group))
+    return rows
+
+
+def ravdess_video(folder: Path) -> list[Row]:
+    """RAVDESS with picture and sound: `Actor_NN/01-01-EE-II-SS-RR-AA.mp4`, speech; splits as those of its sound."""
+    rows = []
+    for path in sorted(folder.rglob("01-01-*.mp4")):
+        parts = path.stem.split("-")
+        if len(parts) != 7 or parts[2] not in RAVDESS_CODES:
+            continue
+        actor = int(parts[6])
+        split = "val" if actor in RAVDESS_VAL else "test" if actor in RAVDESS_TEST else "train"
+        label, words = emotion(RAVDESS_CODES[parts[2]]), _RAVDESS_WORDS.get(parts[4], "")
+        group = "male" if actor % 2 else "female"
+        rows.append(Row((label,), path, words, speaker=f"ravdess-{actor:02d}", corpus="ravdess_video", split=split, group=group))  # fmt: skip
     return rows
 
 
@@ -117,11 +137,38 @@ def meld(folder: Path) -> list[Row]:
         split = {"train": "train", "dev": "val", "test": "test"}.get(path.name.split("_")[0])
         if split is None:
             continue
-        with path.open(newline="", encoding="utf-8", errors="replace") as f:
-            for cells in csv.DictReader(f):
-                text = cells["Utterance"].translate(_CP1252).strip()
-                if text:
-                    rows.append(Row((emotion(cells["Emotion"]),), text=text, speaker=f"meld-{cells['Speaker']}", corpus="meld", split=split))  # fmt: skip
+        for cells, text in meld_sentences(path):
+            rows.append(Row((emotion(cells["Emotion"]),), text=text, speaker=f"meld-{cells['Speaker']}", corpus="meld", split=split))  # fmt: skip
+    return rows
+
+
+def meld_sentences(path: Path) -> Iterator[tuple[dict, str]]:
+    """Yield the lines of one of MELD's tables, each with its sentence; empty ones are left out."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as f:
+        for cells in csv.DictReader(f):
+            text = cells["Utterance"].translate(_CP1252).strip()
+            if text:
+                yield cells, text
+
+
+def meld_video(folder: Path) -> list[Row]:
+    """MELD raw: `diaD_uttU.mp4` in its three folders of splits, and the sentences' tables; a row without a clip is left out.
+
+    Its own splits are kept; they share its six main characters.
+    """
+    clips = {}
+    for name, split in _MELD_FOLDERS.items():
+        for part in folder.rglob(name):
+            clips |= {(split, p.stem): p for p in part.glob("dia*_utt*.mp4")}
+    if not clips:
+        return []
+    rows = []
+    for path in sorted(folder.rglob("*_sent_emo.csv")):
+        split = {"train": "train", "dev": "val", "test": "test"}.get(path.name.split("_")[0])
+        for cells, text in meld_sentences(path):
+            clip = clips.get((split, f"dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"))
+            if clip is not None:
+                rows.append(Row((emotion(cells["Emotion"]),), clip, text, speaker=f"meld-{cells['Speaker']}", corpus="meld_video", split=split))  # fmt: skip
     return rows
 
 
@@ -141,8 +188,11 @@ def goemotions(folder: Path) -> list[Row]:
     return rows
 
 
-def read_all(corpora: Path, out: Path) -> dict[str, list[Row]]:
+def read_all(corpora: Path, out: Path, *, cremad: str = "acted") -> dict[str, list[Row]]:
     """Return the rows of every corpus found below `corpora`; images are unpacked below `out`.
+
+    Args:
+        cremad: "acted" or "heard", see `training.paired.cremad`.
 
     Raises:
         TrainingError: `no_corpora` when none is there.
@@ -154,6 +204,12 @@ def read_all(corpora: Path, out: Path) -> dict[str, list[Row]]:
         "emodb": emodb(corpora),
         "meld": meld(corpora),
         "goemotions": goemotions(corpora),
+        "ravdess_video": ravdess_video(corpora),
+        "cremad": paired.cremad(corpora, cremad),
+        "meld_video": meld_video(corpora),
+        "savee": paired.savee(corpora),
+        "iemocap": paired.iemocap(corpora),
+        "enterface": paired.enterface(corpora),
     }
     packed = [*corpora.rglob("fer2013.zip"), *corpora.rglob("fer2013.csv")]
     found["fer2013"] = fer2013_folders(unpack_fer2013(packed[0], out)) if packed else []
@@ -163,7 +219,10 @@ def read_all(corpora: Path, out: Path) -> dict[str, list[Row]]:
                 found["fer2013"] = fer2013_folders(folder)
     found = {name: rows for name, rows in found.items() if rows}
     if not found:
-        raise TrainingError("no_corpora", f"{corpora} holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions")
+        raise TrainingError(
+            "no_corpora",
+            f"{corpora} holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions, CREMA-D, SAVEE, IEMOCAP, eNTERFACE",
+        )
     return found
 
 
@@ -171,8 +230,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
+    parser.add_argument("--cremad", choices=("acted", "heard"), default="acted", help="CREMA-D's label: what was asked of the actor, or what most raters saw and heard")  # fmt: skip
     args = parser.parse_args()
-    for name, rows in read_all(args.corpora, args.out).items():
+    for name, rows in read_all(args.corpora, args.out, cremad=args.cremad).items():
         write(args.out / f"{name}.csv", rows)
         counts = ", ".join(f"{sum(r.split == s for r in rows)} {s}" for s in ("train", "val", "test"))
         print(f"{args.out / name}.csv: {counts}")
