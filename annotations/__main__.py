@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--clip", metavar="CLIP", help="file or sha256")
     which.add_argument("--speaker", metavar="NAME", help="all clips of this speaker")
+    sub.add_argument(
+        "--labels", choices=("drop", "anonymise"), default="drop",
+        help="anonymise: labels stay, of a clip without hash, name, speaker, words or comments",
+    )  # fmt: skip
+    command("expire", _expire, "delete media and features whose retention period is over")
     command("vacuum", _vacuum, "delete media that no clip needs and compact the database")
     command(
         "upgrade", _upgrade, "create the tables, or bring an older database to this version; a backup is kept beside it"
@@ -127,18 +132,24 @@ def _stats(args) -> int:
 
 
 def _delete(args) -> int:
-    store = _store(args)
+    store, keep = _store(args), args.labels == "anonymise"
     if args.speaker is not None:
-        removal = store.delete_speaker(args.speaker)
+        removal = store.delete_speaker(args.speaker, keep_labels=keep)
     else:
         file = Path(args.clip)
-        removal = store.delete_clip(content_hash(file) if file.is_file() else args.clip)
+        removal = store.delete_clip(content_hash(file) if file.is_file() else args.clip, keep_labels=keep)
     print(
-        f"deleted {removal.clips} clips, {removal.labels} label rows, {removal.predictions} predictions, "
-        f"{removal.files} files; no trace is left"
+        f"deleted {removal.clips} clips, {0 if keep else removal.labels} label rows, {removal.predictions} predictions, "
+        f"{removal.files} files; no trace is left" + (f"; {removal.labels} label rows stay, anonymous" if keep else "")
     )
     for path in removal.left:
         print(f"left where it lies, as it was only registered: {path}")
+    return 0
+
+
+def _expire(args) -> int:
+    n_clips, n_files = _store(args).expire()
+    print(f"{n_files} files of {n_clips} clips deleted: their retention period is over; labels stay")
     return 0
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import sqlite3
 import tempfile
 import time
@@ -15,15 +16,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import JSON, Engine, String, Text, cast, delete, literal, or_, select
+from sqlalchemy import JSON, Engine, String, Text, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotations.schema import (
+    AdjudicationRecord,
+    AuditRecord,
     Base,
     ClipRecord,
+    ConsentRecord,
+    GoldRecord,
+    ItemRecord,
     LabelRecord,
     PredictionRecord,
     TrainingRunRecord,
+    UtteranceRecord,
     sqlite_file,
 )
 from mmer.errors import LabelError
@@ -63,33 +70,78 @@ def copy_in(path: Path | None, sha256: str, media_dir: Path) -> Path:
     return Path(name)
 
 
-def remove(session: Session, folders: Iterable[Path], hashes: list[str]) -> Removal:
-    """Delete the clips' files below the folders and all their rows; training reports keep "removed" for the hash."""
+def write_in(data: bytes, sha256: str, folder: Path) -> Path:
+    """Return a flushed file beside its final place, as `copy_in`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
+    with os.fdopen(handle, "wb") as target:
+        target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+    return Path(name)
+
+
+def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
+    """Delete everything below the folders whose path has one of the hashes; return how many files it was."""
     files = 0
-    for entry in _named(folders, hashes):
+    for entry in _named(folders, hashes) if hashes else ():
         if entry.is_dir():
             entry.rmdir()
         else:
             entry.unlink()
             files += 1
+    return files
+
+
+def remove(session: Session, folders: Iterable[Path], hashes: list[str], *, keep_labels: bool = False) -> Removal:
+    """Delete the clips' files below the folders and all their rows; reports and the audit keep "removed" for the hash.
+
+    Args:
+        keep_labels: the clip's row stays with a random hash and no name, and its labels, leases and final words with it,
+            without what was said in it or about it.
+    """
+    files = delete_files(folders, hashes)
     n_labels = n_predictions = 0
     left = []
     for sha256 in hashes:
         clip = session.execute(select(ClipRecord.id, ClipRecord.path).where(ClipRecord.sha256 == sha256)).one()
-        n_labels += session.execute(delete(LabelRecord).where(LabelRecord.clip_id == clip.id)).rowcount
         n_predictions += session.execute(delete(PredictionRecord).where(PredictionRecord.clip_id == clip.id)).rowcount
-        session.execute(delete(ClipRecord).where(ClipRecord.id == clip.id))  # consents go with it
+        if keep_labels:
+            n_labels += _anonymise(session, clip.id)
+        else:
+            n_labels += session.execute(delete(LabelRecord).where(LabelRecord.clip_id == clip.id)).rowcount
+            session.execute(delete(ClipRecord).where(ClipRecord.id == clip.id))  # all else goes with it
         if clip.path and Path(clip.path).exists():
             left.append(clip.path)
-        report = cast(TrainingRunRecord.report, Text)
-        for run in session.scalars(select(TrainingRunRecord).where(report.contains(sha256))):
-            run.report = json.loads(json.dumps(run.report).replace(sha256, "removed"))
+        for table, column in ((TrainingRunRecord, "report"), (AuditRecord, "detail")):
+            mentions = cast(getattr(table, column), Text).contains(sha256)
+            for row in session.scalars(select(table).where(mentions)):
+                setattr(row, column, json.loads(json.dumps(getattr(row, column)).replace(sha256, "removed")))
         session.flush()
     return Removal(len(hashes), n_labels, n_predictions, files, tuple(left))
 
 
-def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str]) -> None:
-    """Return when no table and no file has any of the hashes left.
+def _anonymise(session: Session, clip_id: int) -> int:
+    """Take from a clip's rows all that tells whose or which clip it was; return how many labels stay."""
+    clip = session.get(ClipRecord, clip_id)
+    clip.sha256, clip.name, clip.source = secrets.token_hex(32), "removed", "removed"
+    clip.path = clip.media = clip.features = clip.speaker = clip.duration_s = clip.keep_until = None
+    session.execute(delete(ConsentRecord).where(ConsentRecord.clip_id == clip_id))
+    for table, erased in (
+        (LabelRecord, {"comment": "", "transcript": None}),
+        (UtteranceRecord, {"transcript": None, "embedding": None}),
+        (AdjudicationRecord, {"comment": ""}),
+    ):
+        session.execute(update(table).where(table.clip_id == clip_id).values(**erased))
+    items = select(ItemRecord.id).join(UtteranceRecord).where(UtteranceRecord.clip_id == clip_id)
+    session.execute(update(GoldRecord).where(GoldRecord.item_id.in_(items)).values(why=""))
+    # Nobody can be shown it any more.
+    session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=0, gold=False))
+    return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
+
+
+def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str], speaker: str | None = None) -> None:
+    """Return when no table and no file has any of the hashes left, and no value is the speaker's name.
 
     Raises:
         LabelError: `trace_left` with the places that still have one.
@@ -102,6 +154,10 @@ def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str]) -
                     connection.scalar(select(literal(1)).where(_mentions(column, hashes[i : i + 100])).limit(1))
                     for i in range(0, len(hashes), 100)  # SQLite takes expressions up to 1000 deep
                 ):
+                    found.append(f"table {table.name}, column {column.name}")
+                # Elsewhere the same word is somebody else, or something else.
+                named = speaker and table is ClipRecord.__table__ and isinstance(column.type, String)
+                if named and connection.scalar(select(literal(1)).where(column == speaker).limit(1)):
                     found.append(f"table {table.name}, column {column.name}")
     if database := sqlite_file(engine.url.render_as_string(hide_password=False)):
         # Deleted rows stay in the write-ahead log until it is truncated. In the database itself secure_delete left no

@@ -339,20 +339,27 @@ class TrainingRunRecord(Base):
     report: Mapped[dict | None]
 
 
-# Everything but the links to what may be deleted while the label stays.
-_LINKS = {"prediction_id", "item_id", "assignment_id"}
-_FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name not in _LINKS)
-_TRIGGER = f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {_FIXED} ON labels "
-for _dialect, _statement in (
-    ("sqlite", _TRIGGER + "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END"),
-    (
-        "postgresql",
-        "CREATE OR REPLACE FUNCTION refuse_label_update() RETURNS trigger LANGUAGE plpgsql AS "
-        "'BEGIN RAISE EXCEPTION $$labels are appended, never edited$$ USING ERRCODE = $$23000$$; END'",
-    ),
-    ("postgresql", _TRIGGER + "FOR EACH ROW EXECUTE FUNCTION refuse_label_update()"),
-):
-    event.listen(LabelRecord.__table__, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+# Everything but the links to what may be deleted while the label stays; words about a person can be erased, not changed.
+_FREE = {"prediction_id", "item_id", "assignment_id", "comment", "transcript"}
+_FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name not in _FREE)
+_ERASED = "UPDATE OF comment, transcript ON labels {each}WHEN (NEW.comment <> '' OR NEW.transcript IS NOT NULL)"
+_TRIGGERS = (
+    f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {_FIXED} ON labels {{each}}",
+    f"CREATE TRIGGER labels_words_only_erased BEFORE {_ERASED} ",
+)
+_REFUSE = {
+    "sqlite": ("", "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END"),
+    "postgresql": ("FOR EACH ROW ", "EXECUTE FUNCTION refuse_label_update()"),
+}
+_FUNCTION = (
+    "CREATE OR REPLACE FUNCTION refuse_label_update() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN RAISE EXCEPTION $$labels are appended, never edited$$ USING ERRCODE = $$23000$$; END'"
+)
+event.listen(LabelRecord.__table__, "after_create", DDL(_FUNCTION).execute_if(dialect="postgresql"))
+for _dialect, (_each, _action) in _REFUSE.items():
+    for _trigger in _TRIGGERS:
+        _statement = _trigger.format(each=_each) + _action
+        event.listen(LabelRecord.__table__, "after_create", DDL(_statement).execute_if(dialect=_dialect))
 
 
 def sqlite_file(url: str) -> Path | None:

@@ -9,9 +9,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import bindparam, delete, func, insert, literal, select
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -28,6 +29,7 @@ from annotations.schema import (
     ItemRecord,
     LabelRecord,
     PredictionRecord,
+    RemovalRecord,
     TrainingRunRecord,
     UtteranceRecord,
     connect,
@@ -88,6 +90,8 @@ class Store:
         name: str,
         speaker: str | None = None,
         consent_text: str | None = None,
+        features: bytes | None = None,
+        keep_until: datetime | None = None,
         in_place: bool = False,
         source: str = "upload",
         duration_s: float | None = None,
@@ -97,17 +101,25 @@ class Store:
 
         Args:
             path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`.
-            consent_text: what the person agreed to: the one way into the media folder.
+            consent_text: what the person agreed to: the one way into the media folder and the features folder.
+            features: what the model's branches made of the clip; with them the consent is to keep these and no recording.
+            keep_until: when what is kept under the consent has to go; an earlier date given before stands.
 
         Raises:
-            LabelError: `bad_hash`, `speaker_conflict`, `clip_unreadable`, `bad_text`.
+            LabelError: `bad_hash`, `speaker_conflict`, `clip_unreadable`, `bad_text`, `no_consent`.
         """
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
         speaker = check_text(speaker or "", "speaker") or None
         stored = copy = placed = None
-        if consent_text:
+        if features is not None:
+            if not consent_text or not self.features_dir:
+                raise LabelError(
+                    "no_consent", f"{name}: features are kept only with a consent and in a features folder"
+                )
+            copy = retention.write_in(features, sha256, self.features_dir)
+        elif consent_text:
             stored = next(self.media_dir.glob(f"{sha256}*"), None)
             copy = None if stored else retention.copy_in(path, sha256, self.media_dir)
         try:
@@ -123,8 +135,16 @@ class Store:
                 clip.duration_s = clip.duration_s or duration_s
                 if in_place and path:
                     clip.path = check_text(str(Path(path).resolve()), "path")
-                if consent_text:
-                    self._record_consent(session, clip, consent_text)
+                if keep_until:
+                    clip.keep_until = min(filter(None, (clip.keep_until, keep_until)))
+                if features is not None:
+                    self._record_consent(session, clip, consent_text, "features")
+                    final = self.features_dir / f"{sha256}.states"
+                    placed = None if final.exists() else final
+                    os.replace(copy, final)
+                    clip.features = final.name
+                elif consent_text:
+                    self._record_consent(session, clip, consent_text, "media")
                     if copy:
                         stored = placed = self.media_dir / f"{sha256}{_suffix(path)}"
                         os.replace(copy, placed)
@@ -141,11 +161,11 @@ class Store:
             if copy:
                 copy.unlink(missing_ok=True)
 
-    def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str) -> None:
+    def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str, scope: str) -> None:
         version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
-        given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version)
+        given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version, scope=scope)
         if session.scalar(given) is None:
-            session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text))
+            session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text, scope=scope))
 
     def utterance(
         self,
@@ -372,12 +392,18 @@ class Store:
                 )
 
     def start_run(self, parent: str | None) -> int:
-        """Return the id of a training run that starts now from a checkpoint."""
+        """Return the id of a training run that starts now from a checkpoint; it takes note of the deletions since the last."""
         with self.writing() as session:
             record = TrainingRunRecord(parent=parent)
             session.add(record)
             session.flush()
+            session.execute(update(RemovalRecord).where(RemovalRecord.run_id.is_(None)).values(run_id=record.id))
             return record.id
+
+    def removals(self, run_id: int) -> list[dict]:
+        """Return the deletions a training run has to list: when, how many clips and label rows, never whose."""
+        with self.reading() as session:
+            return _removals(session, run_id)
 
     def finish_run(
         self, run_id: int, verdict: str, *, checkpoint: str | None = None, report=None, label_ids: Iterable[int] = ()
@@ -385,28 +411,53 @@ class Store:
         """Record how a run ended, what it made and which labels it consumed, as far as they were not deleted since."""
         with self.writing() as session:
             run = _require(session, TrainingRunRecord, run_id, "run")
-            run.finished_at, run.verdict, run.checkpoint, run.report = now(), verdict, checkpoint, report
+            run.finished_at, run.verdict, run.checkpoint = now(), verdict, checkpoint
+            removed = _removals(session, run_id)
+            run.report = {**(report or {}), "removed": removed} if removed else report
             label_ids = list(label_ids)
             for i in range(0, len(label_ids), 1000):
                 kept = select(literal(run_id), LabelRecord.id).where(LabelRecord.id.in_(label_ids[i : i + 1000]))
                 session.execute(training_run_labels.insert().from_select(["run_id", "label_id"], kept))
 
-    def delete_clip(self, sha256: str) -> retention.Removal:
-        """Delete a clip's media, features, predictions, labels and consents, and check that no trace is left."""
-        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}")
+    def delete_clip(self, sha256: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
+        """Delete a clip's media, features, predictions, labels and consents, and check that no trace is left.
 
-    def delete_speaker(self, speaker: str) -> retention.Removal:
-        """Delete all clips of a speaker."""
-        return self._delete(ClipRecord.speaker == speaker, f"clip of speaker {speaker!r}")
+        Args:
+            keep_labels: the label rows stay, of a clip without hash, name, speaker, words or comments.
 
-    def _delete(self, condition, what: str) -> retention.Removal:
+        Raises:
+            LabelError: `unknown_clip`, `trace_left`.
+        """
+        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}", None, keep_labels, actor)
+
+    def delete_speaker(self, speaker: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
+        """Delete all clips of a speaker, as `delete_clip` does one."""
+        what = f"clip of speaker {speaker!r}"
+        return self._delete(ClipRecord.speaker == speaker, what, speaker, keep_labels, actor)
+
+    def _delete(self, condition, what: str, speaker: str | None, keep_labels: bool, actor: str) -> retention.Removal:
         with self.writing() as session:
             hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
             if not hashes:
                 raise LabelError("unknown_clip", f"no {what} on record")
-            removal = retention.remove(session, self._folders, hashes)
-        retention.verify_removed(self.engine, self._folders, hashes)
+            removal = retention.remove(session, self._folders, hashes, keep_labels=keep_labels)
+            counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
+            session.add(RemovalRecord(**counted))
+            self.audit(actor, "speaker.delete" if speaker else "clip.delete", session=session, **counted)
+        retention.verify_removed(self.engine, self._folders, hashes, speaker)
         return removal
+
+    def expire(self, *, actor: str = "system") -> tuple[int, int]:
+        """Delete media and features whose retention period is over; labels stay. Return the clips and files it was."""
+        with self.writing() as session:
+            query = select(ClipRecord).where(ClipRecord.keep_until <= now())
+            over = [clip for clip in session.scalars(query) if clip.media or clip.features]
+            n_files = retention.delete_files(self._folders, [clip.sha256 for clip in over])
+            for clip in over:
+                clip.media = clip.features = None
+            if over:
+                self.audit(actor, "media.expire", session=session, n_clips=len(over), n_files=n_files)
+            return len(over), n_files
 
     def audit(self, actor: str, action: str, session: Session | None = None, **detail) -> None:
         """Note who did what; `detail` must name no clip and no speaker, so that a deletion need not find it."""
@@ -426,6 +477,14 @@ class Store:
             what = func.coalesce(CurrentLabelRecord.top, CurrentLabelRecord.outcome)
             current |= dict(session.execute(select(what, func.count()).group_by(what)).all())
         return counts | {"current": current}
+
+
+def _removals(session: Session, run_id: int) -> list[dict]:
+    query = select(RemovalRecord).filter_by(run_id=run_id).order_by(RemovalRecord.id)
+    return [
+        {"at": r.at.isoformat(), "clips": r.n_clips, "labels": r.n_labels, "labels_kept": r.labels_kept}
+        for r in session.scalars(query)
+    ]
 
 
 def _require(session: Session, record, key: int, what: str):

@@ -352,6 +352,90 @@ def test_deleted_speaker_leaves_no_trace(store, tmp_path):
         store.delete_speaker("ann")
 
 
+def test_a_deleted_speaker_may_leave_anonymous_labels_that_still_count_for_agreement(store, tmp_path):
+    path, gone = make_clip(tmp_path)
+    clip = store.register_clip(path, gone, name="zoe at home.mp4", speaker="zoe", consent_text="yes")
+    store.utterance(clip, 0, 1, transcript="I am Zoe", embedding=b"1234")
+    prediction = store.add_prediction(clip, RESULT)
+    label = store.add_label(
+        clip, "bea", "fear", start_s=0, end_s=1, prediction_id=prediction, comment="zoe again", transcript="I am Zoe"
+    )
+    store.audit("bea", "clip.open", clip=gone)
+
+    removal = store.delete_speaker("zoe", keep_labels=True, actor="ada")
+
+    assert (removal.clips, removal.labels, removal.predictions, removal.files) == (1, 1, 1, 1)
+    (kept,) = store.labels()
+    assert (kept.id, kept.emotions, kept.annotator, kept.start_s) == (label, {"fear": 1.0}, "bea", 0.0)
+    assert (kept.name, kept.speaker, kept.media, kept.comment, kept.transcript) == ("removed", None, None, "", None)
+    assert kept.sha256 != gone
+    with store.reading() as session:
+        assert session.execute(text("SELECT transcript, embedding FROM utterances")).all() == [(None, None)]
+        assert session.execute(text("SELECT count(*) FROM consents")).scalar() == 0
+    for trace in (gone, "Zoe", "zoe"):
+        assert files_with(tmp_path / "media", trace) == []
+        with store.engine.connect() as connection:
+            for table in Base.metadata.sorted_tables:
+                for column in table.columns:
+                    assert connection.execute(select(column).where(cast(column, String).contains(trace))).all() == []
+
+
+def test_words_of_a_label_can_be_erased_but_not_changed(store):
+    clip = store.register_clip(None, "a" * 64, name="a")
+    store.add_label(clip, "ann", "anger", comment="loud", transcript="no")
+    with pytest.raises(IntegrityError, match="appended, never edited"), store.engine.begin() as connection:
+        connection.execute(text("UPDATE labels SET comment = 'quiet'"))
+    with store.writing() as session:
+        session.execute(text("UPDATE labels SET comment = '', transcript = NULL"))
+    assert (next(store.labels()).comment, next(store.labels()).transcript) == ("", None)
+
+
+def test_the_next_training_run_lists_what_was_removed_and_the_one_after_does_not(store):
+    for letter in "abc":
+        clip = store.register_clip(None, letter * 64, name=letter, speaker=f"speaker {letter}")
+        store.add_label(clip, "ann", "anger")
+    store.delete_speaker("speaker a")
+    store.delete_clip("b" * 64, keep_labels=True)
+    run, later = store.start_run(None), store.start_run(None)
+    listed = [(r["clips"], r["labels"], r["labels_kept"]) for r in store.removals(run)]
+    assert listed == [(1, 1, False), (1, 1, True)]
+    assert store.removals(later) == []
+    store.finish_run(run, "refused", report={"n": 1})
+    with store.reading() as session:
+        report = session.get(TrainingRunRecord, run).report
+    assert report == {"n": 1, "removed": store.removals(run)}
+    assert "speaker" not in str(report)
+
+
+def test_features_are_kept_without_the_recording(store, tmp_path):
+    path, sha256 = make_clip(tmp_path)
+    with refused("no_consent"):
+        store.register_clip(path, sha256, name="talk.mp4", features=b"states")
+    store.register_clip(path, sha256, name="talk.mp4", features=b"states", consent_text="keep what the model read")
+    assert (tmp_path / "features" / f"{sha256}.states").read_bytes() == b"states"
+    assert not store.media_dir.exists()
+    with store.reading() as session:
+        assert session.execute(text("SELECT scope, text FROM consents")).all() == [
+            ("features", "keep what the model read")
+        ]
+    store.delete_clip(sha256)
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_media_and_features_go_when_their_time_is_over_and_labels_stay(store, tmp_path):
+    path, old = make_clip(tmp_path)
+    rest, new = make_clip(tmp_path, b"another film", "other.wav")
+    past, ahead = (datetime.now(timezone.utc) + timedelta(days=days) for days in (-1, 1))
+    clip = store.register_clip(path, old, name="talk.mp4", consent_text="for a day", keep_until=past)
+    store.register_clip(rest, new, name="other.wav", consent_text="for a while", keep_until=ahead)
+    store.add_label(clip, "ann", "anger")
+    assert store.expire() == (1, 1)
+    assert store.expire() == (0, 0)
+    assert [file.name for file in store.media_dir.iterdir()] == [f"{new}.wav"]
+    (label,) = store.labels()
+    assert (label.sha256, label.media) == (old, None)
+
+
 def test_deletion_says_where_a_trace_is_left(store):
     clip = store.register_clip(None, "a" * 64, name="a")
     other = store.register_clip(None, "b" * 64, name="b")

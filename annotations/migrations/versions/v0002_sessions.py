@@ -257,14 +257,17 @@ def upgrade() -> None:
     op.create_index("ix_labels_item_id", "labels", ["item_id"], unique=False)
     _fill()
     fixed = (
-        "id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, emotions, top, confidence, intensity, valence, "
-        "arousal, comment, transcript, lead_time_s, blind, created_at"
+        "id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, emotions, top, confidence, intensity, "
+        "valence, arousal, lead_time_s, blind, created_at"
     )
-    trigger = f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {fixed} ON labels "
-    if op.get_bind().dialect.name == "sqlite":
-        op.execute(trigger + "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END")
-    elif op.get_bind().dialect.name == "postgresql":
-        op.execute(trigger + "FOR EACH ROW EXECUTE FUNCTION refuse_label_update()")
+    each, action = "", "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END"
+    if server:
+        each, action = "FOR EACH ROW ", "EXECUTE FUNCTION refuse_label_update()"
+    op.execute(f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {fixed} ON labels {each}{action}")
+    op.execute(
+        f"CREATE TRIGGER labels_words_only_erased BEFORE UPDATE OF comment, transcript ON labels {each}"
+        f"WHEN (NEW.comment <> '' OR NEW.transcript IS NOT NULL) {action}"
+    )
 
 
 def _fill() -> None:
