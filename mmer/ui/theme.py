@@ -84,6 +84,23 @@ CSS = """
 .mm-said small, .mm-numbers { font-variant-numeric: tabular-nums; }
 .mm-numbers, .mm-trust { font-size: .9rem; }
 
+:is(#review-status, #review-doing, #review-decided, #review-detail, #review-history):not(:has(.prose > *)) { display: none; }
+.mm-pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 1rem; align-items: start; }
+.mm-alphas td:nth-child(2) { width: 35%; min-width: 3rem; vertical-align: middle; }
+.mm-card .mm-confusion td { text-align: right; background: color-mix(in srgb, var(--mm-accent) calc(var(--share, 0) * 35%), transparent) !important; }
+.mm-card .mm-confusion thead th { text-align: right; }
+.mm-confusion .mm-same { outline: 2px solid var(--mm-quiet); outline-offset: -2px; }
+.mm-confusion th[scope=row] { position: sticky; left: 0; background: var(--block-background-fill) !important; }
+.mm-review :is(h3, .mm-clip) { margin: 0; }
+.mm-clip { width: 100%; max-height: 360px; border-radius: 8px; }
+.mm-beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .6rem; list-style: none; margin: 0; padding: 0; }
+.mm-beside li { display: flex; flex-direction: column; gap: .15rem; margin: 0; padding: .6rem; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow-wrap: anywhere; }
+.mm-beside q, .mm-history q { font-style: italic; }
+.mm-history { margin: .5rem 0 0; padding-left: 1.8rem; overflow-wrap: anywhere; }
+.mm-history time, .mm-history em { color: var(--mm-quiet); font-variant-numeric: tabular-nums; }
+#review-items .wrap { flex-direction: column; align-items: stretch; }
+#review-items .wrap label { width: 100%; }
+
 .mm-status { padding: .5rem .8rem; border-radius: 8px; background: var(--block-background-fill); border: 1px solid var(--border-color-primary); }
 .mm-status p { margin: 0; }
 .mm-failed { border-color: var(--mm-bad); color: var(--mm-bad); }
