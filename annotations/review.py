@@ -345,4 +345,4 @@ def _final(session: Session, place, target: str) -> dict[str, float]:
 def _said(emotions: Mapping[str, float]) -> str:
     """Return the emotions with their weights, the heaviest first, at most three."""
     heaviest: Sequence[tuple[str, float]] = sorted(emotions.items(), key=lambda pair: -pair[1])[:3]
-    return ", ".join(name if weight == 1 else f"{name} {weight:.0%}" for name, weight in heaviest)
+    return ", ".join(name if weight > 0.995 else f"{name} {weight:.0%}" for name, weight in heaviest if weight >= 0.005)

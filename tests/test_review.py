@@ -1,0 +1,219 @@
+"""What annotators differ about, the reviewer's final word, and the tab that shows it, called as any program would."""
+
+from datetime import datetime, timezone
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from annotations import projects, review
+from annotations.projects import add_items, create
+from annotations.queue import Answer, Queue
+from annotations.review import Filters, adjudicate, disagreements, finals, history
+from annotations.schema import AdjudicationRecord, AuditRecord, ItemRecord, StandingRecord
+from annotations.standing import restate
+from mmer.errors import LabelError
+from mmer.labels import EMOTIONS
+
+
+def predict(store, clip: int, emotion: str, face: str = "neutral") -> int:
+    return store.add_prediction(
+        clip,
+        {
+            "emotion": emotion, "probs": {e: float(e == emotion) for e in EMOTIONS}, "checkpoint": "base",
+            "per_modality": {"face": {"emotion": face, "probs": {}}, "voice": None, "text": None},
+            "present": {"face": True, "voice": False, "text": False},
+        },
+    )  # fmt: skip
+
+
+def fill(store, media=None) -> tuple[projects.Project, list[int]]:
+    """Four clips in a project, judged by three annotators; returns the project and its items."""
+    clips = []
+    for i in range(4):
+        file = media if i == 0 else None
+        clips.append(
+            store.register_clip(
+                file, f"{i:064x}", name=f"clip {i}", consent_text="yes" if file else None, speaker=f"speaker {i}"
+            )
+        )
+        predict(store, clips[-1], "anger" if i == 3 else "fear")
+    project = create(store, "faces", targets=("all", "face"), per_item=3, gold_share=0.0, order="random", actor="ada")
+    add_items(store, project, [store.utterance(clip) for clip in clips])
+    said = {
+        "ann": ["fear", "anger", "sadness", "happiness"],
+        "bea": ["fear", "disgust", "sadness", "happiness"],
+        "cy": ["fear", "surprise", "neutral", None],
+    }
+    queue = Queue(store, project)
+    items = {}
+    for annotator, emotions in said.items():
+        for task in queue.next(annotator, 4):
+            items[task.clip_id] = task.item_id
+            emotion = emotions[clips.index(task.clip_id)]
+            comment = "out of the picture" if task.clip_id == clips[1] and annotator == "bea" else ""
+            answers = (
+                [Answer(emotion, comment=comment), Answer("neutral", target="face")]
+                if emotion
+                else Answer(outcome="broken")
+            )
+            queue.submit(task.assignment_id, annotator, answers, lead_time_s=4.0, blind=True)
+    return project, [items[clip] for clip in clips]
+
+
+@pytest.fixture
+def filled(store):
+    return store, fill(store)[1]
+
+
+def order(store, target: str = "all", **filters) -> list[int]:
+    return [found.item_id for found in disagreements(store, "faces", target, filters=Filters(**filters))]
+
+
+def test_items_come_by_entropy_then_by_how_many_judged_them(filled):
+    store, items = filled
+    found = disagreements(store, "faces")
+    # Three emotions of three: log2(3) bits; two of three: 0.918; then those all agree on, three labels before two.
+    assert [d.item_id for d in found] == [items[1], items[2], items[0], items[3]]
+    assert [round(d.entropy, 3) for d in found] == [1.585, 0.918, 0.0, 0.0]
+    assert found[0].counts == {"anger": 1, "disgust": 1, "surprise": 1}
+    assert (found[0].name, found[0].commented, found[0].broken) == ("clip 1", True, False)
+    assert found[3].broken
+    assert {d.entropy for d in disagreements(store, "faces", "face")} == {0.0}
+
+
+def test_pages_follow_each_other_without_gap(filled):
+    store, items = filled
+    pages = [disagreements(store, "faces", offset=at, limit=2) for at in (0, 2, 4)]
+    assert [[d.item_id for d in page] for page in pages] == [[items[1], items[2]], [items[0], items[3]], []]
+
+
+def test_each_filter_keeps_its_items(filled):
+    store, items = filled
+    assert order(store, emotion="sadness") == [items[2]]
+    assert order(store, emotion="joy") == [items[3]]  # a corpus' name for happiness
+    assert order(store, annotator="cy", outcome="broken") == [items[3]]
+    assert order(store, outcome="cannot_tell") == []
+    assert order(store, commented=True) == [items[1]]
+    # The model said fear of 0 to 2 and anger of 3: right of 0 alone.
+    assert order(store, model_differs=True) == [items[1], items[2], items[3]]
+    assert order(store, "face", model_differs=True) == []
+    adjudicate(store, 3, None, None, "all", "neutral", "rita")
+    assert order(store, undecided=True) == [items[1], items[0], items[3]]
+    assert order(store, "face", undecided=True) == [items[0], items[1], items[2], items[3]]
+
+
+def test_bad_questions_are_answered_by_name(filled):
+    store, _ = filled
+    for call, message in (
+        (lambda: disagreements(store, "voices"), "there is no project 'voices'; there is faces"),
+        (lambda: disagreements(store, "faces", "nose"), "target 'nose' is none of all, face, voice, text"),
+        (lambda: order(store, annotator="nobody"), "nobody by the name 'nobody' has labelled here"),
+        (lambda: order(store, outcome="skip"), "outcome 'skip' is neither cannot_tell nor broken"),
+        (lambda: order(store, emotion="boredom"), "label 'boredom' is not an emotion of this model"),
+        (lambda: disagreements(store, "faces", limit=1000), "a page starts at 0 or later and has 1 to 200"),
+        (lambda: history(store, 99), "there is no item 99; its clip may have been deleted"),
+        (lambda: adjudicate(store, 99, None, None, "all", "fear", "rita"), "there is no clip 99"),
+        (lambda: adjudicate(store, 1, None, None, "all", None, "rita"), "nobody has decided this yet"),
+        (lambda: adjudicate(store, 1, None, None, "all", "fear", " "), "give the annotator's name"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            call()
+    assert finals(store) == {}
+
+
+def test_a_correction_and_an_undo_move_the_item(filled):
+    store, items = filled
+    label = store.add_label(2, "cy", "anger", item_id=items[1])
+    assert [round(d.entropy, 3) for d in disagreements(store, "faces")][:2] == [0.918, 0.918]
+    store.undo(label, "cy")
+    assert disagreements(store, "faces")[0].counts == {"anger": 1, "disgust": 1, "surprise": 1}
+
+
+def test_a_decision_is_appended_and_taken_back_by_another_row(filled):
+    store, items = filled
+    key = (f"{1:064x}", None, None, "all")
+    adjudicate(store, 2, None, None, "all", "anger", "rita", "the voice decides")
+    adjudicate(store, 2, None, None, "all", {"anger": 3, "disgust": 1}, "rolf")
+    assert finals(store) == {key: {"anger": 0.75, "disgust": 0.25}}
+    assert review.item(store, items[1]).final == {"anger": 0.75, "disgust": 0.25}
+    adjudicate(store, 2, None, None, "all", None, "rita")
+    assert finals(store) == {}
+    assert not disagreements(store, "faces")[0].decided
+    with store.reading() as session:
+        rows = session.execute(
+            select(AdjudicationRecord.emotions, AdjudicationRecord.comment).order_by(AdjudicationRecord.id)
+        )
+        assert [tuple(row) for row in rows] == [
+            ({"anger": 1.0}, "the voice decides"), ({"anger": 0.75, "disgust": 0.25}, ""), ({}, ""),
+        ]  # fmt: skip
+        audited = session.execute(
+            select(AuditRecord.actor, AuditRecord.action)
+            .where(AuditRecord.action.startswith("adjudication"))
+            .order_by(AuditRecord.id)
+        )
+        assert [tuple(row) for row in audited] == [
+            ("rita", "adjudication.decide"), ("rolf", "adjudication.decide"), ("rita", "adjudication.take_back"),
+        ]  # fmt: skip
+
+
+def test_the_history_tells_what_was_replaced_and_taken_back(filled):
+    store, items = filled
+    wrong = store.add_label(2, "cy", "anger", item_id=items[1], comment="a slip")
+    store.undo(wrong, "cy")
+    adjudicate(store, 2, None, None, "all", "anger", "rita")
+    adjudicate(store, 2, None, None, "all", "disgust", "rolf")
+    events = history(store, items[1])
+    assert [e.at for e in events] == sorted(e.at for e in events)
+    assert events[0].kind == "prediction"
+    assert (events[0].who, events[0].what) == ("base", "fear")
+    told = [(e.kind, e.who, e.what, e.counts) for e in events if e.target == "all"]
+    assert told == [
+        ("label", "ann", "anger", True), ("label", "bea", "disgust", True), ("label", "cy", "surprise", True),
+        ("label", "cy", "anger", False), ("undo", "cy", "", False),
+        ("decision", "rita", "anger", False), ("decision", "rolf", "disgust", True),
+    ]  # fmt: skip
+    assert [(e.who, e.what) for e in events if e.kind == "lease"] == [("ann", "done"), ("bea", "done"), ("cy", "done")]
+
+
+def test_an_item_shows_the_labels_that_count_side_by_side(filled):
+    store, items = filled
+    store.add_label(2, "cy", "anger", item_id=items[1])
+    projects.set_gold(
+        store, projects.project(store, "faces"), items[1], "anger", why="the speaker says so", actor="ada"
+    )
+    found = review.item(store, items[1])
+    assert [(g.annotator, g.emotions, g.lead_time_s, g.blind, g.model) for g in found.labels] == [
+        ("ann", {"anger": 1.0}, 4.0, True, "fear"), ("bea", {"disgust": 1.0}, 4.0, True, "fear"), ("cy", {"anger": 1.0}, None, None, None),
+    ]  # fmt: skip
+    assert found.gold == {"anger": 1.0}
+    assert found.media is None
+    assert [g.model for g in review.item(store, items[1], "face").labels] == ["neutral"] * 3
+
+
+def test_standings_made_anew_are_those_kept(filled):
+    store, _ = filled
+    adjudicate(store, 3, None, None, "all", "neutral", "rita")
+
+    def kept() -> list[tuple]:
+        with store.reading() as session:
+            columns = StandingRecord.__table__
+            return [
+                tuple(row) for row in session.execute(select(columns).order_by(columns.c.target, columns.c.item_id))
+            ]
+
+    before = kept()
+    assert len(before) == 8
+    with store.writing() as session:
+        session.execute(delete(StandingRecord))
+        restate(session)
+    assert kept() == before
+    store.delete_clip(f"{2:064x}")
+    assert len(kept()) == 6
+    with store.reading() as session:
+        assert session.scalar(select(func.count()).select_from(ItemRecord)) == 3
+        assert session.scalar(select(func.count()).select_from(AdjudicationRecord)) == 0
+
+
+def test_times_are_aware(filled):
+    store, items = filled
+    assert all(e.at.tzinfo is not None and e.at <= datetime.now(timezone.utc) for e in history(store, items[0]))
