@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from annotations.atomic import new_folder
 from annotations.label import Label
@@ -54,6 +54,12 @@ SCHEMA = pa.schema(
         ("features", pa.string()),  # file of the features, without face and voice
     ]
 )
+_GIVEN = (  # built once: putting a statement together takes longer than running it
+    select(ConsentRecord.text_version, ConsentRecord.scope, ConsentRecord.text, ClipRecord.features)
+    .join(ClipRecord, ConsentRecord.clip_id == ClipRecord.id)
+    .where(ClipRecord.sha256 == bindparam("sha256"))
+    .order_by(ConsentRecord.id)
+)
 
 
 def write(labels: Iterable[Label], out: Path, store: Store) -> None:
@@ -79,14 +85,8 @@ def write(labels: Iterable[Label], out: Path, store: Store) -> None:
 
 def _clip(label: Label, folder: Path, store: Store) -> tuple[dict, dict[str, tuple[str, str]]]:
     """Copy what may be copied of a clip; return its columns and {version: (scope, text)} of its consents."""
-    query = (
-        select(ConsentRecord.text_version, ConsentRecord.scope, ConsentRecord.text, ClipRecord.features)
-        .join(ClipRecord, ConsentRecord.clip_id == ClipRecord.id)
-        .where(ClipRecord.sha256 == label.sha256)
-        .order_by(ConsentRecord.id)
-    )
     with store.reading() as session:
-        given = session.execute(query).all()
+        given = session.execute(_GIVEN, {"sha256": label.sha256}).all()
     about = {
         "file_name": None,
         "features": None,

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from annotations.atomic import new_file
 from annotations.label import Label
@@ -24,6 +24,12 @@ NUMBERS = {"confidence": 0, "intensity": 0, "valence": -1, "arousal": -1}  # and
 # Label Studio's own tables have a column "annotator", which would hide a control of this name.
 TEXTS = {"transcript": "transcript", "comment": "comment", "annotator": "annotator_name"}
 SEGMENT = "segment_"  # begins the names of controls that are about a stretch of the clip
+_PREDICTIONS = (  # built once: putting a statement together takes longer than running it
+    select(PredictionRecord)
+    .join(ClipRecord, PredictionRecord.clip_id == ClipRecord.id)
+    .where(ClipRecord.sha256 == bindparam("sha256"))
+    .order_by(PredictionRecord.id)
+)
 
 
 def write(labels: Iterable[Label], out: Path, store: Store) -> None:
@@ -56,14 +62,8 @@ def config() -> str:
 
 def _task(sha256: str, labels: list[Label], store: Store) -> dict:
     first = labels[0]
-    query = (
-        select(PredictionRecord)
-        .join(ClipRecord, PredictionRecord.clip_id == ClipRecord.id)
-        .where(ClipRecord.sha256 == sha256)
-        .order_by(PredictionRecord.id)
-    )
     with store.reading() as session:
-        predictions = [_prediction(record) for record in session.scalars(query)]
+        predictions = [_prediction(record) for record in session.scalars(_PREDICTIONS, {"sha256": sha256})]
     # Label Studio serves a file of its own machine under this address when a local storage covers it.
     media = f"/data/local-files/?d={quote(str(first.media.resolve()).lstrip('/'))}" if first.media else ""
     return {

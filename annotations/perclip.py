@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from annotations.atomic import new_folder
 from annotations.label import Label
@@ -15,6 +15,8 @@ from annotations.store import Store
 from mmer.errors import LabelError
 
 UNKNOWN_LENGTH_S = 1.0  # of a clip whose length nobody recorded: a whole-clip annotation needs an end
+
+_LENGTH = select(ClipRecord.duration_s).where(ClipRecord.sha256 == bindparam("sha256"))
 
 
 def write(
@@ -29,7 +31,7 @@ def write(
         for sha256, group in groupby(labels, key=lambda label: label.sha256):
             of_clip = sorted(group, key=lambda label: (label.start_s or 0.0, label.end_s or 0.0, label.id))
             with store.reading() as session:
-                length_s = session.scalar(select(ClipRecord.duration_s).where(ClipRecord.sha256 == sha256))
+                length_s = session.scalar(_LENGTH, {"sha256": sha256})
             length_s = max([length_s or UNKNOWN_LENGTH_S, *(label.end_s or 0.0 for label in of_clip)])
             name = re.sub(r"[^\w.-]+", "_", Path(of_clip[0].name).stem)[:60]
             save(of_clip, length_s, folder / f"{name}-{sha256[:12]}{ending}")

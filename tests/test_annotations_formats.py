@@ -7,15 +7,18 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pympi import Eaf
 
+from annotations.__main__ import main
 from annotations.label import Label
 from annotations.schema import OUTCOMES
 from annotations.store import Store
 from annotations.transfer import FORMATS, export_labels, format_of, import_labels
+from mmer.config import ROOT
 from mmer.errors import LabelError
 
 DATA = Path(__file__).parent / "data"
@@ -119,6 +122,28 @@ def test_an_export_that_dies_leaves_the_old_one(store, tmp_path, format):
     assert export_labels(store, out, format).labels == 10
     assert import_labels(another(tmp_path), out, format).imported == 10
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "hf"])
+def test_a_killed_export_leaves_the_old_one(store, tmp_path, format):
+    out = tmp_path / OUT.get(format, "labels")
+    export_labels(store, out, format)
+    before = {path.name: path.read_bytes() for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()}
+    code = (
+        "import os, signal, sys; from pathlib import Path; from annotations.store import Store\n"
+        "from annotations.transfer import export_labels\n"
+        "def dying(labels):\n"
+        "    yield from (label for n, label in enumerate(labels) if n < 8 or os.kill(os.getpid(), signal.SIGKILL))\n"
+        "store = Store(sys.argv[1], Path(sys.argv[2]))\n"
+        "export_labels(store, Path(sys.argv[3]), sys.argv[4], progress=dying)"
+    )
+    arguments = [str(store.engine.url), str(store.media_dir), str(out), format]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, timeout=120)
+    assert done.returncode == -9
+    assert before == {
+        path.name: path.read_bytes() for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()
+    }
+    assert export_labels(store, out, format).labels == 9
 
 
 @pytest.mark.parametrize("format", ["hf", "elan", "webvtt"])
@@ -384,3 +409,20 @@ def test_a_media_file_of_the_same_name_is_the_clip_of_an_annotation_file(tmp_pat
         (TALK, "Cem", "face", 1, 3600, "fear"),
         (TALK, "Ann voice", "voice", 0, 0.25, "happiness"),
     ]  # fmt: skip
+
+
+def test_the_command_line_says_what_it_left_out(store, tmp_path, capsys):
+    database, media = str(tmp_path / "home" / "mmer.db"), str(tmp_path / "home" / "media")
+    out = str(tmp_path / "vtt")
+    assert main(["export", "--database", database, "--media", media, "--format", "webvtt", "--out", out]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"9 labels written to {out}\n"
+    assert said.err.endswith(
+        "left out, as webvtt has no place for it: 1 arousal, 2 blind, 2 comment, 2 confidence, 9 created_at, 1 intensity, "
+        "1 lead_time_s, 2 transcript, 1 valence\n"
+    )
+    assert main(["import", out, "--database", str(tmp_path / "new" / "x.db")]) == 0  # what the folder looks like
+    assert capsys.readouterr().out == "9 labels imported, 0 already there, 0 bad rows\n"
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--format", "csv", "--out", "x", "--push", "ann/labels"])
+    assert "--push REPO goes with --format hf" in capsys.readouterr().err

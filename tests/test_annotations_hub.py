@@ -3,6 +3,9 @@
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +20,7 @@ from annotations import hub
 from annotations.schema import ClipRecord, ConsentRecord
 from annotations.store import Store
 from annotations.transfer import export_labels, import_labels
+from mmer.config import ROOT
 from mmer.errors import LabelError
 
 
@@ -197,3 +201,17 @@ def test_a_push_that_fails_is_one_clear_error(exported, server, repo, port, toke
         hub.push(exported[0], repo, endpoint=url, token=token)
     assert raised.value.code == "push_failed"
     assert server[1]["files"] == {}
+
+
+def test_the_command_line_pushes(exported, server, tmp_path):
+    """The hub's own variables say where it is and who asks."""
+    url, repo = server
+    environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "hf_right", "HF_HUB_OFFLINE": "0"}
+    command = f"-m annotations export --format hf --out {tmp_path / 'out'} --push ann/labels --database {tmp_path / 'home' / 'mmer.db'}"
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"pushed to {url}/datasets/ann/labels, which is private"
+    assert repo["files"] == files(tmp_path / "out")
+    assert len(repo["files"]) == 4

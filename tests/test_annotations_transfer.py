@@ -123,6 +123,36 @@ def test_bad_jsonl_rows_are_named(store, clip, tmp_path):
     assert next(store.labels()).emotions == {"anger": 0.5, "fear": 0.5}
 
 
+def test_jsonl_has_all_of_a_label_and_csv_is_read_with_more_columns(store, clip, tmp_path):
+    said = {"intensity": 0.5, "valence": -0.25, "arousal": 1.0, "lead_time_s": 3.5, "blind": False, "transcript": ""}
+    store.add_label(store.register_clip(clip[0], clip[1], name="talk", in_place=True), "ann", "anger", **said)
+    store.add_label(store.register_clip(None, "b" * 64, name="other"), "ann", "anger")
+    export_labels(store, tmp_path / "labels.jsonl", "jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    assert rows[0] == dict(zip(COLUMNS, map(rows[0].get, COLUMNS), strict=True)) | said
+    assert tuple(rows[1]) == COLUMNS
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}", tmp_path / "media")
+    assert import_labels(other, tmp_path / "labels.jsonl", "jsonl").imported == 2
+    assert {name: getattr(next(other.labels()), name) for name in said} == said
+
+    (tmp_path / "labels.csv").write_text(
+        "clip,label,annotator,mood,intensity,valence,arousal,lead_time_s,blind,transcript,start_s,end_s\n"
+        f"{'c' * 64},fear,ann,low,0.5,-1,,2,true,oh,,\n"
+        f"{'c' * 64},fear,ann,,,,,,,,1,2.5\n"
+        f"{'c' * 64},fear,bea,,much,,,,,,,\n"
+        f"{'c' * 64},fear,bea,,,,,,perhaps,,,\n"
+        f"{'c' * 64},fear,bea,,2,,,,,,,\n"
+    )
+    report = import_labels(other, tmp_path / "labels.csv", "csv")
+    assert [line.split(": ")[:2] for line in sorted(report.bad)] == [
+        ["labels.csv line 4", "bad_intensity"], ["labels.csv line 5", "bad_blind"], ["labels.csv line 6", "bad_intensity"],
+    ]  # fmt: skip
+    whole, part = other.labels(sha256="c" * 64)
+    assert (whole.intensity, whole.valence, whole.arousal, whole.lead_time_s) == (0.5, -1.0, None, 2.0)
+    assert (whole.blind, whole.transcript, whole.start_s) == (True, "oh", None)
+    assert (part.intensity, part.blind, part.transcript, part.start_s, part.end_s) == (None, None, None, 1.0, 2.5)
+
+
 def test_a_table_without_the_columns_is_refused(store, tmp_path):
     (tmp_path / "labels.csv").write_text("path,emotion\nx,anger\n")
     with pytest.raises(LabelError, match="no column clip, label, annotator"):
