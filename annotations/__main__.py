@@ -4,21 +4,28 @@ Exit status: 0 done, 1 refused or some rows were bad (each is named on stderr), 
 """
 
 import argparse
+import inspect
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from annotations import backup, hub, retention
-from annotations.schema import sqlite_file
+from annotations import backup, hub, projects, retention
+from annotations.intake import take_in
+from annotations.queue import Queue
+from annotations.schema import ORDERS, TARGETS, sqlite_file
 from annotations.store import Store
 from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
 from annotations.upgrade import upgrade
 from mmer.config import Paths
 from mmer.errors import LabelError
+from mmer.labels import EMOTIONS
+
+_ACTOR = "command line"  # in the audit log
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,15 +62,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("import", _import, "add labels from a file; importing it twice adds nothing")
-    sub.add_argument("file", type=Path)
-    sub.add_argument("--format", choices=FORMATS, help="default: what it looks like")
+    sub = command("import", _import, "add labels from a file, or clips to a project; importing it twice adds nothing")
+    sub.add_argument("file", type=Path, help="with --project also a folder of media or a dataset folder with metadata")
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--format", choices=FORMATS, help="default: what it looks like")
+    what.add_argument("--project", metavar="NAME", help="put the clips of FILE in this project's queue")
     sub.add_argument("--copy", action="store_true", help="take the media in instead of registering it where it lies")
     sub.add_argument("--consent", metavar="TEXT", help="what the recorded people agreed to; needed for --copy")
     sub = command("export", _export, "write the current labels")
     sub.add_argument("--format", choices=FORMATS, required=True)
     sub.add_argument("--out", type=Path, required=True, metavar="PATH", help="file; folder for hf, elan, webvtt")
     sub.add_argument("--push", metavar="REPO", help="upload the hf folder to this private Hugging Face dataset")
+    _add_project_commands(command("project", None, "create, list and rank what is to be labelled"), common)
     command("stats", _stats, "print how much there is, as JSON")
     sub = command("delete", _delete, "delete media, features, predictions and labels, and check that no trace is left")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -99,7 +109,69 @@ def _store(args, *, create: bool = False) -> Store:
     return Store(url, args.media or home / paths.media.name, home / paths.features.name, create=create)
 
 
+def _add_project_commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    defaults = inspect.signature(projects.create).parameters
+    sub = commands.add_parser("create", parents=[common], help="make a project, for `import --project` to fill")
+    sub.set_defaults(run=_create_project)
+    sub.add_argument("name")
+    sub.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that annotators can open")
+    sub.add_argument("--labels", nargs="+", metavar="EMOTION", default=EMOTIONS, help="to choose from (default: all)")
+    sub.add_argument(
+        "--targets", nargs="+", choices=TARGETS, default=["all"], help="asked about each item (default: all)"
+    )
+    for option, field in (("--per-item", "per_item"), ("--gold-share", "gold_share"), ("--lease-s", "lease_s")):
+        default = defaults[field].default
+        sub.add_argument(option, dest=field, type=type(default), default=default, help="default: %(default)s")
+    sub.add_argument("--order", choices=ORDERS, default=defaults["order"].default, help="default: %(default)s")
+    sub.add_argument("--not-blind", action="store_true", help="show the model's answer before the choice")
+    sub = commands.add_parser("list", parents=[common], help="print the projects, one JSON object a line")
+    sub.set_defaults(run=_list_projects)
+    sub = commands.add_parser("rank", parents=[common], help="recompute which items come first")
+    sub.set_defaults(run=_rank_project)
+    sub.add_argument("name")
+    sub.add_argument("--order", choices=ORDERS, help="the project keeps to it from now on (default: its own)")
+    sub.add_argument("--seed", type=int, default=0)
+
+
+def _create_project(args) -> int:
+    project = projects.create(
+        _store(args, create=True), args.name, guidelines=args.guidelines.read_text("utf-8") if args.guidelines else "",
+        label_set=args.labels, targets=args.targets, per_item=args.per_item, gold_share=args.gold_share, order=args.order,
+        blind=not args.not_blind, lease_s=args.lease_s, actor=_ACTOR,
+    )  # fmt: skip
+    print(f"project {project.name} created; `python -m annotations import PATH --project {project.name}` fills it")
+    return 0
+
+
+def _list_projects(args) -> int:
+    store = _store(args)
+    for project in projects.projects(store):
+        print(json.dumps(asdict(project) | projects.counts(store, project), ensure_ascii=False))
+    return 0
+
+
+def _rank_project(args) -> int:
+    store = _store(args)
+    project = projects.project(store, args.name)
+    print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
+    return 0
+
+
+def _take_in(args) -> int:
+    store = _store(args, create=True)
+    project = projects.project(store, args.project)
+    report = take_in(store, project, args.file, consent_text=args.consent, progress=_progress("rows"))
+    store.audit(_ACTOR, "project.import", project=project.name, items=report.items, bad=len(report.bad))
+    for line in report.bad:
+        print(line, file=sys.stderr)
+    print(f"{report.items} items added to {project.name}, {report.present} already there, {len(report.bad)} bad rows")
+    return 1 if report.bad else 0
+
+
 def _import(args) -> int:
+    if args.project:
+        return _take_in(args)
     format = args.format or format_of(args.file)
     report = import_labels(
         _store(args, create=True), args.file, format, consent_text=args.consent, progress=_progress("rows")

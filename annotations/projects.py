@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -200,6 +200,15 @@ def set_gold(
         item.gold = any(answer.emotions for answer in gold_answers(session, item_id).values())
         store.audit(actor, "gold.set", session=session, project=project.name, item=item_id, target=target)
         return gold.id
+
+
+def counts(store: Store, project: Project) -> dict[str, int]:
+    """Return how many items a project has, how many of them are gold, wait for annotators, and have all they need."""
+    with store.reading() as session:
+        own = select(func.count()).select_from(ItemRecord).where(ItemRecord.project_id == project.id)
+        n_items, n_gold = session.scalar(own), session.scalar(own.where(ItemRecord.gold))
+        n_open = session.scalar(own.where(ItemRecord.open_slots > literal_column("0"), ~ItemRecord.gold))
+    return {"items": n_items, "gold": n_gold, "open": n_open, "full": n_items - n_gold - n_open}
 
 
 def gold_answers(session: Session, item_id: int) -> dict[str, GoldRecord]:

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import bindparam, exists, false, func, literal_column, select, true, update
+from sqlalchemy import Float, bindparam, exists, false, func, literal_column, select, true, update
 from sqlalchemy.orm import Session
 
-from annotations.label import check_label
+from annotations.label import check_label, weights
 from annotations.projects import Project, annotator_id, gold_answers
 from annotations.ranking import PREDICTED, contested, priorities
 from annotations.schema import (
@@ -53,6 +53,61 @@ _LENT = AssignmentRecord.state == literal_column("'leased'")
 _TOUCHED = AssignmentRecord.state.in_([literal_column("'leased'"), literal_column("'done'")])
 _OPEN = (ItemRecord.open_slots > literal_column("0")) & ~ItemRecord.gold
 _IS_GOLD = AssignmentRecord.gold == true()
+
+
+def _not_touched(person):
+    return ~exists().where(AssignmentRecord.item_id == ItemRecord.id, AssignmentRecord.annotator_id == person, _TOUCHED)
+
+
+# Built once: putting a statement together takes longer than running it.
+_RUN_OUT = (
+    select(AssignmentRecord.id, AssignmentRecord.item_id, AssignmentRecord.gold)
+    .where(AssignmentRecord.project_id == bindparam("project"), _LENT, AssignmentRecord.expires_at <= bindparam("time"))
+    .order_by(AssignmentRecord.expires_at)
+    .limit(_OVERDUE)
+    .with_for_update(skip_locked=True, key_share=True)
+)
+_HELD = (
+    select(AssignmentRecord.id, AssignmentRecord.expires_at)
+    .where(
+        AssignmentRecord.annotator_id == bindparam("person"), AssignmentRecord.project_id == bindparam("project"), _LENT
+    )
+    .order_by(AssignmentRecord.leased_at, AssignmentRecord.id)
+    .limit(bindparam("n"))
+)
+_NEW = (
+    select(ItemRecord.id, ItemRecord.priority)
+    .where(ItemRecord.project_id == bindparam("project"), _OPEN, _not_touched(bindparam("person")))
+    .limit(1)
+)
+_BY_PRIORITY = _NEW.order_by(ItemRecord.priority.desc(), ItemRecord.id)
+_FIRST_PATIENT = _BY_PRIORITY.with_for_update(key_share=True)
+_FIRST = _BY_PRIORITY.with_for_update(skip_locked=True, key_share=True)
+_LOWER_PRIORITY = _FIRST.where(ItemRecord.priority < bindparam("priority"))
+_SAME_PRIORITY = (
+    _NEW.where(ItemRecord.priority == bindparam("priority"), ItemRecord.id > bindparam("item"))
+    .order_by(ItemRecord.id)
+    .with_for_update(skip_locked=True, key_share=True)
+)
+_TASK = (
+    select(AssignmentRecord, UtteranceRecord, ClipRecord)
+    .join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id)
+    .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+    .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
+    .where(AssignmentRecord.id.in_(bindparam("leases", expanding=True)))
+    .execution_options(populate_existing=True)
+)
+# The newest prediction about an utterance that was there at a time: the one an annotator saw.
+_SEEN = (
+    select(PredictionRecord)
+    .where(PredictionRecord.clip_id == bindparam("clip"), PredictionRecord.created_at <= bindparam("time"))
+    .where(PredictionRecord.start_s.is_not_distinct_from(bindparam("start", type_=Float)))
+    .where(PredictionRecord.end_s.is_not_distinct_from(bindparam("end", type_=Float)))
+    .order_by(PredictionRecord.id.desc())
+    .limit(1)
+)
+_SHIFT = update(ItemRecord.__table__).where(ItemRecord.__table__.c.id == bindparam("item"))
+_SHIFT = _SHIFT.values(open_slots=ItemRecord.__table__.c.open_slots + bindparam("by"))
 
 
 @dataclass(frozen=True)
@@ -140,19 +195,20 @@ class Queue:
         with self._store.writing() as session:
             project = self._current(session)
             person = annotator_id(session, annotator)
-            self._release_overdue(session)
+            n_released = self._release_overdue(session)
             if project.order in PREDICTED:
                 self._follow_predictions(session, project)
-            own = select(AssignmentRecord.id).filter_by(annotator_id=person, project_id=project.id).where(_LENT)
-            held = list(session.scalars(own.order_by(AssignmentRecord.leased_at, AssignmentRecord.id).limit(n)))
+            own = session.execute(_HELD, {"person": person, "project": project.id, "n": n}).all()
+            held = [lease.id for lease in own]
             expires_at = self._expiry(project)
-            if held:
+            # Written once in a while only, as most calls come seconds after the last one.
+            if any(lease.expires_at < expires_at - timedelta(seconds=project.lease_s / 10) for lease in own):
                 _set(session, held, expires_at=expires_at)
-            n_own = -1
+            n_own = _count(session, AssignmentRecord.annotator_id == person, project) if len(held) < n else 0
             while len(held) < n:
-                if n_own < 0:
-                    n_own = _count(session, AssignmentRecord.annotator_id == person, project)
-                lent = self._lend(session, project, person, n_own, expires_at)
+                # Waiting for a locked item is safe only as long as no other item is locked here.
+                patient = n_released == 0 and len(held) == len(own)
+                lent = self._lend(session, project, person, n_own, expires_at, patient)
                 if lent is None:
                     break
                 held.append(lent)
@@ -188,13 +244,13 @@ class Queue:
             lease, item = self._own(session, assignment_id, person)
             lease = self._take_again(session, lease, item)
             utterance = session.get(UtteranceRecord, item.utterance_id)
-            seen = session.scalar(_newest_prediction(PredictionRecord.id, utterance, lease.leased_at))
+            seen = _seen(session, utterance, lease)
             label_ids = tuple(
                 self._store.add_label(
                     utterance.clip_id, annotator, answer.emotions, start_s=utterance.start_s, end_s=utterance.end_s,
                     target=answer.target, outcome=answer.outcome, confidence=answer.confidence,
                     intensity=answer.intensity, valence=answer.valence, arousal=answer.arousal, comment=answer.comment,
-                    transcript=answer.transcript, lead_time_s=lead_time_s, blind=blind, prediction_id=seen,
+                    transcript=answer.transcript, lead_time_s=lead_time_s, blind=blind, prediction_id=seen and seen.id,
                     item_id=item.id, assignment_id=lease.id, session=session,
                 )
                 for answer in answers
@@ -205,8 +261,7 @@ class Queue:
             if not lease.gold:
                 again = project.order == "annotators" and item.open_slots < 1 and self._wanted(session, item)
                 item.open_slots += skipped or again
-            given = select(LabelRecord.target, LabelRecord.top).where(LabelRecord.id.in_(label_ids))
-            tops = {target: top for target, top in session.execute(given)}
+            tops = {answer.target: _top(answer) for answer in answers}
             verdict = _verdict(gold_answers(session, item.id), tops) if lease.gold and not skipped else None
         return Receipt(label_ids, verdict, self.progress(annotator))
 
@@ -314,24 +369,17 @@ class Queue:
     def _expiry(self, project: ProjectRecord) -> datetime:
         return self._clock() + timedelta(seconds=project.lease_s)
 
-    def _release_overdue(self, session: Session) -> None:
-        overdue = (
-            select(AssignmentRecord.id, AssignmentRecord.item_id, AssignmentRecord.gold)
-            .where(AssignmentRecord.project_id == self.project.id, _LENT)
-            .where(AssignmentRecord.expires_at <= self._clock())
-            .order_by(AssignmentRecord.expires_at)
-            .limit(_OVERDUE)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        leases = session.execute(overdue).all()
+    def _release_overdue(self, session: Session) -> int:
+        leases = session.execute(_RUN_OUT, {"project": self.project.id, "time": self._clock()}).all()
         if leases:
             _set(session, [lease.id for lease in leases], state=EXPIRED, finished_at=self._clock())
         # One after the other by id, so that no two sessions wait for each other.
         for item_id in sorted(lease.item_id for lease in leases if not lease.gold):
             _shift_slots(session, item_id, +1)
+        return len(leases)
 
     def _lend(
-        self, session: Session, project: ProjectRecord, person: int, n_own: int, expires_at: datetime
+        self, session: Session, project: ProjectRecord, person: int, n_own: int, expires_at: datetime, patient: bool
     ) -> int | None:
         # From a hash and not from every tenth item, or annotators would know when to take care.
         draw = _draw(project, person, n_own)
@@ -339,7 +387,7 @@ class Queue:
         item_id = self._gold_item(session, person, draw / project.gold_share) if gold else None
         if item_id is None:
             gold = False
-            item_id = self._open_item(session, project, person, n_own)
+            item_id = self._open_item(session, project, person, n_own, patient)
         if item_id is None:
             return None
         if not gold:
@@ -359,28 +407,27 @@ class Queue:
         new = list(session.scalars(query.order_by(ItemRecord.id)))
         return new[int(draw * len(new))] if new else None
 
-    def _open_item(self, session: Session, project: ProjectRecord, person: int, n_own: int) -> int | None:
+    def _open_item(
+        self, session: Session, project: ProjectRecord, person: int, n_own: int, patient: bool
+    ) -> int | None:
         """Return the first open item that the annotator has not touched, locked.
 
         Skipping over 20,000 own items takes 60 ms. So for somebody with many, the search goes on where the last one
         ended; from the head it begins again when the order has changed, and every five minutes, for what was given back.
+
+        Args:
+            patient: wait for an item that another session has locked, when there is no other: it may have a slot left.
         """
         place = self._places.get(person)
         if n_own <= _FEW or not place or place.revision != project.revision or time.monotonic() > place.until:
             place = _Place(project.revision, time.monotonic() + _RESCAN_S)
-        query = (
-            select(ItemRecord.id, ItemRecord.priority)
-            .where(ItemRecord.project_id == project.id, _OPEN, _not_touched(person))
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        by_id, by_priority = query.order_by(ItemRecord.id), query.order_by(ItemRecord.priority.desc(), ItemRecord.id)
+        key = {"person": person, "project": project.id, "priority": place.priority, "item": place.item_id}
         if place.priority is None:
-            found = session.execute(by_priority).first()
+            found = session.execute(_FIRST, key).first()
+            if found is None and patient and session.get_bind().dialect.name != "sqlite":  # which locks nothing by rows
+                found = session.execute(_FIRST_PATIENT, key).first()
         else:  # two searches of an index, where one with "or" would read all items of equal priority
-            same = (ItemRecord.priority == place.priority) & (ItemRecord.id > place.item_id)
-            found = session.execute(by_id.where(same)).first()
-            found = found or session.execute(by_priority.where(ItemRecord.priority < place.priority)).first()
+            found = session.execute(_SAME_PRIORITY, key).first() or session.execute(_LOWER_PRIORITY, key).first()
         end = (float("-inf"), 0)
         self._places[person] = _Place(place.revision, place.until, *((found.priority, found.id) if found else end))
         return found.id if found else None
@@ -415,19 +462,12 @@ class Queue:
         return lease
 
     def _tasks(self, session: Session, lease_ids: list[int]) -> list[Task]:
-        query = (
-            select(AssignmentRecord, UtteranceRecord, ClipRecord)
-            .join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id)
-            .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
-            .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
-            .where(AssignmentRecord.id.in_(lease_ids))
-            .execution_options(populate_existing=True)
-        )
-        found = {lease.id: (lease, utterance, clip) for lease, utterance, clip in session.execute(query)}
+        rows = session.execute(_TASK, {"leases": lease_ids})
+        found = {lease.id: (lease, utterance, clip) for lease, utterance, clip in rows}
         return [self._task(session, *found[lease_id]) for lease_id in lease_ids]
 
     def _task(self, session: Session, lease: AssignmentRecord, utterance: UtteranceRecord, clip: ClipRecord) -> Task:
-        seen = session.scalar(_newest_prediction(PredictionRecord, utterance, lease.leased_at))
+        seen = _seen(session, utterance, lease)
         stored = self._store.media_dir / clip.media if clip.media else None
         return Task(
             assignment_id=lease.id,
@@ -540,6 +580,11 @@ def _complete(project: ProjectRecord, answers: list[Answer], annotator: str) -> 
     return [by_target[target] for target in project.targets]
 
 
+def _top(answer: Answer) -> str | None:
+    shares = weights(answer.emotions) if answer.emotions else {}
+    return max(shares, key=shares.get, default=None)
+
+
 def _verdict(known: dict[str, GoldRecord], tops: dict[str, str | None]) -> GoldVerdict | None:
     verdicts = [
         GoldVerdict(tops[target] in gold.emotions, gold.emotions, gold.why, target)
@@ -555,20 +600,9 @@ def _draw(project: ProjectRecord, person: int, n_own: int) -> float:
     return int.from_bytes(digest, "big") / 2**48
 
 
-def _newest_prediction(what, utterance: UtteranceRecord, upto: datetime):
-    """Select the newest prediction about an utterance that was there at a time: the one an annotator saw."""
-    return (
-        select(what)
-        .where(PredictionRecord.clip_id == utterance.clip_id, PredictionRecord.created_at <= upto)
-        .where(PredictionRecord.start_s.is_not_distinct_from(utterance.start_s))
-        .where(PredictionRecord.end_s.is_not_distinct_from(utterance.end_s))
-        .order_by(PredictionRecord.id.desc())
-        .limit(1)
-    )
-
-
-def _not_touched(person: int | None):
-    return ~exists().where(AssignmentRecord.item_id == ItemRecord.id, AssignmentRecord.annotator_id == person, _TOUCHED)
+def _seen(session: Session, utterance: UtteranceRecord, lease: AssignmentRecord) -> PredictionRecord | None:
+    key = {"clip": utterance.clip_id, "start": utterance.start_s, "end": utterance.end_s, "time": lease.leased_at}
+    return session.scalar(_SEEN, key)
 
 
 def _set(session: Session, lease_ids: list[int], **values) -> None:
@@ -577,8 +611,7 @@ def _set(session: Session, lease_ids: list[int], **values) -> None:
 
 
 def _shift_slots(session: Session, item_id: int, by: int) -> None:
-    query = update(ItemRecord).where(ItemRecord.id == item_id).values(open_slots=ItemRecord.open_slots + by)
-    session.execute(query.execution_options(synchronize_session=False))
+    session.connection().execute(_SHIFT, {"item": item_id, "by": by})
 
 
 def _prioritise(session: Session, ranked) -> None:

@@ -26,7 +26,7 @@ def uncertainty(probs: Mapping[str, float]) -> float:
 
 def margin(probs: Mapping[str, float]) -> float:
     """Return how close the second emotion comes to the first: 1 for a tie, 0 for certainty."""
-    first, second = sorted(probs.values())[:-3:-1]
+    first, second = sorted((*probs.values(), 0.0), reverse=True)[:2]
     return 1 - (first - second)
 
 
