@@ -107,7 +107,7 @@ def test_subsets_of_one_branch_are_that_branch():
 def ablated(corpora_folder, tmp_path_factory, face_model, text_encoder):  # noqa: F811
     out = tmp_path_factory.mktemp("ablation")
     arguments = ("--corpora", corpora_folder, "--out", out, "--budget", "tiny", "--seeds", 0, 1, "--rows", "voice-no-skip",
-                 "voice-ldam_drw", "voice-post_hoc", "fusion-average", "fusion-gated", "voice-white-0dB", "text-errors-30%", "face-blur-2px")  # fmt: skip
+                 "voice-post_hoc", "fusion-average", "fusion-gated", "voice-white-0dB", "text-errors-30%", "face-covered-mouth")  # fmt: skip
     done = run("ablate", *arguments, home=out / "home")
     assert done.returncode == 0, done.stderr
     return out, arguments
@@ -117,7 +117,7 @@ def test_the_ablation_compares_each_row_with_its_reference(ablated):
     out, _ = ablated
     found = json.loads((out / "ablation.json").read_text())
     entries = {e["row"]: e for e in found["rows"]}
-    assert {"voice", "voice-no-skip", "voice-ldam_drw", "voice-post_hoc", "fusion-attention", "fusion-average", "fusion-gated"} <= set(entries)  # fmt: skip
+    assert {"voice", "voice-no-skip", "voice-post_hoc", "fusion-attention", "fusion-average", "fusion-gated"} <= set(entries)  # fmt: skip
     assert entries["voice"]["seeds"] == [0, 1]
     assert entries["voice-no-skip"]["reference"] == "voice"
     gap = entries["voice-no-skip"]["accuracy"]["mean"] - entries["voice"]["accuracy"]["mean"]

@@ -97,8 +97,8 @@ def all_rows() -> dict[str, BranchRow | FusedRow | RobustRow]:
 class Ablation:
     """Runs rows on demand: a row that another one needs is run first."""
 
-    def __init__(self, data: Data, config: TrainConfig, runs: Runs, budget: str, served: checkpoint.Checkpoint | None):
-        self.data, self.runs, self.budget, self.served = data, runs, budget, served
+    def __init__(self, data: Data, config: TrainConfig, runs: Runs, served: checkpoint.Checkpoint | None):
+        self.data, self.runs, self.served = data, runs, served
         epochs = data.budget.epochs or {}
         self.config = replace(
             config, text_tuned=data.budget.text_tuned, **{f"{m}_epochs": n for m, n in epochs.items()}
@@ -110,7 +110,7 @@ class Ablation:
 
     def _settings(self, row, seed: int, *modalities: str) -> dict:
         """Return all that decides a run: another of these is another run."""
-        whole = {"row": asdict(row), "seed": seed, "budget": self.budget, "config": asdict(self.config)}
+        whole = {"row": asdict(row), "seed": seed, "budget": asdict(self.data.budget), "config": asdict(self.config)}
         if self.served and not isinstance(row, BranchRow):
             whole["branches"] = self.served.meta["weights_sha256"]
         for m in modalities:
@@ -416,7 +416,7 @@ def main() -> int:
         raise TrainingError("bad_rows", "the rows of group multi need branches trained here; leave --checkpoint out")
     data = Data(args.corpora, args.out / "work", BUDGETS[args.budget])
     config = TrainConfig(precision=args.precision)
-    ablation = Ablation(data, config, Runs(args.out / "runs"), args.budget, served)
+    ablation = Ablation(data, config, Runs(args.out / "runs"), served)
     for name, seed in (bar := tqdm([(n, s) for s in seeds for n in names], desc="rows", mininterval=1)):
         bar.set_postfix_str(f"{name}, seed {seed}")
         ablation.run(name, seed)

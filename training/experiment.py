@@ -50,14 +50,16 @@ class Budget:
     epochs: dict[str, int] | None  # per branch; None: those of the full recipe
     rows: dict[str, int]  # most training rows per branch, drawn once and evenly; 0: all
     measured: int = 0  # most validation rows per branch, four times as many set aside; 0: all
-    steps: tuple[int, ...] = (100, 300, 1000, 3000)  # of a fusion: each kind chooses one
+    steps: tuple[int, ...] = (100, 300, 1000)  # of a fusion: each kind chooses one
     text_tuned: bool = False  # whether MiniLM's last layers learn with the text branch
 
 
 BUDGETS = {
     "full": Budget(ModelConfig(), None, {}, text_tuned=True),
     # Two cores: about 9 minutes for a face row, 9 for a voice row, 2 for a text row.
-    "small": Budget(ModelConfig(), {"face": 5, "voice": 20, "text": 2}, {"face": 8000, "text": 12_000}, 1500),
+    "small": Budget(
+        ModelConfig(), {"face": 5, "voice": 20, "text": 2}, {"face": 8000, "text": 12_000}, 1000, (100, 300)
+    ),
     "tiny": Budget(ModelConfig.tiny(), {"face": 1, "voice": 1, "text": 1}, {"face": 64, "text": 64}, 40, (5, 10)),
 }
 
