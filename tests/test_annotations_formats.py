@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,14 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def store(tmp_path) -> Store:
+def store(database, tmp_path) -> Iterator[Store]:
     """A clip where it lies, one that is kept with consent, one of which only the hash is known, one only as features."""
-    store = Store(
-        f"sqlite:///{tmp_path / 'home' / 'mmer.db'}", tmp_path / "home" / "media", tmp_path / "home" / "features"
-    )
+    home = tmp_path / "home"
+    store = Store(database, home / "media", home / "features")
     path = tmp_path / "interview, <one> & 50%.mp4"
     path.write_bytes(b"a film")
     (tmp_path / "kept.wav").write_bytes(b"kept with consent")
@@ -62,7 +65,12 @@ def store(tmp_path) -> Store:
     store.add_label(away, "bea & <co>", "surprise", start_s=3601, end_s=3602.002, transcript="oh,\nwell")
     store.add_label(away, "ann", outcome="broken", start_s=1, end_s=2)
     store.undo(store.add_label(away, "cem", "fear"), "cem")
-    return store
+    yield store
+    store.engine.dispose()
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()}
 
 
 def another(tmp_path: Path, name: str = "other") -> Store:
@@ -98,11 +106,12 @@ def test_labels_come_back_unchanged(store, tmp_path, format):
     assert len(current(store)) == 9
 
 
+@on_sqlite
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_that_dies_leaves_the_old_one(store, tmp_path, format):
     out = tmp_path / OUT.get(format, "labels")
     export_labels(store, out, format)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "home" not in path.parts}
+    before = contents(out)
 
     class Stopped(Exception):
         pass
@@ -115,20 +124,19 @@ def test_an_export_that_dies_leaves_the_old_one(store, tmp_path, format):
 
     with pytest.raises(Stopped):
         export_labels(store, out, format, progress=two)
-    assert before == {
-        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "home" not in path.parts
-    }
+    assert before == contents(out)
     store.add_label(store.register_clip(None, "c" * 64, name="new"), "ann", "fear")
     assert export_labels(store, out, format).labels == 10
     assert import_labels(another(tmp_path), out, format).imported == 10
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@on_sqlite
 @pytest.mark.parametrize("format", ["jsonl", "hf"])
 def test_a_killed_export_leaves_the_old_one(store, tmp_path, format):
     out = tmp_path / OUT.get(format, "labels")
     export_labels(store, out, format)
-    before = {path.name: path.read_bytes() for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()}
+    before = contents(out)
     code = (
         "import os, signal, sys; from pathlib import Path; from annotations.store import Store\n"
         "from annotations.transfer import export_labels\n"
@@ -140,12 +148,11 @@ def test_a_killed_export_leaves_the_old_one(store, tmp_path, format):
     arguments = [str(store.engine.url), str(store.media_dir), str(out), format]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, timeout=120)
     assert done.returncode == -9
-    assert before == {
-        path.name: path.read_bytes() for path in (out.rglob("*") if out.is_dir() else [out]) if path.is_file()
-    }
+    assert before == contents(out)
     assert export_labels(store, out, format).labels == 9
 
 
+@on_sqlite
 @pytest.mark.parametrize("format", ["hf", "elan", "webvtt"])
 def test_a_folder_of_something_else_is_not_replaced(store, tmp_path, format):
     (tmp_path / "photos").mkdir()
@@ -155,6 +162,7 @@ def test_a_folder_of_something_else_is_not_replaced(store, tmp_path, format):
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"cat"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -287,6 +295,7 @@ def test_bad_rows_are_named_and_the_others_go_in(tmp_path):
     assert [line.split(": ")[1] for line in sorted(report.bad)] == ["unknown_label", "unreadable_file"]
 
 
+@on_sqlite
 def test_label_studio_has_what_its_tables_need(store, tmp_path):
     """A prediction goes along with model and score; uneven weights and who labelled are in controls and meta."""
     clip_id = store.register_clip(None, "b" * 64, name="uploaded")
@@ -314,6 +323,7 @@ def test_label_studio_has_what_its_tables_need(store, tmp_path):
     assert next(other.labels(sha256=KEPT)).emotions == {"anger": 0.5, "disgust": 0.5}
 
 
+@on_sqlite
 def test_label_studios_converter_takes_an_export(store, tmp_path):
     """label-studio-sdk wants an older numpy and brings a second OpenCV, so it has an environment of its own."""
     python = os.environ.get("MMER_TEST_LABEL_STUDIO")
@@ -350,6 +360,7 @@ def test_label_studios_converter_takes_an_export(store, tmp_path):
     assert {row["annotator_name"] or row["segment_annotator_name"] for row in table} == {"ann", "bea & <co>"}
 
 
+@on_sqlite
 def test_webvtt_is_what_a_player_reads(store, tmp_path):
     export_labels(store, tmp_path / "vtt", "webvtt")
     files = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "vtt").iterdir()}
@@ -369,6 +380,7 @@ def test_webvtt_is_what_a_player_reads(store, tmp_path):
     )
 
 
+@on_sqlite
 def test_elan_gets_tiers_without_overlaps(store, tmp_path):
     export_labels(store, tmp_path / "elan", "elan")
     document = Eaf(str(tmp_path / "elan" / f"interview_one_50_-{TALK[:12]}.eaf"))
@@ -411,8 +423,9 @@ def test_a_media_file_of_the_same_name_is_the_clip_of_an_annotation_file(tmp_pat
     ]  # fmt: skip
 
 
+@on_sqlite
 def test_the_command_line_says_what_it_left_out(store, tmp_path, capsys):
-    database, media = str(tmp_path / "home" / "mmer.db"), str(tmp_path / "home" / "media")
+    database, media = str(tmp_path / "mmer.db"), str(tmp_path / "home" / "media")
     out = str(tmp_path / "vtt")
     assert main(["export", "--database", database, "--media", media, "--format", "webvtt", "--out", out]) == 0
     said = capsys.readouterr()
