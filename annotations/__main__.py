@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=FORMATS, required=True)
     sub.add_argument("--out", type=Path, required=True, metavar="PATH", help="file; folder for hf, elan, webvtt")
     sub.add_argument("--push", metavar="REPO", help="upload the hf folder to this private Hugging Face dataset")
-    _add_project_commands(command("project", None, "create, list and rank what is to be labelled"), common)
+    _add_project_options(command("project", _project, "create, list or rank what is to be labelled"))
     command("stats", _stats, "print how much there is, as JSON")
     sub = command("delete", _delete, "delete media, features, predictions and labels, and check that no trace is left")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -109,52 +109,44 @@ def _store(args, *, create: bool = False) -> Store:
     return Store(url, args.media or home / paths.media.name, home / paths.features.name, create=create)
 
 
-def _add_project_commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    defaults = inspect.signature(projects.create).parameters
-    sub = commands.add_parser("create", parents=[common], help="make a project, for `import --project` to fill")
-    sub.set_defaults(run=_create_project)
-    sub.add_argument("name")
-    sub.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that annotators can open")
-    sub.add_argument("--labels", nargs="+", metavar="EMOTION", default=EMOTIONS, help="to choose from (default: all)")
-    sub.add_argument(
-        "--targets", nargs="+", choices=TARGETS, default=["all"], help="asked about each item (default: all)"
+def _add_project_options(parser: argparse.ArgumentParser) -> None:
+    default = {name: field.default for name, field in inspect.signature(projects.create).parameters.items()}
+    parser.add_argument("action", choices=("create", "list", "rank"), help="rank: recompute which items come first")
+    parser.add_argument("name", nargs="?")
+    parser.add_argument(
+        "--order", choices=ORDERS, help=f"what comes first (create: {default['order']}; rank: as it is)"
     )
-    for option, field in (("--per-item", "per_item"), ("--gold-share", "gold_share"), ("--lease-s", "lease_s")):
-        default = defaults[field].default
-        sub.add_argument(option, dest=field, type=type(default), default=default, help="default: %(default)s")
-    sub.add_argument("--order", choices=ORDERS, default=defaults["order"].default, help="default: %(default)s")
-    sub.add_argument("--not-blind", action="store_true", help="show the model's answer before the choice")
-    sub = commands.add_parser("list", parents=[common], help="print the projects, one JSON object a line")
-    sub.set_defaults(run=_list_projects)
-    sub = commands.add_parser("rank", parents=[common], help="recompute which items come first")
-    sub.set_defaults(run=_rank_project)
-    sub.add_argument("name")
-    sub.add_argument("--order", choices=ORDERS, help="the project keeps to it from now on (default: its own)")
-    sub.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="rank: for the orders random and diversity")
+    create = parser.add_argument_group("create")
+    create.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that annotators can open")
+    create.add_argument(
+        "--labels", nargs="+", metavar="EMOTION", default=EMOTIONS, help="to choose from (default: all)"
+    )
+    create.add_argument(
+        "--targets", nargs="+", choices=TARGETS, default=default["targets"], help="asked about each item"
+    )
+    create.add_argument("--per-item", type=int, default=default["per_item"], help="annotators (default: %(default)s)")
+    create.add_argument("--gold-share", type=float, default=default["gold_share"], help="default: %(default)s")
+    create.add_argument("--lease-s", type=int, default=default["lease_s"], help="default: %(default)s")
+    create.add_argument("--not-blind", action="store_true", help="show the model's answer before the choice")
 
 
-def _create_project(args) -> int:
+def _project(args) -> int:
+    store = _store(args, create=args.action == "create")
+    if args.action == "list":
+        for project in projects.projects(store):
+            print(json.dumps(asdict(project) | projects.counts(store, project), ensure_ascii=False))
+        return 0
+    if args.action == "rank":
+        project = projects.project(store, args.name or "")
+        print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
+        return 0
     project = projects.create(
-        _store(args, create=True), args.name, guidelines=args.guidelines.read_text("utf-8") if args.guidelines else "",
-        label_set=args.labels, targets=args.targets, per_item=args.per_item, gold_share=args.gold_share, order=args.order,
-        blind=not args.not_blind, lease_s=args.lease_s, actor=_ACTOR,
+        store, args.name or "", guidelines=args.guidelines.read_text("utf-8") if args.guidelines else "",
+        label_set=args.labels, targets=args.targets, per_item=args.per_item, gold_share=args.gold_share,
+        blind=not args.not_blind, lease_s=args.lease_s, actor=_ACTOR, **({"order": args.order} if args.order else {}),
     )  # fmt: skip
     print(f"project {project.name} created; `python -m annotations import PATH --project {project.name}` fills it")
-    return 0
-
-
-def _list_projects(args) -> int:
-    store = _store(args)
-    for project in projects.projects(store):
-        print(json.dumps(asdict(project) | projects.counts(store, project), ensure_ascii=False))
-    return 0
-
-
-def _rank_project(args) -> int:
-    store = _store(args)
-    project = projects.project(store, args.name)
-    print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
     return 0
 
 
