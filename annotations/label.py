@@ -44,6 +44,7 @@ class Label:
     lead_time_s: float | None = None  # from the item's first sight to the answer
     blind: bool | None = None  # whether the model's answer was hidden until the choice
     item_id: int | None = None  # in a project's queue
+    states: Path | None = None  # what the model's branches made of the clip, kept with consent instead of the media
 
 
 def check_label(

@@ -389,6 +389,7 @@ class Store:
                     lead_time_s=label.lead_time_s,
                     blind=label.blind,
                     item_id=label.item_id,
+                    states=self.features_dir / clip.features if clip.features and self.features_dir else None,
                 )
 
     def start_run(self, parent: str | None) -> int:

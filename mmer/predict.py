@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmer import assets, checkpoint
+from mmer import assets, checkpoint, states
 from mmer.checkpoint import Checkpoint
 from mmer.config import Paths
-from mmer.errors import AssetError, MmerError, Notice
+from mmer.errors import AssetError, ClipError, MmerError, Notice
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, Output
@@ -157,6 +157,22 @@ class Predictor:
             loaded.model.to(self.device)
         return loaded
 
+    @torch.no_grad()
+    def states_of(self, result: EmotionResult) -> bytes:
+        """Return what the branches made of a result's utterances, as `mmer.states` keeps it.
+
+        Raises:
+            ClipError: `nothing_readable`.
+        """
+        loaded = self.checkpoint_of(result)
+        items = [s.features for s in result.segments]
+        share = torch.tensor([f.weight for f in items])
+        if not share.sum() > 0:
+            raise ClipError("nothing_readable", f"{result.clip}: nothing was read in it that could be kept")
+        batch = collate(items, loaded.config).to(self.device)
+        spans = [(f.start_s, f.end_s) for f in items]
+        return states.dump(loaded.model, loaded.model.branches(batch), batch.present, share / share.sum(), spans)
+
     @property
     def language(self) -> LanguageModel:
         """The frozen text encoder, loaded at first use."""
@@ -180,20 +196,20 @@ class Predictor:
         """Return the verdict on each utterance; they are run as one batch."""
         loaded = loaded or self.checkpoint
         batch = collate(items, loaded.config).to(self.device)
-        states = loaded.model.branches(batch)
-        output: Output = loaded.model.fuse(states, batch.present)
-        values = shapley(loaded, states, batch.present).cpu().numpy()
+        found = loaded.model.branches(batch)
+        output: Output = loaded.model.fuse(found, batch.present)
+        values = shapley(loaded, found, batch.present).cpu().numpy()
         probs = output.logits.softmax(-1).cpu().numpy()
         branch = output.branch_logits.softmax(-1).cpu().numpy()
-        found = []
+        segments = []
         for i, item in enumerate(items):
             here = np.array(item.present)
             branch_probs = np.where(here[:, None], branch[i], np.nan)
             emotion = EMOTIONS[int(probs[i].argmax())] if here.any() else None
-            found.append(
+            segments.append(
                 Segment(item.start_s, item.end_s, emotion, probs[i], item.present, branch_probs, values[i], item)
             )
-        return found
+        return segments
 
     def analyse(self, *files: str | Path, name: str | None = None, **options) -> EmotionResult:
         """Return the verdict on a clip. `options` are those of `observe`; `name` is how the result calls the clip."""

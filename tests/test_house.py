@@ -19,7 +19,7 @@ FLOORS = [
     {"face", "voice", "speech"},
     {"encoders"},
     {"model"},
-    {"features", "checkpoint"},
+    {"features", "checkpoint", "states"},
     {"perceive"},
     {"predict", "attribution"},
     {"plots"},

@@ -19,6 +19,7 @@ from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.config import Paths
 from mmer.labels import EMOTIONS
+from mmer.predict import Predictor
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
@@ -86,6 +87,20 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     report = json.loads(next((paths.home / "runs").glob("*/report.json")).read_text())
     assert str(report).count("uar") >= 2
     assert checkpoint.roll_back(paths.checkpoints) == "base"
+
+
+def test_labels_are_learnt_from_where_only_the_branches_states_were_kept(tmp_path, voices):
+    paths = replace(Paths.from_env(), home=tmp_path, database_url=f"sqlite:///{tmp_path / 'mmer.db'}", device="cpu")
+    store, predictor = Store(paths.database_url, paths.media, paths.features), Predictor(paths)
+    for clip, emotion in voices:
+        result = predictor.analyse(clip, speech=False)
+        kept = predictor.states_of(result)
+        found = store.register_clip(None, result.sha256, name="a voice", consent_text="numbers only", features=kept)
+        store.add_label(found, "anna", emotion)
+    done = retrain(paths)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stderr
+    assert not paths.media.exists()
 
 
 def test_labels_that_have_nothing_to_do_with_the_clips_are_refused(tmp_path, voices):

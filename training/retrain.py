@@ -3,7 +3,7 @@
     python training/retrain.py [--dry-run] [--min-labels N] [--aggregation METHOD] [--home DIR] [--database URL]
 
 Uses the current labels whose clip can be read: media kept with consent, a registered file that still has the same hash,
-or a typed sentence. Several annotators of one clip or segment make one target, by --aggregation: the mean of their labels
+what the branches made of a clip where only that was kept (while they are the same branches), or a typed sentence. Several annotators of one clip or segment make one target, by --aggregation: the mean of their labels
 (soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their confusions. A
 reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
@@ -63,6 +63,7 @@ from mmer.features import collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates, EmotionModel
 from mmer.predict import Predictor
+from mmer.states import load as load_states
 from training.adapt import OUTPUTS, AdaptConfig, Examples, answers, choose, examples, fit, probabilities
 from training.gate import gate, guard
 from training.loop import save_atomically
@@ -94,6 +95,7 @@ class Judged:
     group: str  # never on both sides of a split
     targets: dict[str, list[float]]  # output -> (K,) shares, what the annotators' labels come to
     label_ids: tuple[int, ...]
+    states: Path | None = None  # where no media was kept: what the branches made of it
 
     @property
     def key(self) -> str:
@@ -128,7 +130,8 @@ def gather(
                 targets[output] = [shares.get(e, 0.0) for e in EMOTIONS]
         if not targets:
             continue  # nobody could tell
-        if first.media is None:
+        states = first.states if first.media is None else None
+        if first.media is None and states is None:
             # Of a recording that was not kept, words can be judged only by a label about the words.
             typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
             targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
@@ -138,7 +141,7 @@ def gather(
         group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
         ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
         judged.append(
-            Judged(sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids)
+            Judged(sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids, states)
         )
     return judged, skipped
 
@@ -189,6 +192,8 @@ def read(
 
     def one(item: Judged) -> tuple[BranchStates, Tensor, Tensor, Batch | None] | str:
         try:
+            if item.states:
+                return *load_states(item.states, loaded.model, item.start_s, item.end_s), None
             batch, share = perceive(predictor, item, speech=speech, cache=cache)
         except MmerError as error:
             return f"{error.code}: {error.message}"
@@ -215,8 +220,8 @@ def read(
     states, present, share, batches = zip(*found, strict=True)
     ex = examples(
         loaded.model,
-        tuple(torch.cat([s.middles[i] for s in states]).cpu() for i in range(len(MODALITIES))),
-        torch.cat([s.tops for s in states]).cpu(),
+        tuple(torch.cat([s.middles[i].cpu() for s in states]) for i in range(len(MODALITIES))),
+        torch.cat([s.tops.cpu() for s in states]),
         torch.cat(present),
         torch.cat(share),
         torch.repeat_interleave(torch.arange(len(kept)), torch.tensor([len(s) for s in share])),
@@ -370,7 +375,8 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
         missing = too_few(items, config)
         if not missing:
             predictor = Predictor(paths, checkpoint.promoted(paths.checkpoints))
-            deep = len({i.sha256 for i in items}) >= config.deep_from
+            # Encoders can learn only from what they can look at again.
+            deep = len({i.sha256 for i in items}) >= config.deep_from and not any(i.states for i in items)
             items, ex, unread = read(predictor, items, speech=speech, cache=paths.features, deep=deep)
             skipped += unread
             missing = too_few(items, config)
@@ -388,6 +394,7 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
                 with store.writing() as session:
                     session.get(TrainingRunRecord, run).aggregation = config.aggregation
             model, report = train(served, items, ex, config)
+            report["removed"] = [] if run is None else store.removals(run)
             report["skipped"] = dict(Counter(reason.split(":")[0] for _, reason in skipped))
             if dry_run:
                 return REFUSED if report["reasons"] else PROMOTED, f"dry run: {_line(report)}{left_out}"
@@ -452,6 +459,11 @@ def _write(folder: Path, report: dict) -> None:
         f"- trained: {', '.join(report['trained'])}; {choice['epochs']} epochs, held to the served model by {choice['strength']}",
         f"- inside the training part the loss went from {choice['served_nll']:.3f} to {choice['nll']:.3f}",
         f"- several annotators made one target by: {report['aggregation']}",
+        *[
+            f"- removed since the last run: {r['clips']} clips, {r['labels']} labels "
+            + ("stayed, anonymous" if r["labels_kept"] else "went with them")
+            for r in report["removed"]
+        ],
         f"- skipped: {', '.join(f'{n} {code}' for code, n in report['skipped'].items()) or 'nothing'}",
         "",
         f"| {held['clips']} held-out clips | UAR | accuracy | NLL | ECE |",

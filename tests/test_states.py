@@ -1,0 +1,53 @@
+"""What is kept instead of a recording: the branches' states come back as they were, and only to the branches that made them."""
+
+import pytest
+import torch
+
+from mmer import states
+from mmer.errors import CheckpointError
+from tests.test_model import make_batch, make_model
+
+SPANS = [(0.0, 1.25), (1.25, 3.0)]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A file of two utterances, the second without a face, and what is in it."""
+    model, batch = make_model(), make_batch(2)
+    batch.present[1, 0] = False
+    with torch.no_grad():
+        found = model.branches(batch)
+    file = tmp_path / "x.states"
+    file.write_bytes(states.dump(model, found, batch.present, torch.tensor([0.4, 0.6]), SPANS))
+    return model, file, found, batch.present
+
+
+def test_states_come_back_as_they_were(kept):
+    model, file, found, present = kept
+    again, here, share = states.load(file, model)
+    assert torch.equal(again.tops, found.tops)
+    assert all(torch.equal(a, b) for a, b in zip(again.middles, found.middles, strict=True))
+    assert torch.equal(here, present)
+    assert share.tolist() == pytest.approx([0.4, 0.6])
+
+
+def test_one_utterance_is_found_by_its_bounds(kept):
+    model, file, found, present = kept
+    again, here, share = states.load(file, model, 1.25, 3.0)
+    assert torch.equal(again.tops, found.tops[1:])
+    assert torch.equal(here, present[1:])
+    assert share.tolist() == [1.0]
+    with pytest.raises(CheckpointError, match="no utterance from 1.0 to 2.0 s"):
+        states.load(file, model, 1.0, 2.0)
+
+
+def test_heads_and_fusion_may_have_learnt_but_not_the_encoders(kept):
+    model, file, *_ = kept
+    with torch.no_grad():
+        model.heads["voice"][1].weight += 1
+    states.load(file, model)
+    with pytest.raises(CheckpointError, match="other branches"):
+        states.load(file, make_model(seed=3))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        states.load(file, model)
