@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
@@ -47,6 +48,7 @@ _WRITTEN = select(
     *(getattr(LabelRecord, name) for name in
       ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top"))
 ).where(LabelRecord.clip_id == bindparam("clip"), LabelRecord.annotator_id == bindparam("annotator"))  # fmt: skip
+_SHARED = [field.name for field in fields(Label) if field.name in LabelRecord.__table__.columns]
 
 
 class Store:
@@ -349,47 +351,34 @@ class Store:
             by_clip: clip after clip, so that each clip's labels follow each other.
         """
         query = (
-            select(LabelRecord, ClipRecord, AnnotatorRecord.name)
+            select(
+                *(getattr(LabelRecord, name) for name in _SHARED), AnnotatorRecord.name, ClipRecord.sha256, ClipRecord.name,
+                ClipRecord.speaker, ClipRecord.media, ClipRecord.path, ClipRecord.features,
+            )
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
             .where(LabelRecord.outcome.in_(list(outcomes)))
             .order_by(*([CurrentLabelRecord.clip_id] if by_clip else []), CurrentLabelRecord.label_id)
             .execution_options(yield_per=1000)
-        )
+        )  # fmt: skip
         if sha256:
             query = query.where(ClipRecord.sha256 == sha256.lower())
         if unconsumed:
             query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
-            for label, clip, annotator in session.execute(query):
-                stored = self.media_dir / clip.media if clip.media else None
-                media = next((p for p in (stored, clip.path and Path(clip.path)) if p and p.is_file()), None)
+            for *shared, annotator, sha256, name, speaker, kept, path, features in session.execute(query):
+                stored = self.media_dir / kept if kept else None
+                media = next((p for p in (stored, path and Path(path)) if p and p.is_file()), None)
                 yield Label(
-                    id=label.id,
-                    sha256=clip.sha256,
-                    name=clip.name,
+                    **dict(zip(_SHARED, shared, strict=True)),
+                    sha256=sha256,
+                    name=name,
                     media=media,
                     in_place=media is not None and media != stored,
-                    start_s=label.start_s,
-                    end_s=label.end_s,
-                    outcome=label.outcome,
-                    emotions=label.emotions,
-                    target=label.target,
                     annotator=annotator,
-                    speaker=clip.speaker,
-                    confidence=label.confidence,
-                    comment=label.comment,
-                    transcript=label.transcript,
-                    prediction_id=label.prediction_id,
-                    created_at=label.created_at,
-                    intensity=label.intensity,
-                    valence=label.valence,
-                    arousal=label.arousal,
-                    lead_time_s=label.lead_time_s,
-                    blind=label.blind,
-                    item_id=label.item_id,
-                    states=self.features_dir / clip.features if clip.features and self.features_dir else None,
+                    speaker=speaker,
+                    states=self.features_dir / features if features and self.features_dir else None,
                 )
 
     def start_run(self, parent: str | None) -> int:
