@@ -116,7 +116,7 @@ def by_group(
 ) -> dict:
     """Return the figures of each group of speakers, and how far the best and the worst served are apart.
 
-    Rows without a group are left out. The interval of a gap resamples the speakers of both groups.
+    Rows without a group are left out. The interval of a gap resamples the speakers of both groups; one speaker alone has none.
 
     Returns:
         groups{name: {n, n_speakers, uar, accuracy, ci95}}, gaps{uar | accuracy: {best, worst, gap, ci95}}; gaps are empty
@@ -128,12 +128,13 @@ def by_group(
         rows = groups == name
         draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speakers[rows], probs.shape[1], 1000, seed)
         whole = classification(truth[rows], probs[rows], names)
+        n_speakers = len(_members(speakers[rows])[0])
         found[name] = {
             "n": whole["n"],
-            "n_speakers": len(set(speakers[rows])),
+            "n_speakers": n_speakers,
             "uar": whole["uar"],
             "accuracy": whole["accuracy"],
-            "ci95": {k: _interval(v) for k, v in draws[name].items()},
+            "ci95": {k: _interval(v) if n_speakers > 1 else None for k, v in draws[name].items()},
         }
         seed += 1  # the draws of one group say nothing about those of the other
     gaps = {}
@@ -142,7 +143,8 @@ def by_group(
             best, worst = max(found, key=lambda g: found[g][key]), min(found, key=lambda g: found[g][key])
             gap = found[best][key] - found[worst][key]
             apart = draws[best][key] - draws[worst][key]
-            gaps[key] = {"best": best, "worst": worst, "gap": gap, "ci95": _interval(apart)}
+            several = min(found[best]["n_speakers"], found[worst]["n_speakers"]) > 1
+            gaps[key] = {"best": best, "worst": worst, "gap": gap, "ci95": _interval(apart) if several else None}
     return {"groups": found, "gaps": gaps}
 
 

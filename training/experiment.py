@@ -23,6 +23,7 @@ from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voi
 from training.losses import Loss, adjusted, fit_temperature
 from training.manifest import Row, class_counts
 from training.rivals import fusion_of
+from training.rows import BranchRow
 from training.train import (
     CORPORA,
     Encoded,
@@ -124,23 +125,6 @@ def _sample(rows: tuple[Row, ...], most: int) -> tuple[Row, ...]:
         return rows
     chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
     return tuple(rows[i] for i in sorted(chosen))
-
-
-@dataclass(frozen=True)
-class BranchRow:
-    """One branch, trained in one way and measured on validation speakers."""
-
-    name: str
-    modality: str
-    group: str
-    reference: str | None = None  # the row it is compared with
-    loss: str | None = None  # None: the recipe of training/train.py
-    augmented: bool = True
-    skip: bool = True
-    adjust: float = 0.0  # tau of post-hoc logit adjustment, on the weights of the row with plain cross-entropy
-    corpus: str | None = None  # trained on this corpus only
-    measured: str | None = None  # measured on this corpus only
-    init: str | None = None  # starts from the branch of this row and the same seed
 
 
 def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, init: dict | None) -> EmotionModel:
