@@ -420,6 +420,7 @@ def _conclude(paths, store, run, served, model, report, items, skipped) -> None:
             meta |= {
                 "seed": report["settings"]["seed"],
                 "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
+                "abstain": served.meta.get("abstain"),  # calibrated anew, so confidence means what it did
                 "metrics": {"held_out": report["held_out"], "confident": report["confident"]},
             }  # fmt: skip
             report["checkpoint"] = checkpoint.save(model, served.config, paths.checkpoints, meta)
