@@ -4,6 +4,7 @@ Exit status: 0 done, 1 refused or some rows were bad (each is named on stderr), 
 """
 
 import argparse
+import getpass
 import inspect
 import json
 import sys
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from annotations import backup, hub, projects, retention
 from annotations.intake import take_in
+from annotations.people import Accounts
 from annotations.queue import Queue
-from annotations.schema import ORDERS, TARGETS, sqlite_file
+from annotations.schema import ORDERS, ROLES, TARGETS, sqlite_file
 from annotations.store import Store
 from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
 from annotations.upgrade import upgrade
@@ -92,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path)
     sub = command("restore", _restore, "check a backup and put it in the database's place; the old one is kept beside")
     sub.add_argument("file", type=Path)
+    sub = commands.add_parser("account", help="who may log in, and as what", description=_account.__doc__)
+    sub.set_defaults(run=_account)
+    sub.add_argument("action", choices=("add", "role", "remove", "list"))
+    sub.add_argument("name", nargs="?")
+    sub.add_argument("role", nargs="?", choices=ROLES, help="of the person added (default: annotator), or the new one")
+    sub.add_argument("--hub", action="store_true", help="add without a password: they log in with Hugging Face")
     return parser
 
 
@@ -242,6 +250,35 @@ def _restore(args) -> int:
     upgrade(_url(args))
     print(f"{n_labels} label rows restored" + (f"; the old database is kept as {kept}" if kept else ""))
     return 0
+
+
+def _account(args) -> int:
+    """Keep the accounts of the page in MMER_HOME; a new password is asked for on the terminal, or read from stdin."""
+    accounts = Accounts(Paths.from_env().accounts)
+    if (args.action != "list" and not args.name) or (args.action == "role" and not args.role):
+        raise LabelError("bad_usage", f"account {args.action} needs a name{' and a role' * (args.action == 'role')}")
+    if args.action == "add":
+        person = accounts.add(args.name, None if args.hub else _password(), args.role or "annotator")
+        print(f"{person.name} may log in as {person.role}")
+    elif args.action == "role":
+        person = accounts.change_role(args.name, args.role)
+        print(f"{person.name} is {person.role} now")
+    elif args.action == "remove":
+        accounts.remove(args.name)
+        print(f"{args.name} can no longer log in; their labels stay")
+    else:
+        for person in accounts.people():
+            print(f"{person.name}  {person.role}")
+    return 0
+
+
+def _password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("New password: ")
+    if getpass.getpass("Again: ") != password:
+        raise LabelError("passwords_differ", "the two passwords differ; nothing was changed")
+    return password
 
 
 def _progress(unit: str):

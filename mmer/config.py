@@ -1,5 +1,6 @@
 """Settings: frozen dataclasses with a default and a reason for each field."""
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ class Paths:
     database_url: str = ""  # empty: the SQLite file in `home`
     device: str = "auto"  # auto | cpu | cuda
     whisper: str = "base"  # a Whisper model name or a .pt file
+    host: str = "127.0.0.1"  # address the page listens on
+    space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
 
     @classmethod
     def from_env(cls) -> "Paths":
@@ -27,7 +30,21 @@ class Paths:
             database_url=os.environ.get("MMER_DATABASE_URL") or f"sqlite:///{home / 'mmer.db'}",
             device=os.environ.get("MMER_DEVICE") or "auto",
             whisper=os.environ.get("MMER_WHISPER") or "base",
+            host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
+            space=os.environ.get("SPACE_ID") or "",
         )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only people at this machine can open the page."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False  # a name that may be anybody's
+
+    @property
+    def accounts(self) -> Path:
+        return self.home / "accounts.json"
 
     @property
     def checkpoints(self) -> Path:

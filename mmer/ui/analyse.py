@@ -15,6 +15,7 @@ from mmer.errors import ClipError, MmerError
 from mmer.labels import EMOTIONS
 from mmer.ui import cards
 from mmer.ui.service import CANNOT_TELL, CONSENT, Service, Shown
+from mmer.ui.who import allowed
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
@@ -166,7 +167,15 @@ def tab(service: Service) -> None:
                 }
 
     @telling(status)
-    def analyse(video=None, audio=None, image=None, text=None):
+    def analyse(
+        video=None,
+        audio=None,
+        image=None,
+        text=None,
+        request: gr.Request = None,
+        profile: gr.OAuthProfile | None = None,
+    ):
+        allowed(service, "analyse", request, profile)
         yield {raw: None, card: "", panel: gr.Column(visible=False), session: None, status: cards.status("Starting", 0)}
         # A sound or a video given beside another file is meant: it comes first.
         files = [f for f in (audio, video, image) if f]
@@ -175,12 +184,14 @@ def tab(service: Service) -> None:
         )
 
     @telling(doing)
-    def read_again(transcript, shown):
+    def read_again(transcript, shown, request: gr.Request, profile: gr.OAuthProfile | None):
+        allowed(service, "analyse", request, profile)
         result = _result(shown)
         yield from present(doing, "Reading the words", lambda _: service.reread(result, transcript))
 
     @telling(doing)
-    def explaining(shown):
+    def explaining(shown, request: gr.Request, profile: gr.OAuthProfile | None):
+        allowed(service, "analyse", request, profile)
         from mmer.ui.why import explanation  # matplotlib takes a second to load
 
         result = _result(shown)
@@ -195,10 +206,14 @@ def tab(service: Service) -> None:
                 }
 
     @telling(saved)
-    def store(emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="", shown=None):
+    def store(
+        emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="", shown=None,
+        request: gr.Request = None, profile: gr.OAuthProfile | None = None,
+    ):  # fmt: skip
+        person = allowed(service, "label", request, profile, annotator)
         _result(shown)
         now, left = service.save(
-            shown, emotion, annotator=annotator, words=transcript, confidence=confidence,
+            shown, emotion, annotator=person.name, words=transcript, confidence=confidence,
             comment=comment, speaker=speaker, consent=consent,
         )  # fmt: skip
         yield {receipt: vars(left), saved: cards.saved(left), session: now}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annotations.label import check_label
+from annotations.people import Accounts
 from annotations.store import Store
 from mmer.config import Paths
 from mmer.errors import ClipError, LabelError
@@ -58,6 +59,8 @@ class Service:
         self.paths = paths
         self.predictor = Predictor(paths)
         self.store = Store(paths.database_url, paths.media, paths.features)
+        self.accounts = Accounts(paths.accounts)
+        self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self.explain = on_gpu(self.predictor.analyse), on_gpu(self.explain)
 
     def analyse(

@@ -1,0 +1,51 @@
+"""Who stands before the page, and what they may do; every handler asks anew, so a changed role counts at once."""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from annotations.people import Person, require
+from mmer.errors import LabelError
+
+if TYPE_CHECKING:
+    from mmer.ui.service import Service
+
+
+def allowed(
+    service: "Service", action: str, request: gr.Request | None, profile: gr.OAuthProfile | None, name: str = ""
+) -> Person:
+    """Return who makes a request, if they may do this.
+
+    On a Hugging Face Space people log in with their account there: its owner is an administrator, others have the role
+    of their name in the accounts, or are annotators; who is not logged in is a viewer. Elsewhere people log in with an
+    account here. Without accounts the page is open, to the person at this machine for everything, to others for labels.
+
+    Args:
+        action: one of `annotations.people.ACTIONS`.
+        profile: of the Hugging Face login.
+        name: what they call themselves; it counts where nobody logs in.
+
+    Raises:
+        LabelError: `not_logged_in`, `not_allowed`.
+    """
+    person = _who(service, request, profile, name)
+    require(person, action)
+    return person
+
+
+def _who(service: "Service", request: gr.Request | None, profile: gr.OAuthProfile | None, name: str) -> Person:
+    if service.paths.space:
+        if profile is None:
+            return Person("", "viewer")
+        if profile.username.casefold() == service.paths.space.split("/")[0].casefold():
+            return Person(profile.username, "admin")
+        return service.accounts.person(profile.username) or Person(profile.username, "annotator")
+    if service.closed or service.accounts:  # somebody may have added or removed accounts since the start
+        person = service.accounts.person(request.username) if request and request.username else None
+        if person is None:
+            raise LabelError(
+                "not_logged_in",
+                "log in with an account first; if the page does not ask for one, the server has to be started again",
+            )
+        return person
+    return Person((name or "").strip(), "admin" if service.paths.is_private else "annotator")
