@@ -320,8 +320,7 @@ def test_everybody_meets_each_gold_item_once_and_learns_how_they_did(store):
         assert len(places[name]) == 5
         assert len(order) == len(set(order))
         assert (receipt.progress.gold_right, receipt.progress.gold_seen) == (5 if name == "ann" else 0, 5)
-    assert places["ann"] != places["bob"]
-    assert len({b - a for a, b in zip(places["ann"], places["ann"][1:], strict=False)}) > 1  # no beat to learn
+    assert len({tuple(p) for p in places.values()}) > 1  # no pattern that one could tell another
     assert {slots(store)[item] for item in ids[:5]} == {3}
 
 
@@ -437,7 +436,7 @@ def test_diversity_starts_from_what_is_labelled(store):
 
 
 def test_an_annotator_with_many_items_goes_on_where_the_search_ended(store, monkeypatch):
-    monkeypatch.setattr("annotations.queue._FEW", 2)
+    monkeypatch.setattr("annotations.leases._FEW", 2)
     queue, ids = a_queue(store, 12)
     assert answer_all(queue, "ann") == ids  # equal priorities
     queue.rank("random")

@@ -1,0 +1,106 @@
+"""How far an annotator is in a project, and how their answers compare with the known ones."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import Session
+
+from annotations.leases import DONE_NOW, LENT, OPEN, TOUCHED, not_touched
+from annotations.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
+
+_COUNTED = 2000  # open items up to which they are counted each time
+_RECOUNT_S = 300
+
+
+@dataclass(frozen=True)
+class GoldVerdict:
+    """How an answer compares with the known one: of the first target that was wrong, else of the first."""
+
+    right: bool
+    emotions: dict[str, float]
+    why: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    done: int  # items answered, skipped ones too
+    remaining: int  # items that this annotator holds or can still get, gold items not counted
+    gold_right: int
+    gold_seen: int  # gold items answered, skipped ones not
+
+
+# Built once: putting a statement together takes longer than running it.
+_OWN = (AssignmentRecord.annotator_id == bindparam("person")) & (AssignmentRecord.project_id == bindparam("project"))
+_N_OWN = select(func.count()).select_from(AssignmentRecord)
+_N_DONE = _N_OWN.where(_OWN, DONE_NOW)
+_N_HELD = _N_OWN.where(_OWN, LENT, ~AssignmentRecord.gold)
+_GOLD = _OWN & AssignmentRecord.gold & DONE_NOW
+_KNOWN = (
+    select(GoldRecord.item_id, GoldRecord.target, GoldRecord.emotions, GoldRecord.why)
+    .join(AssignmentRecord, AssignmentRecord.item_id == GoldRecord.item_id)
+    .where(_GOLD)
+    .order_by(GoldRecord.id)
+)
+_GIVEN = (
+    select(AssignmentRecord.item_id, CurrentLabelRecord.target, CurrentLabelRecord.top)
+    .join(LabelRecord, LabelRecord.assignment_id == AssignmentRecord.id)
+    .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
+    .where(_GOLD, CurrentLabelRecord.outcome != "skip")
+)
+_ITEMS = select(ItemRecord.id).where(ItemRecord.project_id == bindparam("project"), OPEN)
+_N_OPEN = select(func.count()).select_from(_ITEMS.subquery())
+_N_OPEN_FEW = select(func.count()).select_from(_ITEMS.limit(_COUNTED + 1).subquery())
+_N_NEW = select(func.count()).select_from(_ITEMS.where(not_touched(bindparam("person"))).subquery())
+_N_TOUCHED_OPEN = _N_OWN.join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id).where(_OWN, TOUCHED, OPEN)
+
+
+class Tally:
+    """Counts for the annotators of a project."""
+
+    def __init__(self, project_id: int):
+        self._project_id = project_id
+        self._open: dict[int, tuple[float, int, int]] = {}  # by annotator: counted when, new to them, touched by them
+
+    def progress(self, session: Session, person: int | None) -> Progress:
+        key = {"person": person, "project": self._project_id}
+        done, held = session.scalar(_N_DONE, key), session.scalar(_N_HELD, key)
+        known: dict[int, dict] = {}
+        for gold in session.execute(_KNOWN, key):
+            known.setdefault(gold.item_id, {})[gold.target] = gold
+        given: dict[int, dict] = {}
+        for item_id, target, top in session.execute(_GIVEN, key) if known else ():
+            given.setdefault(item_id, {})[target] = top
+        verdicts = [found for item_id, tops in given.items() if (found := verdict(known[item_id], tops))]
+        new = self._new(session, key, done + held)
+        return Progress(done, held + new, sum(found.right for found in verdicts), len(verdicts))
+
+    def _new(self, session: Session, key: dict, touched: int) -> int:
+        """Return how many open items an annotator has not touched.
+
+        Counting 500,000 takes 150 ms, so in a large project it is done every five minutes and counted down between.
+        """
+        if session.scalar(_N_OPEN_FEW, key) <= _COUNTED:
+            return session.scalar(_N_NEW, key)
+        counted_at, new, before = self._open.get(key["person"], (float("-inf"), 0, 0))
+        if time.monotonic() - counted_at > _RECOUNT_S:
+            new, before = session.scalar(_N_OPEN, key) - session.scalar(_N_TOUCHED_OPEN, key), touched
+            self._open[key["person"]] = time.monotonic(), new, before
+        return max(0, new - (touched - before))
+
+
+def verdict(known: Mapping, tops: Mapping[str, str | None]) -> GoldVerdict | None:
+    """Return how the heaviest emotions of an answer compare with the known ones, None when none of them is known.
+
+    Args:
+        known: {target: row or record with `emotions` and `why`}.
+        tops: {target: emotion}; None where the annotator could not tell, which is not right.
+    """
+    verdicts = [
+        GoldVerdict(tops[target] in gold.emotions, gold.emotions, gold.why, target)
+        for target, gold in known.items()
+        if gold.emotions and target in tops
+    ]
+    return next((found for found in verdicts if not found.right), verdicts[0] if verdicts else None)
