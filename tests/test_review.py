@@ -1,18 +1,34 @@
 """What annotators differ about, the reviewer's final word, and the tab that shows it, called as any program would."""
 
+import base64
+import re
+from dataclasses import replace
 from datetime import datetime, timezone
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+import gradio as gr
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from sqlalchemy import delete, func, select
 
 from annotations import projects, review
+from annotations.agreement import agreement
+from annotations.people import Accounts
 from annotations.projects import add_items, create
 from annotations.queue import Answer, Queue
 from annotations.review import Filters, adjudicate, disagreements, finals, history
 from annotations.schema import AdjudicationRecord, AuditRecord, ItemRecord, StandingRecord
 from annotations.standing import restate
+from mmer.config import Paths
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
+from mmer.media import content_hash
+from mmer.ui.agreement import meaning
+from mmer.ui.review import tab
+from mmer.ui.service import Service
+from tests import synth
 
 
 def predict(store, clip: int, emotion: str, face: str = "neutral") -> int:
@@ -31,9 +47,10 @@ def fill(store, media=None) -> tuple[projects.Project, list[int]]:
     clips = []
     for i in range(4):
         file = media if i == 0 else None
+        sha256 = content_hash(file) if file else f"{i:064x}"
         clips.append(
             store.register_clip(
-                file, f"{i:064x}", name=f"clip {i}", consent_text="yes" if file else None, speaker=f"speaker {i}"
+                file, sha256, name=f"clip {i}", consent_text="yes" if file else None, speaker=f"speaker {i}"
             )
         )
         predict(store, clips[-1], "anger" if i == 3 else "fear")
@@ -217,3 +234,147 @@ def test_standings_made_anew_are_those_kept(filled):
 def test_times_are_aware(filled):
     store, items = filled
     assert all(e.at.tzinfo is not None and e.at <= datetime.now(timezone.utc) for e in history(store, items[0]))
+
+
+# The tab
+
+
+PASSWORD = "long enough"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A store with a kept clip, and an account of each role."""
+    home = tmp_path_factory.mktemp("home")
+    paths = replace(Paths.from_env(), home=home, database_url=f"sqlite:///{home / 'mmer.db'}", device="cpu", space="")
+    for name, role in (("vera", "viewer"), ("ann", "annotator"), ("rita", "reviewer"), ("ada", "admin")):
+        Accounts(paths.accounts).add(name, PASSWORD, role)
+    service = Service(paths)
+    fill(service.store, synth.write_clip(home / "talk.wav", seconds=1))
+    service.store.add_label(1, "bea", "fear", item_id=1, comment="<img src=x onerror=alert(1)>")
+    return service
+
+
+@pytest.fixture(scope="module")
+def url(service):
+    with gr.Blocks(analytics_enabled=False) as page:
+        tab(service)
+    _, url, _ = page.queue().launch(
+        prevent_thread_lock=True, quiet=True, auth=lambda name, password: bool(service.accounts.check(name, password))
+    )
+    yield url
+    page.close()
+
+
+def log_in(url: str, name: str) -> Client:
+    return Client(url, auth=(name, PASSWORD), verbose=False)
+
+
+def show(client: Client, **given) -> tuple[dict, list[dict], str]:
+    """Return the figures, the list of items as JSON, and the agreement as a reader sees it."""
+    given = {"project": "faces", "target": "all", **given}
+    _, raw_items, _, agreed, raw, _ = client.predict(**given, api_name="/review")
+    return raw, raw_items, " ".join(re.sub("<[^>]*>", " ", agreed).split())
+
+
+def test_a_reviewer_sees_decides_and_takes_back(url, service):
+    client = log_in(url, "rita")
+    names, _ = client.predict(api_name="/review_projects")
+    assert names["choices"] == [["faces", "faces"]]
+    raw, items, text = show(client)
+    assert raw["alpha"] == pytest.approx(agreement(service.store, "faces").alpha)
+    assert f"Krippendorff's alpha {raw['alpha']:.2f}" in text
+    assert "ann 4 0 none seen 4.0 s" in text
+    assert [i["item_id"] for i in items] == [d.item_id for d in disagreements(service.store, "faces")]
+    detail, past, shown, *_ = client.predict(items[0]["item_id"], "all", api_name="/review_open")
+    assert [g["annotator"] for g in shown["labels"]] == ["ann", "bea", "cy"]
+    assert "The recording was not kept" in detail
+    assert "Label by <strong>cy</strong> (all together): surprise" in past
+
+    _, past, shown, *_ = client.predict("anger", "as its words say", "somebody else", api_name="/review_decide")
+    assert shown["final"] == {"anger": 1.0}
+    assert "Decided by <strong>rita</strong>" in past  # who is logged in, whatever the page says
+    assert finals(service.store) == {(f"{1:064x}", None, None, "all"): {"anger": 1.0}}
+    assert [i["item_id"] for i in show(client, flags=["undecided"])[1]] == [i["item_id"] for i in items[1:]]
+    client.predict(items[0]["item_id"], "all", api_name="/review_open")
+    _, past, shown, *_ = client.predict(api_name="/review_take_back")
+    assert shown["final"] == {}
+    assert "no longer counts" in past
+    assert finals(service.store) == {}
+
+
+def test_a_kept_clip_travels_in_the_answer_and_nowhere_else(url, service):
+    client = log_in(url, "rita")
+    detail, *_ = client.predict(1, "all", api_name="/review_open")
+    (data,) = re.findall('src="data:audio/[a-z-]+;base64,([^"#]+)', detail)
+    media = review.item(service.store, 1).media
+    assert base64.b64decode(data) == media.read_bytes()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in detail
+    assert "<img src=x" not in detail
+    with pytest.raises(HTTPError, match=r"401|403"):
+        urlopen(f"{url}gradio_api/file={media}")
+
+
+def test_whoever_may_not_review_is_refused_at_every_endpoint(url, service):
+    asked = {
+        "/review_projects": {},
+        "/review": {"project": "faces"},
+        "/review_previous": {"project": "faces"},
+        "/review_next": {"project": "faces"},
+        "/review_open": {"item_id": 1},
+        "/review_decide": {"emotion": "fear", "name": "rita"},
+        "/review_take_back": {"name": "rita"},
+    }
+    reviewer = log_in(url, "rita")
+    endpoints = {name for name in reviewer.view_api(return_format="dict")["named_endpoints"] if "review" in name}
+    assert endpoints == set(asked)
+    for who in ("vera", "ann"):
+        client = log_in(url, who)
+        for api_name, given in asked.items():
+            with pytest.raises(AppError, match="to review takes the role reviewer"):
+                client.predict(**given, api_name=api_name)
+    assert finals(service.store) == {}
+    assert show(log_in(url, "ada"))[1]
+
+
+def test_a_changed_role_counts_at_once(url, service):
+    client = log_in(url, "rita")
+    client.predict(1, "all", api_name="/review_open")
+    service.accounts.change_role("rita", "annotator")
+    try:
+        with pytest.raises(AppError, match="to review takes the role reviewer, and rita has the role annotator"):
+            client.predict("fear", api_name="/review_decide")
+    finally:
+        service.accounts.change_role("rita", "reviewer")
+    assert finals(service.store) == {}
+
+
+def test_errors_name_what_is_missing(url):
+    client = log_in(url, "rita")
+    for api_name, given, message in (
+        ("/review", {}, "choose a project"),
+        ("/review", {"project": "faces", "annotator": "nobody"}, "nobody by the name 'nobody' has labelled here"),
+        ("/review_open", {}, "choose an item from the list"),
+        ("/review_decide", {"emotion": "fear"}, "open an item first"),
+    ):
+        with pytest.raises(AppError, match=message):
+            client.predict(**given, api_name=api_name)
+    client.predict(1, "all", api_name="/review_open")
+    with pytest.raises(AppError, match="choose the final label"):
+        client.predict(api_name="/review_decide")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "word"),
+    [
+        (1.0, "reliable"),
+        (0.8, "reliable"),
+        (0.7, "tentative"),
+        (0.5, "low"),
+        (0.0, "about chance"),
+        (-0.5, "worse than chance"),
+        (None, "not known"),
+    ],
+)
+def test_an_alpha_is_said_in_words(alpha, word):
+    assert meaning(alpha)[0] == word

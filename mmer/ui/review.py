@@ -40,7 +40,10 @@ def tab(service: Service) -> None:
     store = service.store
     offset, opened = gr.State(0), gr.State(None)
     with gr.Row(equal_height=False):
-        project = gr.Dropdown([], label="Project", value=None, elem_id="review-project", min_width=180)
+        # Which projects there are the store says: there may be more since the page was opened.
+        project = gr.Dropdown(
+            [], label="Project", value=None, allow_custom_value=True, elem_id="review-project", min_width=180
+        )
         target = gr.Radio(
             [(agreement.TARGETS[t], t) for t in TARGETS], value="all", label="What was judged", elem_id="review-target"
         )
@@ -81,10 +84,6 @@ def tab(service: Service) -> None:
         raw_items = gr.JSON(label="Items", open=False)
         raw_item = gr.JSON(label="Item", open=False)
 
-    # Projects and items change while the page is open, so the store says which exist, not the list first drawn.
-    for field in (project, items):
-        field.preprocess = lambda payload: payload
-
     asked = [project, target, emotion, annotator, outcome, flags, name]
     lines = [items, listed, offset, raw_items]
 
@@ -116,19 +115,25 @@ def tab(service: Service) -> None:
         yield {project: gr.Dropdown(choices=names, value=next(iter(names), None))}
 
     @telling(status)
-    def showing(request: gr.Request, profile: OAuthProfile | None, *asked):
-        *what, name = asked
+    def showing(
+        request: gr.Request, profile: OAuthProfile | None,
+        project=None, target="all", emotion="", annotator="", outcome="", flags=(), name="",
+    ):  # fmt: skip
         allowed(service, "review", request, profile, name)
-        yield page(0, *what) | {panel: gr.Column(visible=False), opened: None, doing: ""}
-        found = measured.agreement(store, what[0], what[1])
-        yield {agreed: agreement.agreement(found, what[1]), raw: _plain(found)}
+        first = page(0, project, target, emotion, annotator, outcome, flags)
+        yield first | {panel: gr.Column(visible=False), opened: None, doing: ""}
+        found = measured.agreement(store, project, target)
+        # The last answer is all that a caller of the API gets; the list itself stays, somebody may have chosen from it.
+        yield {agreed: agreement.agreement(found, target), raw: _plain(found), raw_items: first[raw_items]}
 
     def turning(step: int):
         @telling(status)
-        def turn(request: gr.Request, profile: OAuthProfile | None, at, *asked):
-            *what, name = asked
+        def turn(
+            request: gr.Request, profile: OAuthProfile | None, at,
+            project=None, target="all", emotion="", annotator="", outcome="", flags=(), name="",
+        ):  # fmt: skip
             allowed(service, "review", request, profile, name)
-            yield page((at or 0) + step * _PAGE, *what)
+            yield page((at or 0) + step * _PAGE, project, target, emotion, annotator, outcome, flags)
 
         return turn
 
@@ -151,31 +156,29 @@ def tab(service: Service) -> None:
         }  # fmt: skip
 
     @telling(doing)
-    def opening(request: gr.Request, profile: OAuthProfile | None, chosen, target, name):
+    def opening(request: gr.Request, profile: OAuthProfile | None, item_id=None, target="all", name=""):
         allowed(service, "review", request, profile, name)
-        if chosen is None:
+        if not isinstance(item_id, int):
             raise LabelError("no_item", "choose an item from the list")
-        yield look(int(chosen), target) | {comment: "", decided: "", doing: ""}
+        yield look(item_id, target) | {comment: "", decided: "", doing: ""}
 
-    def judge(person_name: str, opened, emotion: str | None, comment: str) -> dict:
-        if not opened:
+    def judge(who: str, place: tuple[int, str] | None, emotion: str | None, why: str) -> dict:
+        if not place:
             raise LabelError("no_item", "open an item first")
-        found = review.item(store, *opened)
-        review.adjudicate(
-            store, found.clip_id, found.start_s, found.end_s, found.target, emotion, person_name, comment or ""
-        )
+        found = review.item(store, *place)
+        review.adjudicate(store, found.clip_id, found.start_s, found.end_s, found.target, emotion, who, why or "")
         told = f"Decided: {emotion}." if emotion else "The decision is taken back; the annotators' labels count again."
-        return look(*opened) | {decided: cards.status(told), comment: ""}
+        return look(*place) | {decided: cards.status(told), comment: ""}
 
     @telling(decided)
-    def deciding(request: gr.Request, profile: OAuthProfile | None, emotion, comment, name, opened):
+    def deciding(request: gr.Request, profile: OAuthProfile | None, emotion=None, comment="", name="", opened=None):
         person = allowed(service, "review", request, profile, name)
         if not emotion:
             raise LabelError("no_emotion", "choose the final label")
         yield judge(person.name, opened, emotion, comment)
 
     @telling(decided)
-    def taking_back(request: gr.Request, profile: OAuthProfile | None, comment, name, opened):
+    def taking_back(request: gr.Request, profile: OAuthProfile | None, comment="", name="", opened=None):
         person = allowed(service, "review", request, profile, name)
         yield judge(person.name, opened, None, comment)
 
@@ -186,8 +189,14 @@ def tab(service: Service) -> None:
     show.click(showing, asked, [*turned, agreed, raw, panel, opened, doing], api_name="review", show_progress="minimal", show_progress_on=[agreed])  # fmt: skip
     previous.click(turning(-1), [offset, *asked], turned, api_name="review_previous", **quiet)
     following.click(turning(+1), [offset, *asked], turned, api_name="review_next", **quiet)
+    # Not preprocessed: gradio would take only what its last list had, and say so before the role is asked for.
     turn_to = items.input(
-        opening, [items, target, name], [*seen, comment, decided, doing], api_name="review_open", **quiet
+        opening,
+        [items, target, name],
+        [*seen, comment, decided, doing],
+        api_name="review_open",
+        preprocess=False,
+        **quiet,
     )
     turn_to.success(None, js=_SHOW)  # on a phone the item is below the fold
     decide.click(deciding, [final, comment, name, opened], [*seen, comment, decided], api_name="review_decide", **quiet)
