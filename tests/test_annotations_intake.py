@@ -1,0 +1,143 @@
+"""Clips become items: a folder, a manifest, a Hugging Face dataset folder, and what is said of rows that cannot be used."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from sqlalchemy import select
+
+from annotations import projects
+from annotations.__main__ import main
+from annotations.intake import take_in
+from annotations.queue import Queue
+from annotations.schema import ClipRecord, ConsentRecord, UtteranceRecord
+from mmer.errors import LabelError
+
+
+@pytest.fixture
+def project(store):
+    return projects.create(store, "voices", gold_share=0.0, actor="boss")
+
+
+def sound(path, tone):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"RIFF" + bytes([tone]) * 40)  # registering reads bytes only
+    return path
+
+
+def stretches(store):
+    with store.reading() as session:
+        query = select(ClipRecord.name, UtteranceRecord.start_s, UtteranceRecord.end_s, UtteranceRecord.transcript)
+        query = query.join(UtteranceRecord, UtteranceRecord.clip_id == ClipRecord.id).order_by(UtteranceRecord.id)
+        return [tuple(row) for row in session.execute(query)]
+
+
+def test_a_folder_of_media_is_registered_where_it_lies(store, project, tmp_path, voice_only):
+    folder = tmp_path / "recordings"
+    sound(folder / "b" / "two.wav", 2)
+    sound(folder / ".hidden" / "three.wav", 3)
+    (folder / "notes.txt").write_text("not media")
+    (folder / "empty.mp4").write_bytes(b"")
+    shutil.copy(voice_only, folder / "a.wav")
+    report = take_in(store, project, folder)
+    assert (report.items, report.present) == (2, 0)
+    assert report.bad == ["empty.mp4: empty_file: empty.mp4 holds nothing"]
+    tasks = Queue(store, project).next("ann", 2)
+    assert [t.media for t in tasks] == [folder / "a.wav", folder / "b" / "two.wav"]
+    again = take_in(store, project, folder)
+    assert (again.items, again.present) == (0, 2)
+    assert not store.media_dir.exists() or not list(store.media_dir.iterdir())
+
+
+def test_a_manifest_brings_words_bounds_and_speakers_and_bad_rows_are_named(store, project, tmp_path):
+    sound(tmp_path / "clips" / "one.wav", 1)
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text(
+        "path,text,start,end,label,speaker,corpus\n"
+        "clips/one.wav,hello,0.5,1.25,anger,s1,x\n"
+        "clips/one.wav,,2,3,,s1,x\n"
+        ",only words,,,,s2,x\n"
+        "clips/none.wav,,,,,s1,x\n"
+        "clips/one.wav,,3,2,,s1,x\n"
+        "clips/one.wav,,a,2,,s1,x\n"
+        "clips/one.wav,,4,5,,s9,x\n"
+        ",,,,,s1,x\n"
+        "clips/one.wav,too,few\n"
+    )
+    report = take_in(store, project, manifest)
+    assert report.items == 3
+    assert [line.split(": ")[:2] for line in report.bad] == [
+        ["rows.csv line 5", "no_file"],
+        ["rows.csv line 6", "bad_segment"],
+        ["rows.csv line 7", "bad_segment"],
+        ["rows.csv line 9", "empty_row"],
+        ["rows.csv line 10", "bad_row"],
+        ["rows.csv line 8", "speaker_conflict"],
+    ]
+    assert stretches(store) == [
+        ("one.wav", 0.5, 1.25, "hello"), ("one.wav", 2.0, 3.0, None), ("only words", None, None, "only words"),
+    ]  # fmt: skip
+    with store.reading() as session:
+        assert sorted(session.scalars(select(ClipRecord.speaker))) == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_dataset_folder_with_metadata(store, project, tmp_path, kind):
+    for split in ("train", "test"):
+        sound(tmp_path / split / "a.wav", len(split))
+        rows = [{"file_name": "a.wav", "transcription": f"from {split}", "speaker": split}]
+        file = tmp_path / split / f"metadata.{kind}"
+        if kind == "csv":
+            file.write_text(f"file_name,transcription,speaker\na.wav,from {split},{split}\n")
+        elif kind == "jsonl":
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            parquet.write_table(pa.Table.from_pylist(rows), file)
+    report = take_in(store, project, tmp_path)
+    assert (report.items, report.bad) == (2, [])
+    assert sorted(stretches(store)) == [("a.wav", None, None, "from test"), ("a.wav", None, None, "from train")]
+
+
+def test_media_is_taken_in_only_with_consent(store, project, tmp_path):
+    clip = sound(tmp_path / "in" / "one.wav", 1)
+    take_in(store, project, tmp_path / "in", consent_text="You may keep this.")
+    (kept,) = store.media_dir.iterdir()
+    assert kept.read_bytes() == clip.read_bytes()
+    assert Queue(store, project).next("ann")[0].media == kept
+    with store.reading() as session:
+        assert session.scalar(select(ConsentRecord.text)) == "You may keep this."
+        assert session.scalar(select(ClipRecord.path)) is None
+
+
+def test_a_source_that_cannot_be_used_says_what_would_work(store, project, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "t.parquet").write_text("no parquet")
+    (tmp_path / "t.xlsx").write_text("x")
+    for name, code, words in (
+        ("gone", "no_file", "does not exist; a folder of media"),
+        ("nothing", "no_media", "holds no video, sound or picture"),
+        ("t.csv", "missing_column", "has the columns a, b; path"),
+        ("t.parquet", "bad_file", "is no parquet"),
+        ("t.xlsx", "bad_file", "is no table"),
+    ):
+        with pytest.raises(LabelError, match=words) as caught:
+            take_in(store, project, tmp_path / name)
+        assert caught.value.code == code
+
+
+def test_a_project_is_made_filled_ranked_and_listed_from_the_command_line(tmp_path, capsys):
+    sound(tmp_path / "in" / "one.wav", 1)
+    where = ["--database", str(tmp_path / "x.db")]
+    assert main(["project", "create", "voices", "--per-item", "3", "--labels", "anger", "fear", *where]) == 0
+    assert main(["import", str(tmp_path / "in"), "--project", "voices", *where]) == 0
+    assert main(["project", "rank", "voices", "--order", "random", *where]) == 0
+    capsys.readouterr()
+    assert main(["project", "list", *where]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["per_item"], listed["label_set"], listed["order"]) == (3, ["anger", "fear"], "random")
+    assert (listed["items"], listed["open"]) == (1, 1)
+    assert main(["import", str(tmp_path / "in"), "--project", "faces", *where]) == 1
+    assert "there is no project 'faces'; there is voices" in capsys.readouterr().err
