@@ -229,15 +229,16 @@ def _read(session: Session, project_id: int | None, target: str, *, full: bool) 
             query = query.join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
         return query.where(current.target == target, current.outcome.in_(("label", "cannot_tell")))
 
-    # An item's id stands for its stretch: without the stretch's own columns a million rows take half the time.
     queued = _within(rows(current.item_id).where(current.item_id.is_not(None)), project_id)
-    item, *values = _columns(session, queued, [np.int64, *kinds])
-    unit = item
+    unit, *values = _columns(session, queued, [np.int64, *kinds])
     if project_id is None:
         loose = rows(current.clip_id, LabelRecord.start_s, LabelRecord.end_s).where(current.item_id.is_(None))
-        places = _columns(session, loose, [np.int64, float, float, *kinds])
-        values = [np.concatenate(both) for both in zip(values, places[3:], strict=True)]
-        unit = _units(*(np.concatenate(both) for both in zip(_places(session, item), places[:3], strict=True)))
+        clip, start, end, *others = _columns(session, loose, [np.int64, float, float, *kinds])
+        # Within one project an item is a stretch. Only else are stretches compared, which takes a second for a million.
+        if clip.size or session.scalar(select(func.count()).select_from(ProjectRecord)) > 1:
+            places = zip(_places(session, unit), (clip, start, end), strict=True)
+            unit = _units(*(np.concatenate(both) for both in places))
+            values = [np.concatenate(both) for both in zip(values, others, strict=True)]
     rater, value, lead, answer = values if full else (*values, *(np.full(len(unit), x) for x in (np.nan, -1)))
     rated = value >= 0
     unit = np.unique(unit[rated], return_inverse=True)[1]
