@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from annotations import backup, hub, projects, retention
-from annotations.intake import take_in
+from annotations.intake import Intake, take_in, take_predictions
 from annotations.people import Accounts
 from annotations.queue import Queue
 from annotations.schema import ORDERS, ROLES, TARGETS, sqlite_file
@@ -125,6 +125,9 @@ def _add_project_options(parser: argparse.ArgumentParser) -> None:
         "--order", choices=ORDERS, help=f"what comes first (create: {default['order']}; rank: as it is)"
     )
     parser.add_argument("--seed", type=int, default=0, help="rank: for the orders random and diversity")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="rank: first store what `python -m mmer analyse --out` wrote"
+    )
     create = parser.add_argument_group("create")
     create.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that annotators can open")
     create.add_argument(
@@ -147,8 +150,11 @@ def _project(args) -> int:
         return 0
     if args.action == "rank":
         project = projects.project(store, args.name or "")
+        found = take_predictions(store, args.predictions, progress=_progress("clips")) if args.predictions else Intake()
+        for line in found.bad:
+            print(line, file=sys.stderr)
         print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
-        return 0
+        return 1 if found.bad else 0
     project = projects.create(
         store, args.name or "", guidelines=args.guidelines.read_text("utf-8") if args.guidelines else "",
         label_set=args.labels, targets=args.targets, per_item=args.per_item, gold_share=args.gold_share,

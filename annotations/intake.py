@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import select
+
 from annotations.label import check_segment, check_text
 from annotations.projects import Project, add_items
 from annotations.row import content_hash
+from annotations.schema import ClipRecord, PredictionRecord
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -26,6 +29,7 @@ MEDIA = frozenset(
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a dataset folder, one in each split's folder
 PATHS, TEXTS = ("path", "file_name", "clip"), ("text", "transcription", "transcript")
 _COLUMNS = (*PATHS, *TEXTS, "start", "end", "start_s", "end_s", "speaker")
+_PREDICTION = ("sha256", "emotion", "probs", "present", "checkpoint")
 _WORKS = "a folder of media, or a CSV, JSONL or parquet table of clips,"
 BATCH = 200  # rows a transaction: the disk is waited for once, and other writers wait for one batch at most
 
@@ -34,7 +38,7 @@ BATCH = 200  # rows a transaction: the disk is waited for once, and other writer
 class Intake:
     """What became of each row."""
 
-    items: int = 0  # new in the project
+    items: int = 0  # new ones
     present: int = 0  # there already: taking a folder in again adds nothing
     bad: list[str] = field(default_factory=list)  # "clips.csv line 3: no_file: ..."
 
@@ -81,6 +85,38 @@ def take_in(
             _store(store, project, batch, not consent_text, report)
             batch = []
     _store(store, project, batch, not consent_text, report)
+    return report
+
+
+def take_predictions(store: Store, file: Path, *, progress: Callable[[Iterable], Iterable] = iter) -> Intake:
+    """Store what `python -m mmer analyse --out FILE` found about clips that are on record.
+
+    Raises:
+        LabelError: `no_file`, `bad_file`.
+    """
+    if not file.is_file():
+        raise LabelError("no_file", f"{file} does not exist; what `python -m mmer analyse --out FILE` wrote is needed")
+    report = Intake()
+    for line, result in progress(_jsonl(file)):
+        try:
+            if isinstance(result, LabelError):
+                raise result
+            if missing := [name for name in _PREDICTION if not result.get(name)]:
+                raise LabelError(
+                    "no_prediction", f"it has no {', '.join(missing)}: {result.get('error') or 'not analysed'}"
+                )
+            with store.reading() as session:
+                clip_id = session.scalar(select(ClipRecord.id).filter_by(sha256=result["sha256"]))
+                there = select(PredictionRecord.id).filter_by(clip_id=clip_id, checkpoint=result["checkpoint"])
+                there = session.scalar(there.where(PredictionRecord.start_s.is_(None)))
+            if clip_id is None:
+                raise LabelError("unknown_clip", f"{result.get('clip')} is not on record; import it first")
+            if there is None:
+                store.add_prediction(clip_id, result)
+            report.items += there is None
+            report.present += there is not None
+        except LabelError as error:
+            _name(report, f"{file.name} {line}", error)
     return report
 
 

@@ -12,7 +12,9 @@ from annotations import projects
 from annotations.__main__ import main
 from annotations.intake import take_in
 from annotations.queue import Queue
+from annotations.row import content_hash
 from annotations.schema import ClipRecord, ConsentRecord, UtteranceRecord
+from annotations.store import Store
 from mmer.errors import LabelError
 
 
@@ -141,3 +143,27 @@ def test_a_project_is_made_filled_ranked_and_listed_from_the_command_line(tmp_pa
     assert (listed["items"], listed["open"]) == (1, 1)
     assert main(["import", str(tmp_path / "in"), "--project", "faces", *where]) == 1
     assert "there is no project 'faces'; there is voices" in capsys.readouterr().err
+
+
+def test_the_models_answers_come_in_and_decide_the_order(tmp_path, capsys):
+    clips = [sound(tmp_path / "in" / f"{i}.wav", i) for i in range(2)]
+    where = ["--database", str(tmp_path / "x.db")]
+    assert main(["project", "create", "voices", "--gold-share", "0", *where]) == 0
+    assert main(["import", str(tmp_path / "in"), "--project", "voices", *where]) == 0
+    results = tmp_path / "results.jsonl"
+    with results.open("w") as stream:
+        for clip, p in zip((*clips, sound(tmp_path / "other.wav", 9)), (0.9, 0.5, 0.5), strict=True):
+            told = {"clip": clip.name, "sha256": content_hash(clip), "emotion": "anger", "checkpoint": "c1"}
+            told |= {"probs": {"anger": p, "fear": 1 - p}, "present": {"voice": True}, "per_modality": {}}
+            stream.write(json.dumps(told) + "\n")
+        stream.write(json.dumps({"clip": "bad.mp4", "error": {"code": "not_media", "message": "no"}}) + "\n")
+    for _ in range(2):  # the second time adds nothing
+        capsys.readouterr()
+        assert main(["project", "rank", "voices", "--predictions", str(results), *where]) == 1
+        said = capsys.readouterr().err.splitlines()
+        assert [line.split(": ")[:2] for line in said] == [
+            ["results.jsonl line 3", "unknown_clip"], ["results.jsonl line 4", "no_prediction"],
+        ]  # fmt: skip
+    store = Store(f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "media")
+    assert store.counts()["predictions"] == 2
+    assert [t.name for t in Queue(store, projects.project(store, "voices")).next("ann", 2)] == ["1.wav", "0.wav"]
