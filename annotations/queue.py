@@ -134,13 +134,11 @@ class Queue:
         if not 1 <= n <= MOST_LENT:
             raise LabelError("bad_count", f"{n} items at a time; 1 to {MOST_LENT} are lent")
         with self._store.writing() as session:
-            project = self._current(session)
-            person = annotator_id(session, annotator)
-            if project.order in PREDICTED:
-                self._follow_predictions(session, project)
-            return self._tasks(
-                session, self._leases.hold(session, project, person, n, self._clock(), self._expiry(project))
-            )
+            if not self._follow_predictions(session):
+                return self._hold(session, annotator, n)
+        # In a transaction of its own: what it locked, another session may hold and wait for what is locked below.
+        with self._store.writing() as session:
+            return self._hold(session, annotator, n)
 
     def submit(
         self,
@@ -318,17 +316,25 @@ class Queue:
             expires_at=row.expires_at,
         )
 
-    def _follow_predictions(self, session: Session, project: ProjectRecord) -> None:
-        newest = session.scalar(_NEWEST_PREDICTION) or 0
-        if project.ranked_to >= newest:
-            return
+    def _hold(self, session: Session, annotator: str, n: int) -> list[Task]:
+        project, person = self._current(session), annotator_id(session, annotator)
+        return self._tasks(
+            session, self._leases.hold(session, project, person, n, self._clock(), self._expiry(project))
+        )
+
+    def _follow_predictions(self, session: Session) -> bool:
+        """Give the items that new predictions are about their priorities; return whether there were any."""
+        project = self._current(session)
+        if project.order not in PREDICTED or project.ranked_to >= (newest := session.scalar(_NEWEST_PREDICTION) or 0):
+            return False
         query = select(ProjectRecord).filter_by(id=project.id).with_for_update(skip_locked=True, key_share=True)
         project = session.scalar(query.execution_options(populate_existing=True))
         if project is None or project.ranked_to >= newest:  # another session does it just now
-            return
+            return False
         upto = min(newest, project.ranked_to + _FOLLOWED)
         _prioritise(session, priorities(session, project.id, project.order, since=project.ranked_to, upto=upto))
         project.ranked_to = upto
+        return True
 
     def _reopen(self, session: Session, project: ProjectRecord, item_ids: list[int]) -> None:
         """Open a slot of each full item without a majority."""
