@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from sqlalchemy import or_, select
-from sqlalchemy.orm import aliased
-
-from annotations.schema import OUTCOMES, TARGETS, UNDO, LabelRecord, now
+from annotations.schema import OUTCOMES, TARGETS, UNDO, now
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
@@ -172,33 +169,3 @@ def current(rows: Iterable) -> list:
     for row in sorted(living, key=lambda row: (row.created_at, row.id)):
         newest[row.start_s, row.end_s, row.target] = row
     return [row for row in newest.values() if row.id not in corrected]
-
-
-def is_current() -> tuple:
-    """Conditions under which a LabelRecord is its annotator's word: not undone, not corrected, and the newest."""
-    newer, correction = aliased(LabelRecord), aliased(LabelRecord)
-
-    def living(row):
-        undone = aliased(LabelRecord)
-        return (row.outcome != UNDO) & ~select(undone.id).where(
-            undone.supersedes == row.id, undone.outcome == UNDO
-        ).exists()
-
-    return (
-        living(LabelRecord),
-        ~select(correction.id).where(correction.supersedes == LabelRecord.id, living(correction)).exists(),
-        ~select(newer.id)
-        .where(
-            newer.clip_id == LabelRecord.clip_id,
-            newer.annotator_id == LabelRecord.annotator_id,
-            newer.target == LabelRecord.target,
-            newer.start_s.is_not_distinct_from(LabelRecord.start_s),
-            newer.end_s.is_not_distinct_from(LabelRecord.end_s),
-            or_(
-                newer.created_at > LabelRecord.created_at,
-                (newer.created_at == LabelRecord.created_at) & (newer.id > LabelRecord.id),
-            ),
-            living(newer),
-        )
-        .exists(),
-    )

@@ -172,12 +172,18 @@ def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str], s
         )
 
 
-def vacuum(engine: Engine, media_dir: Path) -> int:
-    """Delete media no clip row names, as a killed upload leaves them, compact SQLite; return the files deleted."""
+def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) -> int:
+    """Delete media and features no clip row names, as a killed upload leaves them, compact SQLite; return the files deleted."""
     with Session(engine.execution_options(write=True)) as session, session.begin():  # no upload ends meanwhile
-        kept = set(session.scalars(select(ClipRecord.media).where(ClipRecord.media.is_not(None))))
-        ours = re.compile(r"\.?[0-9a-f]{64}\.")  # whatever else lies in the folder is not ours to delete
-        orphans = [file for file in media_dir.glob("*") if ours.match(f"{file.name}.") and file.name not in kept]
+        kept = {name for row in session.execute(select(ClipRecord.media, ClipRecord.features)) for name in row if name}
+        # Whatever else lies in the folders is not ours to delete: in the features folder, a cache of its own.
+        ours = ((media_dir, r"\.?[0-9a-f]{64}\."), (features_dir, r"\.?[0-9a-f]{64}\.(.*\.tmp|states)\.$"))
+        orphans = [
+            file
+            for folder, pattern in ours
+            for file in (folder.glob("*") if folder else ())
+            if re.match(pattern, f"{file.name}.") and file.name not in kept
+        ]
         # A young temporary file may be an upload on its way.
         orphans = [file for file in orphans if file.suffix != ".tmp" or time.time() - file.stat().st_mtime > 3600]
         for file in orphans:

@@ -137,7 +137,9 @@ class Store:
                 clip.duration_s = clip.duration_s or duration_s
                 if in_place and path:
                     clip.path = check_text(str(Path(path).resolve()), "path")
-                if keep_until:
+                if consent_text and not (clip.media or clip.features):
+                    clip.keep_until = keep_until  # a date given for what is gone says nothing about this
+                elif keep_until:
                     clip.keep_until = min(filter(None, (clip.keep_until, keep_until)))
                 if features is not None:
                     self._record_consent(session, clip, consent_text, "features")
@@ -166,7 +168,7 @@ class Store:
     def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str, scope: str) -> None:
         version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
         given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version, scope=scope)
-        if session.scalar(given) is None:
+        if session.scalar(given) is None or not (clip.media or clip.features):  # the same words again, after their time
             session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text, scope=scope))
 
     def utterance(
@@ -437,17 +439,27 @@ class Store:
         retention.verify_removed(self.engine, self._folders, hashes, speaker)
         return removal
 
-    def expire(self, *, actor: str = "system") -> tuple[int, int]:
-        """Delete media and features whose retention period is over; labels stay. Return the clips and files it was."""
+    def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:
+        """Delete media and features whose retention period is over; labels stay. Return the clips and files it was.
+
+        Args:
+            given_before: also what is kept under consents that are all older than this, whatever was said of an end.
+        """
         with self.writing() as session:
-            query = select(ClipRecord).where(ClipRecord.keep_until <= now())
-            over = [clip for clip in session.scalars(query) if clip.media or clip.features]
-            n_files = retention.delete_files(self._folders, [clip.sha256 for clip in over])
-            for clip in over:
+            over = ClipRecord.keep_until <= now()
+            if given_before:
+                newest = select(func.max(ConsentRecord.given_at)).where(ConsentRecord.clip_id == ClipRecord.id)
+                over |= newest.scalar_subquery() < given_before
+            kept = ClipRecord.media.is_not(None) | ClipRecord.features.is_not(None)
+            clips = list(session.scalars(select(ClipRecord).where(over, kept)))
+            n_files = retention.delete_files(self._folders, [clip.sha256 for clip in clips])
+            for clip in clips:
                 clip.media = clip.features = None
-            if over:
-                self.audit(actor, "media.expire", session=session, n_clips=len(over), n_files=n_files)
-            return len(over), n_files
+                utterances = update(UtteranceRecord).where(UtteranceRecord.clip_id == clip.id)
+                session.execute(utterances.values(embedding=None))  # features too
+            if clips:
+                self.audit(actor, "media.expire", session=session, n_clips=len(clips), n_files=n_files)
+            return len(clips), n_files
 
     def audit(self, actor: str, action: str, session: Session | None = None, **detail) -> None:
         """Note who did what; `detail` must name no clip and no speaker, so that a deletion need not find it."""

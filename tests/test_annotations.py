@@ -436,6 +436,31 @@ def test_media_and_features_go_when_their_time_is_over_and_labels_stay(store, tm
     assert (label.sha256, label.media) == (old, None)
 
 
+def test_what_is_kept_longer_than_allowed_goes_whatever_end_was_agreed(store, tmp_path):
+    path, sha256 = make_clip(tmp_path)
+    clip = store.register_clip(path, sha256, name="talk.mp4", consent_text="yes")
+    store.utterance(clip, embedding=b"1234", transcript="oh really")
+    agreed = datetime.now(timezone.utc)
+    assert store.expire(given_before=agreed - timedelta(days=1)) == (0, 0)
+    assert store.expire(given_before=agreed + timedelta(seconds=1)) == (1, 1)
+    with store.reading() as session:
+        assert session.execute(text("SELECT embedding, transcript FROM utterances")).all() == [(None, "oh really")]
+    given_again = datetime.now(timezone.utc)
+    store.register_clip(path, sha256, name="talk.mp4", consent_text="yes")
+    assert store.expire(given_before=given_again) == (0, 0)
+
+
+def test_a_clip_given_again_after_its_time_is_kept_for_the_new_time(store, tmp_path):
+    path, sha256 = make_clip(tmp_path)
+    past = datetime.now(timezone.utc) - timedelta(days=1)
+    store.register_clip(path, sha256, name="talk.mp4", consent_text="for a day", keep_until=past)
+    assert store.expire() == (1, 1)
+    store.register_clip(path, sha256, name="talk.mp4", consent_text="for good")
+    assert store.expire() == (0, 0)
+    store.register_clip(path, sha256, name="talk.mp4", consent_text="for a day", keep_until=past)
+    assert store.expire() == (1, 1)
+
+
 def test_deletion_says_where_a_trace_is_left(store):
     clip = store.register_clip(None, "a" * 64, name="a")
     other = store.register_clip(None, "b" * 64, name="b")
@@ -452,7 +477,12 @@ def test_vacuum_deletes_only_media_no_clip_needs(store, tmp_path):
     orphan, upload, foreign = (store.media_dir / name for name in ("d" * 64 + ".wav", f".{'e' * 64}.x.tmp", "me.txt"))
     for file in (orphan, upload, foreign):
         file.write_bytes(b"x")
-    assert retention.vacuum(store.engine, store.media_dir) == 1
+    store.features_dir.mkdir()
+    left, cache = store.features_dir / ("d" * 64 + ".states"), store.features_dir / ("d" * 64)
+    left.write_bytes(b"x")
+    cache.mkdir()
+    assert retention.vacuum(store.engine, store.media_dir, store.features_dir) == 2
+    assert list(store.features_dir.iterdir()) == [cache]
     assert sorted(store.media_dir.iterdir()) == sorted([store.media_dir / f"{sha256}.mp4", upload, foreign])
 
 
