@@ -5,7 +5,15 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmer.errors import MmerError
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _days(value: str) -> int:
+    if not value.isdigit():
+        raise MmerError("bad_setting", f"MMER_KEEP_DAYS is {value!r}; a whole number of days is needed, 0 for no end")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,7 @@ class Paths:
     database_url: str = ""  # empty: the SQLite file in `home`
     device: str = "auto"  # auto | cpu | cuda
     whisper: str = "base"  # a Whisper model name or a .pt file
+    keep_days: int = 0  # retention period of recordings kept with consent; 0: until somebody asks for their deletion
     host: str = "127.0.0.1"  # address the page listens on
     space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
 
@@ -30,6 +39,7 @@ class Paths:
             database_url=os.environ.get("MMER_DATABASE_URL") or f"sqlite:///{home / 'mmer.db'}",
             device=os.environ.get("MMER_DEVICE") or "auto",
             whisper=os.environ.get("MMER_WHISPER") or "base",
+            keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),
             host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
             space=os.environ.get("SPACE_ID") or "",
         )

@@ -17,7 +17,7 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from mmer import checkpoint
+from mmer import checkpoint, states
 from mmer.config import ROOT, Config, ModelConfig, Paths
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
@@ -184,6 +184,23 @@ def test_with_consent_the_recording_is_kept_under_its_hash(client, service, tmp_
     assert "Not stored" not in told
     with service.store.engine.connect() as connection:
         assert CONSENT in connection.exec_driver_sql("SELECT text FROM consents").scalars().all()
+
+
+def test_only_the_numbers_of_a_recording_can_be_kept(client, service, tmp_path):
+    clip = synth.write_clip(tmp_path / "numbers.wav", seconds=2, voice=synth.voice(2, seed=8))
+    raw, _ = analyse(client, audio=clip)
+    before = rows(service)
+    _, told = client.predict("anger", annotator="bea", numbers_only=True, transcript="go away", api_name="/save_label")
+    assert added(service, before) == {"clips": 1, "predictions": 1, "labels": 1, "media": 0}
+    kept = "s numbers. Not stored: the recording and the words, because you chose that only numbers are kept."
+    assert kept in plain(told)
+    (label,) = service.store.labels(sha256=raw["sha256"])
+    assert (label.media, label.transcript) == (None, None)
+    loaded = service.predictor.checkpoint
+    _, present, share = states.load(label.states, loaded.model)
+    assert present.tolist() == [[False, True, False]]
+    assert share.tolist() == [1.0]
+    assert label.states.stat().st_size < 10_000  # two seconds of sound would be 64,000
 
 
 def test_files_put_together_are_read_together_and_not_kept(client, service, still, voice_only, face_model):

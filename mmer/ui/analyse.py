@@ -14,7 +14,7 @@ import gradio as gr
 from mmer.errors import ClipError, MmerError
 from mmer.labels import EMOTIONS
 from mmer.ui import cards
-from mmer.ui.service import CANNOT_TELL, CONSENT, Service, Shown
+from mmer.ui.service import CANNOT_TELL, CONSENT, NUMBERS_CONSENT, Service, Shown
 from mmer.ui.who import allowed
 
 _LOG = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ def tab(service: Service) -> None:
                         )
                     comment = gr.Textbox(label="Comment (optional)", value="", elem_id="comment")
                     consent = gr.Checkbox(label=CONSENT, value=False, elem_id="consent")
+                    numbers_only = gr.Checkbox(label=NUMBERS_CONSENT, value=False, elem_id="numbers-only")
                 save = gr.Button("Save", variant="primary", elem_id="save")
                 saved = gr.HTML(label="Stored", elem_id="saved")
                 with gr.Accordion("Raw result", open=False):
@@ -207,25 +208,27 @@ def tab(service: Service) -> None:
 
     @telling(saved)
     def store(
-        emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="", shown=None,
+        emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="",
+        numbers_only=False, shown=None,
         request: gr.Request = None, profile: gr.OAuthProfile | None = None,
     ):  # fmt: skip
         person = allowed(service, "label", request, profile, annotator)
         _result(shown)
         now, left = service.save(
             shown, emotion, annotator=person.name, words=transcript, confidence=confidence,
-            comment=comment, speaker=speaker, consent=consent,
+            comment=comment, speaker=speaker, consent=consent, numbers_only=numbers_only,
         )  # fmt: skip
         yield {receipt: vars(left), saved: cards.saved(left), session: now}
 
     given = [video, sound, picture, words]
-    form = [emotion, confidence, comment, annotator, consent, speaker, transcript, session]
+    form = [emotion, confidence, comment, annotator, consent, speaker, transcript, numbers_only, session]
     # A consent is for one clip: the form empties when the next one is analysed.
     fresh = {
         emotion: None,
         confidence: None,
         comment: "",
         consent: False,
+        numbers_only: False,
         speaker: "",
         saved: "",
         doing: "",

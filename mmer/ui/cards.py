@@ -207,7 +207,7 @@ def saved(what: Saved) -> str:
     kept = [f"your label (no. {what.label_id})"]
     if what.prediction_id is not None:
         kept.append(f"the model's answer, by checkpoint {what.checkpoint}")
-    kept += ["the words"] * what.words + ["the recording"] * what.media
+    kept += ["the words"] * what.words + ["the recording"] * what.media + ["the model's numbers"] * what.numbers
     lines = f"<p><strong>Stored:</strong> {escape('; '.join(kept))}.</p>"
     if what.why_not:
         lines += f"<p><strong>Not stored:</strong> the recording{'' if what.words else ' and the words'}, because {escape(what.why_not)}.</p>"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ CANNOT_TELL = "cannot_tell"
 CONSENT = (
     "Keep the recording. Everyone in it agrees that this clip, its file name and its words are stored on this server "
     "and used to improve the model, until one of them asks for their deletion."
+)
+NUMBERS_CONSENT = (
+    "Keep no recording, only the numbers the model computed from it: no picture, no sound, no words. Everyone in it agrees "
+    "that they are used to improve the model, until one of them asks for their deletion."
 )
 _NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
 
@@ -45,6 +50,7 @@ class Saved:
     checkpoint: str
     media: bool  # the recording was kept
     words: bool  # the words were kept
+    numbers: bool  # what the model computed from the recording was kept instead of it
     why_not: str  # why the recording was not kept; empty when it was
 
 
@@ -59,6 +65,7 @@ class Service:
         self.paths = paths
         self.predictor = Predictor(paths)
         self.store = Store(paths.database_url, paths.media, paths.features)
+        self.store.expire()
         self.accounts = Accounts(paths.accounts)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self.explain = on_gpu(self.predictor.analyse), on_gpu(self.explain)
@@ -118,8 +125,13 @@ class Service:
         comment: str = "",
         speaker: str = "",
         consent: bool = False,
+        numbers_only: bool = False,
     ) -> tuple[Shown, Saved]:
-        """Store a label, the prediction it corrects and, with consent, the recording and its words."""
+        """Store a label, the prediction it corrects and, with consent, the recording and its words.
+
+        Args:
+            numbers_only: consent to keep what the branches made of the recording; `consent` to all of it goes further.
+        """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
         words = words.strip() or shown.result.transcript.text
@@ -129,6 +141,9 @@ class Service:
             why_not = "there is none, only words"
         elif len(files) > 1:
             why_not = f"the clip was put together from {len(files)} files, and only single files are kept"
+        keep_numbers = numbers_only and not consent and result.emotion is not None
+        if keep_numbers:
+            why_not = "you chose that only numbers are kept"
         keep_media, keep_words = not why_not, consent and len(files) < 2 and bool(words)
         label = {
             "emotions": emotion if emotion in EMOTIONS else None,
@@ -143,15 +158,30 @@ class Service:
             result.sha256,
             name=result.clip if keep_media else f"clip {result.sha256[:8]}",
             speaker=speaker.strip() or None,
-            consent_text=CONSENT if keep_media else None,
+            consent_text=CONSENT if keep_media else NUMBERS_CONSENT if keep_numbers else None,
+            features=self.predictor.states_of(result) if keep_numbers else None,
+            keep_until=self._keep_until() if keep_media or keep_numbers else None,
             duration_s=result.duration_s,
         )
         if shown.prediction_id is None and result.emotion is not None:
             shown = replace(shown, prediction_id=self.store.add_prediction(clip, result.to_dict()))
         label_id = self.store.add_label(clip, annotator, prediction_id=shown.prediction_id, **label)
         return shown, Saved(
-            label_id, shown.prediction_id, result.sha256, result.checkpoint, keep_media, keep_words, why_not
+            label_id,
+            shown.prediction_id,
+            result.sha256,
+            result.checkpoint,
+            keep_media,
+            keep_words,
+            keep_numbers,
+            why_not,
         )
+
+    def _keep_until(self) -> datetime | None:
+        """Return when what is taken in now has to go; what is over goes now."""
+        self.store.expire()
+        days = self.paths.keep_days
+        return datetime.now(timezone.utc) + timedelta(days=days) if days else None
 
     def health(self) -> dict:
         """Return whether clips can be answered, and by what."""
