@@ -98,6 +98,7 @@ CSS = """
 .mm-beside q, .mm-history q { font-style: italic; }
 .mm-history { margin: .5rem 0 0; padding-left: 1.8rem; overflow-wrap: anywhere; }
 .mm-history time, .mm-history em { color: var(--mm-quiet); font-variant-numeric: tabular-nums; }
+.gradio-container :is(input[type=radio], input[type=checkbox]):focus-visible { outline: 3px solid var(--mm-accent) !important; outline-offset: 2px; }
 #review-items .wrap { flex-direction: column; align-items: stretch; }
 #review-items .wrap label { width: 100%; }
 
