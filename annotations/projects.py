@@ -1,7 +1,8 @@
 """Projects: what is to be labelled, how, and which items have a known answer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from sqlalchemy import func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
@@ -12,8 +13,10 @@ from annotations.schema import (
     ORDERS,
     TARGETS,
     AnnotatorRecord,
+    ClipRecord,
     GoldRecord,
     ItemRecord,
+    PredictionRecord,
     ProjectRecord,
     UtteranceRecord,
 )
@@ -209,6 +212,48 @@ def counts(store: Store, project: Project) -> dict[str, int]:
         n_items, n_gold = session.scalar(own), session.scalar(own.where(ItemRecord.gold))
         n_open = session.scalar(own.where(ItemRecord.open_slots > literal_column("0"), ~ItemRecord.gold))
     return {"items": n_items, "gold": n_gold, "open": n_open, "full": n_items - n_gold - n_open}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An item that a model has still to answer."""
+
+    item_id: int
+    clip_id: int
+    name: str
+    media: Path | None
+    start_s: float | None  # both None: the whole clip
+    end_s: float | None
+    transcript: str | None
+
+
+def pending(store: Store, project: Project, checkpoint: str | None) -> Iterator[Pending]:
+    """Yield the items of a project that a checkpoint has not answered, all of them without one."""
+    after = 0
+    answered = (
+        select(literal_column("1"))
+        .where(PredictionRecord.checkpoint == checkpoint, PredictionRecord.clip_id == UtteranceRecord.clip_id)
+        .where(PredictionRecord.start_s.is_not_distinct_from(UtteranceRecord.start_s))
+        .where(PredictionRecord.end_s.is_not_distinct_from(UtteranceRecord.end_s))
+    )
+    query = (
+        select(ItemRecord.id, UtteranceRecord.clip_id, ClipRecord.name, ClipRecord.media, ClipRecord.path)
+        .add_columns(UtteranceRecord.start_s, UtteranceRecord.end_s, UtteranceRecord.transcript)
+        .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+        .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
+        .where(ItemRecord.project_id == project.id, ~answered.exists())
+        .order_by(ItemRecord.id)
+        .limit(_PART)
+    )
+    while True:  # page by page: whoever answers writes meanwhile
+        with store.reading() as session:
+            rows = session.execute(query.where(ItemRecord.id > after)).all()
+        if not rows:
+            return
+        for row in rows:
+            media = store.file_of(row.media, row.path)
+            yield Pending(row.id, row.clip_id, row.name, media, row.start_s, row.end_s, row.transcript)
+        after = rows[-1].id
 
 
 def gold_answers(session: Session, item_id: int) -> dict[str, GoldRecord]:

@@ -299,7 +299,6 @@ class Queue:
 
     def _task(self, session: Session, row) -> Task:
         seen = _seen(session, row, row.leased_at)
-        stored = self._store.media_dir / row.media if row.media else None
         told = ("emotion", "probs", "per_modality", "present", "checkpoint")
         return Task(
             assignment_id=row.id,
@@ -307,7 +306,7 @@ class Queue:
             clip_id=row.clip_id,
             sha256=row.sha256,
             name=row.name,
-            media=next((p for p in (stored, row.path and Path(row.path)) if p and p.is_file()), None),
+            media=self._store.file_of(row.media, row.path),
             start_s=row.start_s,
             end_s=row.end_s,
             transcript=row.transcript,

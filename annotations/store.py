@@ -370,18 +370,22 @@ class Store:
             query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
             for *shared, annotator, sha256, name, speaker, kept, path, features in session.execute(query):
-                stored = self.media_dir / kept if kept else None
-                media = next((p for p in (stored, path and Path(path)) if p and p.is_file()), None)
+                media = self.file_of(kept, path)
                 yield Label(
                     **dict(zip(_SHARED, shared, strict=True)),
                     sha256=sha256,
                     name=name,
                     media=media,
-                    in_place=media is not None and media != stored,
+                    in_place=media is not None and not (kept and media == self.media_dir / kept),
                     annotator=annotator,
                     speaker=speaker,
                     states=self.features_dir / features if features and self.features_dir else None,
                 )
+
+    def file_of(self, media: str | None, path: str | None) -> Path | None:
+        """Return where a clip's media lies, kept here or registered in its owner's place; None when it is not there."""
+        stored = self.media_dir / media if media else None
+        return next((p for p in (stored, path and Path(path)) if p and p.is_file()), None)
 
     def start_run(self, parent: str | None) -> int:
         """Return the id of a training run that starts now from a checkpoint; it takes note of the deletions since the last."""
