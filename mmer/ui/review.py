@@ -76,7 +76,7 @@ def tab(service: Service) -> None:
             comment = gr.Textbox(label="Why (optional)", value="", elem_id="review-comment")
         with gr.Row():
             decide = gr.Button("Decide", variant="primary", elem_id="review-decide", min_width=100)
-            take_back = gr.Button("Take the decision back", elem_id="review-take-back", min_width=100)
+            take_back = gr.Button("Take back", elem_id="review-take-back", min_width=100)
         decided = gr.HTML(label="Decision", elem_id="review-decided")
         past = gr.HTML(label="History", elem_id="review-history")
     with gr.Accordion("Raw figures", open=False):
