@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -19,7 +20,7 @@ from annotations import backup, hub, projects, retention
 from annotations.intake import Intake, take_in, take_predictions
 from annotations.people import Accounts
 from annotations.queue import Queue
-from annotations.schema import ORDERS, ROLES, TARGETS, sqlite_file
+from annotations.schema import ORDERS, ROLES, TARGETS, now, sqlite_file
 from annotations.store import Store
 from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
 from annotations.upgrade import upgrade
@@ -85,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--labels", choices=("drop", "anonymise"), default="drop",
         help="anonymise: labels stay, of a clip without hash, name, speaker, words or comments",
     )  # fmt: skip
-    command("expire", _expire, "delete media and features whose retention period is over")
+    sub = command("expire", _expire, "delete media and features whose retention period is over; labels stay")
+    sub.add_argument("--days", type=float, metavar="N", help="also those whose consents are all older than N days")
     command("vacuum", _vacuum, "delete media that no clip needs and compact the database")
     command(
         "upgrade", _upgrade, "create the tables, or bring an older database to this version; a backup is kept beside it"
@@ -222,18 +224,27 @@ def _delete(args) -> int:
     )
     for path in removal.left:
         print(f"left where it lies, as it was only registered: {path}")
+    for path in removal.copies:
+        print(f"still in this older copy of the database, which is for you to delete: {path}")
     return 0
 
 
 def _expire(args) -> int:
-    n_clips, n_files = _store(args).expire()
+    before = None
+    if args.days is not None:
+        if not 0 <= args.days <= 36500:
+            raise LabelError("bad_days", f"--days {args.days:g}: a number from 0 to 36500 is needed")
+        before = now() - timedelta(days=args.days)
+    n_clips, n_files = _store(args).expire(given_before=before)
     print(f"{n_files} files of {n_clips} clips deleted: their retention period is over; labels stay")
     return 0
 
 
 def _vacuum(args) -> int:
     store = _store(args)
-    print(f"{retention.vacuum(store.engine, store.media_dir)} files deleted; the database is compact")
+    print(
+        f"{retention.vacuum(store.engine, store.media_dir, store.features_dir)} files deleted; the database is compact"
+    )
     return 0
 
 

@@ -4,6 +4,7 @@ A deletion is only done when a scan finds the clip's hash in no table, no media 
 SQLite files. Backups are out of its reach: make a new one after a deletion and throw the old ones away.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -38,13 +39,14 @@ from mmer.errors import LabelError
 
 @dataclass(frozen=True)
 class Removal:
-    """What a deletion took away, and the owner's files it left because they were only registered where they lie."""
+    """What a deletion took away, and what it left."""
 
     clips: int
     labels: int
     predictions: int
     files: int
-    left: tuple[str, ...]
+    left: tuple[str, ...]  # the owner's files, which were only registered where they lie
+    copies: tuple[str, ...] = ()  # of the database, made before an upgrade or a restore: what was deleted is in them
 
 
 def copy_in(path: Path | None, sha256: str, media_dir: Path) -> Path:
@@ -163,13 +165,21 @@ def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str], s
         # Deleted rows stay in the write-ahead log until it is truncated. In the database itself secure_delete left no
         # byte of 400 clips deleted one by one from 6,000 with 20,000 labels.
         run_sqlite(engine, "PRAGMA wal_checkpoint(TRUNCATE)")
-        found += _in_bytes(database, hashes)
+        found += _in_bytes((Path(f"{database}{end}") for end in ("", "-wal", "-shm", "-journal")), hashes)
     if found:
         raise LabelError(
             "trace_left",
             f"deleted, but a trace is left in {'; '.join(found[:3])}; "
             "stop other programs that read the database or the clip, then delete again or run vacuum",
         )
+
+
+def copies_with(engine: Engine, hashes: list[str]) -> tuple[str, ...]:
+    """Return the copies that upgrades and restores left beside a SQLite database and that have any of the hashes."""
+    database = sqlite_file(engine.url.render_as_string(hide_password=False))
+    if database is None:
+        return ()
+    return tuple(_in_bytes(sorted(database.parent.glob(f"{glob.escape(database.stem)}-before-*")), hashes))
 
 
 def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) -> int:
@@ -218,11 +228,11 @@ def _mentions(column, hashes: list[str]):
     return or_(*(cast(column, Text).contains(sha256) for sha256 in hashes))
 
 
-def _in_bytes(database: Path, hashes: list[str]) -> list[str]:
-    """Return those of the database's files that have one of the hashes anywhere in their bytes."""
+def _in_bytes(files: Iterable[Path], hashes: list[str]) -> list[str]:
+    """Return those of the files that have one of the hashes anywhere in their bytes."""
     pattern = re.compile("|".join(hashes).encode())
     found = []
-    for file in (Path(f"{database}{end}") for end in ("", "-wal", "-shm", "-journal")):
+    for file in files:
         if not file.exists():
             continue
         with file.open("rb") as stream:

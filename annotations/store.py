@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -441,7 +441,7 @@ class Store:
             session.add(RemovalRecord(**counted))
             self.audit(actor, "speaker.delete" if speaker else "clip.delete", session=session, **counted)
         retention.verify_removed(self.engine, self._folders, hashes, speaker)
-        return removal
+        return replace(removal, copies=retention.copies_with(self.engine, hashes))
 
     def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:
         """Delete media and features whose retention period is over; labels stay. Return the clips and files it was.

@@ -503,6 +503,17 @@ def test_restore_brings_a_backup_back_under_an_open_store(store, tmp_path):
 
 
 @on_sqlite
+def test_a_deletion_names_the_older_copies_that_still_have_the_clip(store, tmp_path):
+    store.register_clip(None, "a" * 64, name="a")
+    copy = tmp_path / "one.db"
+    backup.backup(str(store.engine.url), copy)
+    _, kept = backup.restore(str(store.engine.url), copy)
+    store.register_clip(None, "b" * 64, name="b")
+    assert store.delete_clip("b" * 64).copies == ()
+    assert store.delete_clip("a" * 64).copies == (str(kept),)
+
+
+@on_sqlite
 def test_restore_refuses_what_is_no_backup_and_replaces_a_damaged_database(store, tmp_path):
     clip = store.register_clip(None, "a" * 64, name="a")
     store.add_label(clip, "ann", "anger")
