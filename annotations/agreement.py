@@ -101,20 +101,21 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
         right = gold_accuracy(session, project_id, target)
     found = every[target]
     counts = found.counts()
-    overall = alpha(counts)
+    shared = counts[counts.sum(1) > 1]
+    overall = alpha(shared)
     kappas = {(names[a], names[b]): told for (a, b), told in cohen_kappas(found).items()}
     seen = found.answer >= 0
     cells = found.value[seen] * N_EMOTIONS + found.answer[seen]
     confusion = np.bincount(cells, minlength=N_EMOTIONS**2).reshape(N_EMOTIONS, N_EMOTIONS)
     return Agreement(
         alpha=overall,
-        per_emotion={e: alpha(_against_rest(counts, k)) for k, e in enumerate(EMOTIONS)},
+        per_emotion={e: alpha(_against_rest(shared, k)) for k, e in enumerate(EMOTIONS)},
         per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
         kappas=dict(sorted(kappas.items())),
         annotators=_annotators(found, names, right),
         confusion=confusion,
         n_items=found.n_units,
-        n_shared=int((counts.sum(1) > 1).sum()),
+        n_shared=len(shared),
         n_labels=len(found.unit),
         n_cannot_tell=len(found.could_not),
     )
