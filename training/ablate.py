@@ -72,6 +72,8 @@ def summary(ablation: Ablation, names: Sequence[str], seeds: Sequence[int]) -> l
             fused = np.mean([r.arrays["face+voice+text"] for r in runs], axis=0)
             alone = np.mean([r.arrays[best] for r in runs], axis=0)
             entry["best_remaining"] = {"branch": best, "accuracy": float(alone.mean())}
+            others = [r.arrays["+".join(kept)].mean() for r in runs]
+            entry["others_fused"] = None if row.how == "clean" else float(np.mean(others))
             entry["paired"] = paired_test(fused, alone, ablation.speakers(row, runs[0]))
         elif row.reference and row.reference in names:
             reference = [ablation.run(row.reference, seed) for seed in seeds]
@@ -96,14 +98,23 @@ def page(entries: Sequence[dict], about: str) -> str:
             continue
         parts.append(f"\n## {title}\n")
         if group == "robustness":
-            header = ("input", "face", "voice", "text", "best other branch", "fused", "fused - best other", "p")
+            header = (
+                "input",
+                "face",
+                "voice",
+                "text",
+                "best other branch",
+                "the others fused",
+                "fused",
+                "fused - best other",
+                "p",
+            )
             rows = []
             for e in own:
                 alone = [float(np.mean([r["subsets"][m]["accuracy"] for r in e["runs"]])) for m in MODALITIES]
                 best = f"{e['best_remaining']['accuracy']:.3f} ({e['best_remaining']['branch']})"
-                rows.append(
-                    (e["row"], *alone, best, _pm(e["accuracy"]), f"{e['paired']['difference']:+.3f}", e["paired"]["p"])
-                )
+                gap = f"{e['paired']['difference']:+.3f}"
+                rows.append((e["row"], *alone, best, e["others_fused"], _pm(e["accuracy"]), gap, e["paired"]["p"]))
         else:
             header = ("row", "n", "UAR", "accuracy", "macro-F1", "ECE", "accuracy - reference", "p")
             rows = []
