@@ -72,8 +72,8 @@ class TrainConfig:
     text_batch: int = 64
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
-    text_back: float = 0.2  # share of the log frequencies given back to the head; best of -0.4 to 0.6 on what is set aside
-    text_tuned: bool = True  # train MiniLM's last two layers with the branch
+    text_back: float = 0.2  # share of the log frequencies the head gets back: best of -0.4 to 0.6 on what is set aside
+    text_tuned: bool = False  # train MiniLM's last two layers with the branch: 600 s a core and epoch more
     fusion_steps: int = 300  # ten times as many learn the few voices by heart: two-fold accuracy 0.65 instead of 0.78
     fusion_batch: int = 256
     fusion_lr: float = 3e-4
@@ -427,8 +427,11 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
             model.encoders["text"].layers.load_state_dict(language.last_layers())
     if resnet18:
         model.encoders["face"].cnn.adopt(imagenet_weights(args.imagenet))
+    before: dict = {}  # how the checkpoint that training starts from was trained
     if args.init:
-        print(start_from(model, checkpoint.load(args.init, paths.checkpoints).model))
+        loaded = checkpoint.load(args.init, paths.checkpoints)
+        before = loaded.meta.get("training", {})
+        print(start_from(model, loaded.model))
     if "face" in stages:
         with team.main_process_first():
             faces = load_faces(halves["face"][0], work, settings.face.crop_size)
@@ -449,7 +452,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         elif not args.init:
             raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
     with torch.no_grad():
-        if (work / "text.state.pt").is_file():  # a branch kept from a checkpoint has been given it back already
+        if (work / "text.state.pt").is_file() or "text_back" not in before:  # else it has been given back already
             model.heads["text"][1].bias += log_prior(torch.tensor(class_counts(halves["text"][0])), config.text_back)
         # Rounded before anything is measured: the file holds them in half the bytes.
         for parameter in (*model.encoders.parameters(), *model.heads.parameters()):
