@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from annotations import elan, hub, labelstudio, labelstudio_tasks, table, webvtt
@@ -88,14 +88,16 @@ def import_labels(
                     store.register_clip(**clip, consent_text=consent_text)
                 parsed.append((where, clip | {"in_place": not consent_text}, label))
         with store.writing() as session:
+            last = None  # the clip before, with its id: rows of one clip mostly follow each other
             for where, clip, label in parsed:
                 with _naming(report, file, where), session.begin_nested():
-                    clip_id = store.register_clip(**clip, session=session)
+                    clip_id = last[1] if last and last[0] == clip else store.register_clip(**clip, session=session)
                     if _is_present(session, clip_id, label):
                         report.present += 1
                     else:
                         store.add_label(clip_id, **label, session=session)
                         report.imported += 1
+                    last = clip, clip_id  # not before: a bad row takes back the clip it registered
     return report
 
 
@@ -150,14 +152,15 @@ def _is_present(session: Session, clip_id: int, label: dict) -> bool:
     annotator, values = check_label(**label)
     said = {name: values[name] for name in values if name in label or name in _JUDGED}
     created_at = said.pop("created_at", None)
-    current = select(CurrentLabelRecord.label_id).where(CurrentLabelRecord.clip_id == clip_id)
-    query = (
-        select(LabelRecord)
-        .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
-        .where(LabelRecord.clip_id == clip_id, AnnotatorRecord.name == annotator)
-        .where(or_(LabelRecord.id.in_(current), LabelRecord.created_at == created_at))
-    )
-    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(query))
+    key = {"clip_id": clip_id, "annotator": annotator, "created_at": created_at}
+    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(_STORED, key))
 
 
 _JUDGED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says
+_STORED = (  # built once: putting a statement together takes longer than running it
+    select(LabelRecord)
+    .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
+    .outerjoin(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
+    .where(LabelRecord.clip_id == bindparam("clip_id"), AnnotatorRecord.name == bindparam("annotator"))
+    .where(CurrentLabelRecord.label_id.is_not(None) | (LabelRecord.created_at == bindparam("created_at")))
+)
