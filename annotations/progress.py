@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from annotations.leases import DONE_NOW, LENT, OPEN, TOUCHED, not_touched
+from annotations.leases import DONE_NOW, IS_GOLD, LENT, LENT_AS_GOLD, OPEN, TOUCHED, not_touched
 from annotations.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
 
 _COUNTED = 2000  # open items up to which they are counted each time
@@ -37,7 +37,14 @@ _OWN = (AssignmentRecord.annotator_id == bindparam("person")) & (AssignmentRecor
 _N_OWN = select(func.count()).select_from(AssignmentRecord)
 _N_DONE = _N_OWN.where(_OWN, DONE_NOW)
 _N_HELD = _N_OWN.where(_OWN, LENT, ~AssignmentRecord.gold)
-_GOLD = _OWN & AssignmentRecord.gold & DONE_NOW
+_GOLD_ITEMS = select(ItemRecord.id).where(ItemRecord.project_id == bindparam("project"), IS_GOLD)
+# From the few gold items to the annotator's lease on each: from the annotator, all their items would be read.
+_GOLD = and_(
+    AssignmentRecord.item_id.in_(_GOLD_ITEMS),
+    AssignmentRecord.annotator_id == bindparam("person"),
+    TOUCHED,
+    LENT_AS_GOLD,
+)
 _KNOWN = (
     select(GoldRecord.item_id, GoldRecord.target, GoldRecord.emotions, GoldRecord.why)
     .join(AssignmentRecord, AssignmentRecord.item_id == GoldRecord.item_id)

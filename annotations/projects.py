@@ -210,7 +210,7 @@ def counts(store: Store, project: Project) -> dict[str, int]:
     with store.reading() as session:
         own = select(func.count()).select_from(ItemRecord).where(ItemRecord.project_id == project.id)
         n_items, n_gold = session.scalar(own), session.scalar(own.where(ItemRecord.gold))
-        n_open = session.scalar(own.where(ItemRecord.open_slots > literal_column("0"), ~ItemRecord.gold))
+        n_open = session.scalar(own.where(ItemRecord.open_slots > 0, ~ItemRecord.gold))
     return {"items": n_items, "gold": n_gold, "open": n_open, "full": n_items - n_gold - n_open}
 
 
