@@ -196,19 +196,24 @@ def main() -> int:
     data = Data(args.corpora, args.out / "work", BUDGETS[args.budget])
     config = TrainConfig(precision=args.precision)
     ablation = Ablation(data, config, Runs(args.out / "runs"), served)
-    for name, seed in (bar := tqdm([(n, s) for s in seeds for n in names], desc="rows", mininterval=1)):
-        bar.set_postfix_str(f"{name}, seed {seed}")
-        ablation.run(name, seed)
-    entries = summary(ablation, names, seeds)
     branches = f"the checkpoint {served.id}" if served else "trained here"
     sizes = "; ".join(
         f"{m} {len(data.rows(m, 'train'))} rows to train on, {len(data.rows(m, 'val'))} to measure" for m in MODALITIES
     )
-    about = f"Budget {args.budget}, seeds {', '.join(map(str, seeds))}; branches of fused rows: {branches}. {sizes}."
-    whole = {"budget": args.budget, "seeds": seeds, "checkpoint": served.id if served else None, "config": asdict(ablation.config), "rows": entries}  # fmt: skip
-    (args.out / "ablation.json").write_text(json.dumps(whole, indent=1) + "\n")
-    (args.out / "ablation.md").write_text(page(entries, about))
-    draw(args.out, entries)
+    bar = tqdm(total=len(names) * len(seeds), desc="rows", mininterval=1)
+    for i, seed in enumerate(seeds):
+        for name in names:
+            bar.set_postfix_str(f"{name}, seed {seed}")
+            ablation.run(name, seed)
+            bar.update()
+        done = seeds[: i + 1]  # the tables can be read while further seeds run
+        entries = summary(ablation, names, done)
+        about = f"Budget {args.budget}, seeds {', '.join(map(str, done))}; branches of fused rows: {branches}. {sizes}."
+        whole = {"budget": args.budget, "seeds": done, "checkpoint": served.id if served else None, "config": asdict(ablation.config), "rows": entries}  # fmt: skip
+        (args.out / "ablation.json").write_text(json.dumps(whole, indent=1) + "\n")
+        (args.out / "ablation.md").write_text(page(entries, about))
+        draw(args.out, entries)
+    bar.close()
     print(f"wrote {args.out / 'ablation.md'}")
     return 0
 
