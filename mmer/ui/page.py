@@ -7,7 +7,7 @@ import time
 import gradio as gr
 
 from mmer.config import MediaLimits
-from mmer.ui import analyse
+from mmer.ui import analyse, review
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, THEME
 
@@ -42,8 +42,11 @@ def build(service: Service) -> gr.Blocks:
         title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(_HELD_S, _HELD_S)
     ) as page:
         gr.HTML(_HEAD)
-        with gr.Tabs(), gr.Tab("Analyse"):
-            analyse.tab(service)
+        with gr.Tabs():
+            with gr.Tab("Analyse"):
+                analyse.tab(service)
+            with gr.Tab("Review"):
+                review.tab(service)
         gr.HTML(_FOOT)
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     return page.queue(max_size=32, default_concurrency_limit=4)
