@@ -35,8 +35,10 @@ from annotations.schema import (
     UtteranceRecord,
     connect,
     now,
+    sqlite_file,
     training_run_labels,
 )
+from annotations.turn import turn
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
@@ -66,6 +68,7 @@ class Store:
         self.features_dir = Path(features_dir) if features_dir else None
         self._folders = [folder for folder in (self.media_dir, self.features_dir) if folder]
         self.engine = connect(url, create=create)
+        self._file = sqlite_file(url)
         self._readers = sessionmaker(self.engine)
         self._writers = sessionmaker(self.engine.execution_options(write=True))
 
@@ -79,7 +82,10 @@ class Store:
     def writing(self, session: Session | None = None) -> Iterator[Session]:
         """One transaction, committed at the end; a given session is in one already, and its owner commits."""
         try:
-            with nullcontext(session) if session else self._writers.begin() as session:
+            if session:
+                yield session
+                return
+            with turn(self._file) if self._file else nullcontext(), self._writers.begin() as session:
                 yield session
         except OperationalError as error:
             raise LabelError("database_unavailable", f"nothing was saved: {error.orig}") from error

@@ -1,0 +1,38 @@
+"""Whose turn it is to write to a SQLite file.
+
+SQLite lets waiting writers sleep and try again, so who sleeps loses to who comes: with 50 annotators writing all the time on a
+busy machine, 11 waited over 30 s and failed with "database is locked". Here they wait in the kernel, which wakes them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite's own waiting has to do
+    fcntl = None
+
+
+@contextmanager
+def turn(file: Path) -> Iterator[None]:
+    """Hold the only turn of all threads and processes that write to a database; a killed process gives it up.
+
+    Of two locks the first is for who is next, so that nobody overtakes them when the second becomes free.
+    """
+    if fcntl is None:
+        yield
+        return
+    following = os.open(f"{file}.next", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        writing = os.open(f"{file}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(following, fcntl.LOCK_EX)
+            fcntl.flock(writing, fcntl.LOCK_EX)
+            fcntl.flock(following, fcntl.LOCK_UN)
+            yield
+        finally:
+            os.close(writing)
+    finally:
+        os.close(following)
