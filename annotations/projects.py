@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import func, insert, literal_column, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
+_PERSON = select(AnnotatorRecord.id).where(AnnotatorRecord.name == bindparam("name")).with_for_update(key_share=True)
 _PART = 5000  # rows a statement
 MOST_PER_ITEM = 20
 MOST_LEASE_S = 7 * 86400
@@ -271,15 +272,14 @@ def annotator_id(session: Session, name: str) -> int:
     name = check_text(name, "annotator").strip()
     if not name:
         raise LabelError("no_annotator", "whose item it is has to be known; give the annotator's name")
-    query = select(AnnotatorRecord.id).filter_by(name=name).with_for_update(key_share=True)
-    found = session.scalar(query)
+    found = session.scalar(_PERSON, {"name": name})
     if found is None:
         try:
             with session.begin_nested():
                 session.execute(insert(AnnotatorRecord), {"name": name})
         except IntegrityError:  # on a server, another session may have been first
-            return session.scalar(query)
-        found = session.scalar(query)
+            return session.scalar(_PERSON, {"name": name})
+        found = session.scalar(_PERSON, {"name": name})
     return found
 
 
