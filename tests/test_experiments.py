@@ -114,6 +114,7 @@ def ablated(corpora_folder, tmp_path_factory, face_model, text_encoder):  # noqa
     return out, arguments
 
 
+@pytest.mark.slow
 def test_the_ablation_compares_each_row_with_its_reference(ablated):
     out, _ = ablated
     found = json.loads((out / "ablation.json").read_text())
@@ -136,6 +137,7 @@ def test_the_ablation_compares_each_row_with_its_reference(ablated):
     assert (out / "fusion.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_an_ablation_given_again_only_writes_its_tables(ablated):
     out, arguments = ablated
     before = {p: os.stat(p).st_mtime_ns for p in (out / "runs").glob("*.npz")}
