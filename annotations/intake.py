@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from annotations.label import check_segment, check_text
-from annotations.projects import Project, add_items
+from annotations.projects import Project, add_items, create, project, projects
 from annotations.row import content_hash
 from annotations.schema import ClipRecord, PredictionRecord
 from annotations.store import Store
@@ -86,6 +86,19 @@ def take_in(
             batch = []
     _store(store, project, batch, not consent_text, report)
     return report
+
+
+def take_kept(store: Store, name: str, *, actor: str) -> int:
+    """Put every clip whose media is kept or registered here in a project, new or not; return how many are new in it."""
+    if name not in {project.name for project in projects(store)}:
+        create(store, name, actor=actor)
+    chosen = project(store, name)
+    with store.writing() as session:
+        query = select(ClipRecord.id).where(ClipRecord.media.is_not(None) | ClipRecord.path.is_not(None))
+        utterances = [
+            store.utterance(clip_id, session=session) for clip_id in session.scalars(query.order_by(ClipRecord.id))
+        ]
+        return add_items(store, chosen, utterances, session)
 
 
 def take_predictions(store: Store, file: Path, *, progress: Callable[[Iterable], Iterable] = iter) -> Intake:

@@ -7,7 +7,7 @@ import time
 import gradio as gr
 
 from mmer.config import MediaLimits
-from mmer.ui import analyse, review
+from mmer.ui import analyse, label, review
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, THEME
 
@@ -25,6 +25,7 @@ only when you tick the box.</p>"""
 LAUNCH = {
     "theme": THEME,
     "css": CSS,
+    "head": f"<script>{label.HOTKEYS}</script>",
     "show_error": False,
     "ssr_mode": False,
     "run_history": False,  # it keeps faces and voices in the annotator's browser
@@ -45,6 +46,8 @@ def build(service: Service) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Analyse"):
                 analyse.tab(service)
+            with gr.Tab("Label"):
+                label.tab(service)
             with gr.Tab("Review"):
                 review.tab(service)
         gr.HTML(_FOOT)

@@ -36,7 +36,7 @@ CSS = """
 #video video, #picture img { max-height: 300px; object-fit: contain; }
 .gradio-container .html-container { padding: 0; }
 :root:not(:has(#status .mm-busy)) #stop, :root:not(:has(#doing .mm-busy)) #halt { display: none; }
-:is(#status, #word-times, #doing, #why, #saved):not(:has(.prose > *)) { display: none; }
+:is(#status, #word-times, #doing, #why, #saved, #label-status, #label-told, #label-progress):not(:has(.prose > *)) { display: none; }
 .mm-head h1 { font-size: 1.5rem; margin: .4rem 0 .2rem; }
 .mm-head p { margin: 0; color: var(--mm-quiet); max-width: 75ch; }
 .mm-hint { color: var(--mm-quiet); }
@@ -110,6 +110,26 @@ CSS = """
 .mm-busy::after { content: ""; position: absolute; left: 0; bottom: 0; height: 3px; width: 30%; background: var(--mm-accent); animation: mm-slide 1.4s ease-in-out infinite alternate; }
 @keyframes mm-slide { to { left: 70%; } }
 @media (prefers-reduced-motion: reduce) { .mm-busy::after { animation: none; width: 100%; } }
+.mm-stage { display: grid; gap: .6rem; padding: 1rem; border: 1px solid var(--border-color-primary); border-radius: 12px; background: var(--block-background-fill); }
+.mm-stage p { margin: 0; }
+#mm-screen { min-height: 8rem; display: grid; place-items: center; }
+#mm-screen[hidden], #mm-words[hidden] { display: none; }
+#mm-screen :is(video, img) { max-width: 100%; max-height: 360px; border-radius: 8px; }
+#mm-screen audio { width: 100%; }
+#mm-screen.mm-dark video { filter: brightness(0); }
+#mm-words { font-size: 1.1rem; }
+.mm-modes { display: flex; flex-wrap: wrap; gap: .4rem; }
+.mm-modes button { padding: .35rem .7rem; border: 1px solid var(--border-color-primary); border-radius: 8px; background: var(--input-background-fill); color: inherit; font-size: .9rem; }
+.mm-modes button[aria-pressed="true"] { border-color: var(--mm-accent); box-shadow: inset 0 0 0 1px var(--mm-accent); font-weight: 700; }
+.mm-modes button:focus-visible { outline: 3px solid var(--mm-accent); outline-offset: 2px; }
+.mm-live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.mm-active { outline: 2px solid var(--mm-accent); border-radius: 10px; }
+.mm-progress .mm-bar::after { background: var(--mm-accent); }
+.mm-modes [hidden] { display: none; }
+.mm-progress small { color: var(--mm-quiet); }
+.mm-keys { display: grid; grid-template-columns: max-content 1fr; gap: .25rem .9rem; }
+.mm-keys dt { font-weight: 700; }
+.mm-keys dd { margin: 0; }
 @media (max-width: 640px) {
   .gradio-container { padding: .5rem !important; }
   .mm-card { padding: .7rem; }

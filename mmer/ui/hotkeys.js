@@ -1,0 +1,126 @@
+// The Label tab's keys and its stage. Keys press the buttons a mouse would press, so both do the same.
+"use strict";
+window.mmerLabel = (() => {
+  const loaded = new Map(); // assignment id -> element that holds its media
+  const state = { item: null, since: 0, whole: false, targets: ["all"], target: 0 };
+  const byId = (id) => document.getElementById(id);
+  const say = (words) => { const live = byId("mm-live"); if (live) live.textContent = words; };
+  const press = (id) => { const found = byId(id); (found?.matches("button") ? found : found?.querySelector("button"))?.click(); };
+  const player = () => byId("mm-screen")?.querySelector("video, audio");
+
+  function element(item) {
+    const tag = { video: "video", audio: "audio", image: "img" }[item.kind];
+    if (!tag || !item.media) return null;
+    const made = document.createElement(tag);
+    made.src = item.media;
+    if (tag === "img") { made.alt = "The picture to judge"; return made; }
+    Object.assign(made, { controls: true, preload: "auto", playsInline: true });
+    made.setAttribute("aria-label", "The clip to judge");
+    made.addEventListener("timeupdate", () => {
+      const end = state.item?.end_s;
+      if (!state.whole && end != null && made.currentTime >= end) made.pause();
+    });
+    return made;
+  }
+
+  function show(item) {
+    state.item = item;
+    state.whole = item.start_s == null;
+    state.target = 0;
+    const screen = byId("mm-screen");
+    const media = loaded.get(item.id);
+    screen.replaceChildren(...(media ? [media] : []));
+    screen.hidden = false;
+    byId("mm-name").textContent = item.note || (item.start_s == null ? item.name : `${item.name}, ${item.start_s}–${item.end_s} s`);
+    byId("mm-words").textContent = item.transcript;
+    for (const button of document.querySelectorAll("#label-stage [aria-pressed]")) button.setAttribute("aria-pressed", "false");
+    const found = player();
+    if (found) {
+      if (item.start_s != null) found.currentTime = item.start_s;
+      found.play().catch(() => say("Press space to play"));
+    }
+    state.since = performance.now();
+    document.querySelector('#label-stage [data-mm="whole"]').hidden = item.start_s == null;
+    mark();
+    say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
+  }
+
+  function feed(found) {
+    const items = found?.items ?? [];
+    state.targets = found?.targets ?? ["all"];
+    for (const item of items) if (item.media) loaded.set(item.id, element(item));
+    for (const id of [...loaded.keys()]) if (!items.some((item) => item.id === id)) loaded.delete(id);
+    if (items.length) { show(items[0]); return; }
+    state.item = null;
+    byId("mm-screen")?.replaceChildren();
+    if (byId("mm-name")) byId("mm-name").textContent = "Nothing is left.";
+    if (byId("mm-words")) byId("mm-words").textContent = "";
+  }
+
+  function toggle(what) {
+    const found = player();
+    if (what === "play") {
+      if (!found) return;
+      if (!found.paused) { found.pause(); return; }
+      const { start_s, end_s } = state.item ?? {};
+      if (!state.whole && start_s != null && (found.currentTime < start_s || found.currentTime >= end_s - 0.05)) found.currentTime = start_s;
+      found.play().catch(() => say("The browser cannot play this clip"));
+      return;
+    }
+    const button = document.querySelector(`#label-stage [data-mm="${what}"]`);
+    const on = button.getAttribute("aria-pressed") !== "true";
+    const exclusive = ["face", "voice", "text"];
+    for (const other of exclusive.includes(what) ? exclusive : [what])
+      document.querySelector(`#label-stage [data-mm="${other}"]`).setAttribute("aria-pressed", String(other === what && on));
+    const pressed = (name) => document.querySelector(`#label-stage [data-mm="${name}"]`).getAttribute("aria-pressed") === "true";
+    state.whole = pressed("whole") || state.item?.start_s == null;
+    const screen = byId("mm-screen");
+    screen.classList.toggle("mm-dark", pressed("voice"));
+    screen.hidden = pressed("text");
+    byId("mm-words").hidden = pressed("face") || pressed("voice");
+    if (found) {
+      found.playbackRate = pressed("slow") ? 0.5 : 1;
+      found.muted = pressed("face");
+      if (pressed("text")) found.pause();
+    }
+    say(`${button.textContent} ${on ? "on" : "off"}`);
+  }
+
+  function group() { return byId(`label-${state.targets[state.target] ?? "all"}`); }
+  function mark() {
+    for (const target of ["all", "face", "voice", "text"])
+      byId(`label-${target}`)?.classList.toggle("mm-active", state.targets.length > 1 && target === state.targets[state.target]);
+  }
+
+  function choose(box, number, what) {
+    const input = [...(box?.querySelectorAll("label") ?? [])].find((label) => what(label, number))?.querySelector("input");
+    if (!input) return;
+    input.click();
+    setTimeout(() => say(`${input.closest("label").textContent.trim()} ${input.checked ? "chosen" : "taken back"}`), 50);
+  }
+
+  function key(event) {
+    const writing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]");
+    if (writing) { if (event.key === "Escape") writing.blur(); return; }
+    if (event.ctrlKey || event.metaKey || event.altKey || !byId("label-stage")?.offsetParent) return;
+    const digit = /^Digit([1-7])$/.exec(event.code)?.[1] ?? (/^[1-7]$/.test(event.key) ? event.key : null);
+    const buttons = { c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", Enter: "label-submit" };
+    const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text" };
+    if (digit && event.shiftKey) choose(byId("label-intensity"), digit, (label, n) => label === byId("label-intensity").querySelectorAll("label")[n - 1]);
+    else if (digit) choose(group(), digit, (label, n) => label.textContent.trim().startsWith(n));
+    else if (event.key === "?") press("label-help");
+    else if (event.key === "t") { state.target = (state.target + 1) % state.targets.length; mark(); say(group()?.querySelector("span")?.textContent ?? ""); }
+    else if (buttons[event.key]) { if (event.repeat) return; press(buttons[event.key]); }
+    else if (modes[event.key]) toggle(modes[event.key]);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  document.addEventListener("keydown", key, true);
+  document.addEventListener("click", (event) => {
+    const what = event.target.closest?.("[data-mm]")?.dataset.mm;
+    if (what) toggle(what);
+  });
+  return { feed, seconds: () => (performance.now() - state.since) / 1000, state };
+})();
