@@ -427,7 +427,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
             model.encoders["text"].layers.load_state_dict(language.last_layers())
     if resnet18:
         model.encoders["face"].cnn.adopt(imagenet_weights(args.imagenet))
-    before: dict = {}  # how the checkpoint that training starts from was trained
+    loaded, before = None, {}  # the checkpoint that training starts from, and how it was trained
     if args.init:
         loaded = checkpoint.load(args.init, paths.checkpoints)
         before = loaded.meta.get("training", {})
@@ -491,7 +491,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
     meta = {
         "parent": None,
-        "init": args.init,
+        "init": args.init and {"id": args.init, "weights_sha256": loaded.meta.get("weights_sha256")},
         "seed": config.seed,
         "training": asdict(config),
         "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
