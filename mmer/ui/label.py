@@ -23,7 +23,7 @@ from mmer.ui.analyse import telling
 from mmer.ui.service import Service
 from mmer.ui.who import allowed
 
-HOTKEYS = Path(__file__).with_name("hotkeys.js").read_text(encoding="utf-8")
+HOTKEYS = Path(__file__).with_name("label.js").read_text(encoding="utf-8")
 QUESTIONS = {
     "all": "What do you find, all together?", "face": "What does the face show?", "voice": "How does the voice sound?",
     "text": "What do the words say?",
@@ -186,7 +186,7 @@ def tab(service: Service) -> None:
             receipt: _plain(done, left),
         }
 
-    @telling(status)
+    @telling(told)
     def submitting(
         request: gr.Request, profile: OAuthProfile | None,
         all=(), face=(), voice=(), text=(), intensity=None, confidence=None, comment="", transcript="", valence=None,
@@ -207,7 +207,7 @@ def tab(service: Service) -> None:
         yield answered(request, profile, now, "label", answers, lead_s)
 
     def saying(outcome: str):
-        @telling(status)
+        @telling(told)
         def say(request: gr.Request, profile: OAuthProfile | None, comment="", lead_s=0, now=None):
             target = current(request, profile, now)[1].targets[0]
             answer = Answer(target=target, outcome=outcome, comment=comment or "")
@@ -215,7 +215,7 @@ def tab(service: Service) -> None:
 
         return say
 
-    @telling(status)
+    @telling(told)
     def undoing(request: gr.Request, profile: OAuthProfile | None, now=None):
         now, chosen = current(request, profile, now)
         back = queue(chosen).undo(now.name)
@@ -229,7 +229,7 @@ def tab(service: Service) -> None:
             progress: _progress(queue(chosen).progress(now.name)),
         }
 
-    @telling(status)
+    @telling(told)
     def revealing(request: gr.Request, profile: OAuthProfile | None, all=(), face=(), voice=(), text=(), now=None):
         now, _ = current(request, profile, now)
         if not any((all, face, voice, text)):
@@ -244,7 +244,7 @@ def tab(service: Service) -> None:
     form = [*said, intensity, confidence, comment, transcript, valence, arousal, lead, sitting]
     # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
     events = [
-        start.click(starting, [project, name], [*shown, guidelines, *more], api_name="label_start", **quiet),
+        gr.on([start.click, name.submit], starting, [project, name], [*shown, guidelines, *more], api_name="label_start", **quiet),
         submit.click(submitting, form, [*shown, *more], api_name="label_submit", js=_TIMED, preprocess=False, **quiet),
         *(
             button.click(saying(outcome), [comment, lead, sitting], [*shown, *more], api_name=f"label_{outcome}", js=_TIMED, **quiet)
@@ -262,7 +262,7 @@ def tab(service: Service) -> None:
 # The page measures from the item's first sight, which the server cannot see; the last input but one is for it.
 _TIMED = "(...inputs) => { inputs[inputs.length - 2] = mmerLabel.seconds(); return inputs; }"
 _EMPTY_QUEUE = "Nothing is left for you in this project. Thank you."
-_STAGE = """<section class="mm-stage" aria-label="Clip to judge">
+_STAGE = """<section class="mm-stage" aria-label="Clip to judge" tabindex="-1">
 <p class="mm-hint" id="mm-name"></p>
 <div id="mm-screen"></div>
 <p class="mm-said" id="mm-words"></p>

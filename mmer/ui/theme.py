@@ -112,6 +112,7 @@ CSS = """
 @media (prefers-reduced-motion: reduce) { .mm-busy::after { animation: none; width: 100%; } }
 .mm-stage { display: grid; gap: .6rem; padding: 1rem; border: 1px solid var(--border-color-primary); border-radius: 12px; background: var(--block-background-fill); }
 .mm-stage p { margin: 0; }
+.mm-stage:focus-visible { outline: 2px solid var(--mm-accent); outline-offset: 1px; }
 #mm-screen { min-height: 8rem; display: grid; place-items: center; }
 #mm-screen[hidden], #mm-words[hidden] { display: none; }
 #mm-screen :is(video, img) { max-width: 100%; max-height: 360px; border-radius: 8px; }

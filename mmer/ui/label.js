@@ -42,6 +42,7 @@ window.mmerLabel = (() => {
     state.since = performance.now();
     document.querySelector('#label-stage [data-mm="whole"]').hidden = item.start_s == null;
     mark();
+    document.querySelector(".mm-stage").focus({ preventScroll: true });
     say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
   }
 
@@ -103,6 +104,9 @@ window.mmerLabel = (() => {
     const writing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]");
     if (writing) { if (event.key === "Escape") writing.blur(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || !byId("label-stage")?.offsetParent) return;
+    // What has the focus keeps its own keys: Enter and space press a button, space ticks a box.
+    const own = { Enter: "button, a, summary, [role=tab]", " ": "button, a, summary, input, [role=tab]" }[event.key];
+    if (own && event.target.closest?.(own)) return;
     const digit = /^Digit([1-7])$/.exec(event.code)?.[1] ?? (/^[1-7]$/.test(event.key) ? event.key : null);
     const buttons = { c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", Enter: "label-submit" };
     const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text" };
