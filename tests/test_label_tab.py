@@ -1,0 +1,189 @@
+"""The Label tab through its endpoints: what is stored, who may, and that nothing is lost when something goes wrong."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from annotations import projects
+from annotations.people import Accounts
+from annotations.queue import Queue
+from annotations.schema import OUTCOMES
+from annotations.store import Store
+from mmer import media
+from mmer.config import Paths
+from mmer.ui.page import LAUNCH, build
+from mmer.ui.service import Service
+from tests import synth
+
+PASSWORD = "long enough"
+PREDICTION = {
+    "emotion": "fear", "probs": {"fear": 0.6, "anger": 0.4}, "checkpoint": "base",
+    "per_modality": {"face": None, "voice": {"probs": {"fear": 0.6, "anger": 0.4}, "emotion": "fear"}, "text": None},
+    "present": {"face": False, "voice": True, "text": False},
+}  # fmt: skip
+
+
+def paths_in(folder) -> Paths:
+    return replace(Paths.from_env(), home=folder, database_url=f"sqlite:///{folder / 'mmer.db'}", device="cpu")
+
+
+def filled(folder, n: int = 4, **settings) -> Paths:
+    """A home whose project "voices" has n items, their answers known to the model."""
+    paths = paths_in(folder)
+    store = Store(paths.database_url, paths.media, paths.features)
+    project = projects.create(store, "voices", actor="ada", **{"gold_share": 0, "order": "random", **settings})
+    for i in range(n):
+        file = synth.write_clip(folder / f"{i}.wav", seconds=0.6, voice=synth.voice(0.6, pitch_hz=100 + 9 * i, seed=i))
+        clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
+        store.add_prediction(clip, PREDICTION)
+        projects.add_items(store, project, [store.utterance(clip)])
+    store.engine.dispose()
+    return paths
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A function that serves a home and returns its service and address."""
+    pages = []
+
+    def serve(paths: Paths, **options) -> tuple[Service, str]:
+        service = Service(paths)
+        if service.accounts:
+            options["auth"] = lambda name, password: bool(service.accounts.check(name, password))
+        page = build(service)
+        pages.append(page)
+        return service, page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, **options)[1]
+
+    yield serve
+    for page in pages:
+        page.close()
+
+
+def start(client: Client, name: str = "bea") -> dict:
+    """Sit down at the project and return the feed."""
+    return client.predict("voices", name, api_name="/label_start")[0]
+
+
+def test_a_submission_is_stored_and_the_next_item_comes_with_the_one_after_it(tmp_path, served):
+    service, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    first, ahead = start(client)["items"]
+    assert first["kind"] == "audio"
+    assert first["media"].startswith("data:audio/")
+    assert not {"emotion", "probs", "prediction", "gold"} & first.keys()  # blind
+    feed, *_ = client.predict(["sadness", "anger"], intensity=0.66, comment="low", lead_s=2.5, api_name="/label_submit")
+    (label,) = service.store.labels()
+    assert (label.name, label.annotator, label.intensity, label.comment) == (first["name"], "bea", 0.66, "low")
+    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+    assert (label.lead_time_s, label.blind, label.item_id) == (2.5, True, first["item_id"])
+    assert label.prediction_id is not None
+    now, after = feed["items"]
+    assert (now["id"], now["media"]) == (ahead["id"], None)  # the page has it already
+    assert after["media"]
+    *_, told, _progress, receipt = client.predict(api_name="/label_cannot_tell")
+    assert "Stored: cannot tell. The model said fear." in told
+    assert receipt["progress"] | {"done": 2, "remaining": 2} == receipt["progress"]
+    assert [x.outcome for x in service.store.labels(OUTCOMES)] == ["label", "cannot_tell"]
+
+
+def test_what_was_looked_at_before_choosing_is_not_blind_and_undo_brings_the_item_back(tmp_path, served):
+    service, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    first = start(client)["items"][0]
+    assert "Model: fear, 60 %" in client.predict(api_name="/label_reveal")[0]
+    client.predict(["fear"], api_name="/label_submit")
+    assert next(service.store.labels()).blind is False
+    feed, *_ = client.predict(api_name="/label_undo")
+    assert feed["items"][0]["item_id"] == first["item_id"]
+    assert list(service.store.labels()) == []
+    client.predict(["anger"], api_name="/label_submit")
+    (label,) = service.store.labels()
+    assert (label.emotions, label.blind) == ({"anger": 1.0}, True)
+
+
+def test_each_question_of_a_project_wants_an_answer(tmp_path, served):
+    service, url = served(filled(tmp_path, targets=("voice", "text")))
+    client = Client(url, verbose=False)
+    assert start(client)["targets"] == ["voice", "text"]
+    with pytest.raises(AppError, match="What do the words say"):
+        client.predict(voice=["anger"], api_name="/label_submit")
+    client.predict(voice=["anger"], text=["neutral"], api_name="/label_submit")
+    assert {x.target: x.emotions for x in service.store.labels()} == {"voice": {"anger": 1.0}, "text": {"neutral": 1.0}}
+
+
+def test_the_known_answer_is_told_afterwards(tmp_path, served):
+    service, url = served(filled(tmp_path, gold_share=1.0))
+    project = projects.project(service.store, "voices")
+    item = Queue(service.store, project).next("ada")[0]
+    projects.set_gold(service.store, project, item.item_id, "surprise", why="the pitch rises", actor="ada")
+    client = Client(url, verbose=False)
+    assert start(client)["items"][0]["item_id"] == item.item_id
+    *_, told, progress, receipt = client.predict(["anger"], api_name="/label_submit")
+    assert "This item&#x27;s answer was known: surprise. the pitch rises" in told
+    assert receipt["gold"] == {"right": False, "emotions": {"surprise": 1.0}, "why": "the pitch rises"}
+    assert "0 of 1 known answers right" in progress
+
+
+def test_a_lease_that_ran_out_is_told_and_the_page_keeps_the_answer(tmp_path, served):
+    service, url = served(filled(tmp_path, n=1, per_item=1, lease_s=1))
+    client = Client(url, verbose=False)
+    start(client)
+    project = projects.project(service.store, "voices")
+
+    time.sleep(1.2)
+    queue = Queue(service.store, project)
+    (taken,) = queue.next("carl")
+    with pytest.raises(AppError, match="the time for this item ran out and others have"):
+        client.predict(["anger"], api_name="/label_submit")
+    assert list(service.store.labels()) == []
+    assert taken.item_id
+
+
+def test_without_a_start_and_after_a_restart_the_way_on_is_told(tmp_path, served):
+    _, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    with pytest.raises(AppError, match="press Start, and the same item comes back"):
+        client.predict(["anger"], api_name="/label_submit")
+    with pytest.raises(AppError, match="there is no project 'nothing'"):
+        client.predict("nothing", "bea", api_name="/label_start")
+    held = start(client)["items"][0]["id"]
+    assert start(Client(url, verbose=False))["items"][0]["id"] == held  # another browser, the same person
+
+
+def test_every_endpoint_asks_for_the_role(tmp_path, served):
+    paths = filled(tmp_path)
+    for name, role in (("vera", "viewer"), ("ann", "annotator"), ("ada", "admin")):
+        Accounts(paths.accounts).add(name, PASSWORD, role)
+    service, url = served(paths)
+    vera = Client(url, auth=("vera", PASSWORD), verbose=False)
+    calls = {
+        "/label_projects": (), "/label_start": ("voices", "ann"), "/label_submit": (["anger"],), "/label_skip": (),
+        "/label_cannot_tell": (), "/label_broken": (), "/label_undo": (), "/label_reveal": (),
+    }  # fmt: skip
+    for endpoint, given in calls.items():
+        with pytest.raises(AppError, match="to label takes the role annotator, and vera has the role viewer"):
+            vera.predict(*given, api_name=endpoint)
+    ann = Client(url, auth=("ann", PASSWORD), verbose=False)
+    with pytest.raises(AppError, match="to manage takes the role admin"):
+        ann.predict(api_name="/label_make_project")
+    assert start(ann, "somebody else")["items"]
+    ann.predict(["anger"], api_name="/label_submit")
+    assert [x.annotator for x in service.store.labels()] == ["ann"]  # the account's name, whatever was typed
+
+
+def test_a_project_is_made_of_the_clips_kept_here(tmp_path, served):
+    paths = paths_in(tmp_path)
+    store = Store(paths.database_url, paths.media, paths.features)
+    file = synth.write_clip(tmp_path / "a.wav", seconds=0.6, voice=synth.voice(0.6, seed=1))
+    store.register_clip(file, media.content_hash(file), name="a.wav", consent_text="yes")
+    store.register_clip(None, "b" * 64, name="not kept")
+    service, url = served(paths)
+    client = Client(url, verbose=False)
+    client.predict("ada", api_name="/label_make_project")
+    feed, *_ = client.predict("Clips kept here", "ada", api_name="/label_start")
+    assert [item["name"] for item in feed["items"]] == ["a.wav"]
+    client.predict(["fear"], api_name="/label_submit")
+    assert [x.item_id for x in service.store.labels()] == [feed["items"][0]["item_id"]]
