@@ -40,9 +40,12 @@ window.mmerLabel = (() => {
       found.play().catch(() => say("Press space to play"));
     }
     state.since = performance.now();
-    document.querySelector('#label-stage [data-mm="whole"]').hidden = item.start_s == null;
+    const useful = { play: found, whole: item.start_s != null, slow: found, face: item.kind === "video", voice: item.kind === "video", text: item.transcript };
+    for (const [mode, use] of Object.entries(useful)) document.querySelector(`#label-stage [data-mm="${mode}"]`).hidden = !use;
     mark();
-    document.querySelector(".mm-stage").focus({ preventScroll: true });
+    const stage = document.querySelector(".mm-stage");
+    stage.focus({ preventScroll: true });
+    stage.scrollIntoView({ block: "nearest" }); // on a phone it lies above the buttons
     say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
   }
 
@@ -69,6 +72,7 @@ window.mmerLabel = (() => {
       return;
     }
     const button = document.querySelector(`#label-stage [data-mm="${what}"]`);
+    if (button.hidden) return;
     const on = button.getAttribute("aria-pressed") !== "true";
     const exclusive = ["face", "voice", "text"];
     for (const other of exclusive.includes(what) ? exclusive : [what])

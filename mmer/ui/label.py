@@ -323,9 +323,9 @@ def _model(task: Task) -> str:
     """Return the model's answer to an item."""
     if not task.prediction:
         return cards.status("The model has not answered this item.")
-    branches = "; ".join(f"{m} {found['emotion']}" for m, found in task.prediction["per_modality"].items() if found)
+    branches = ", ".join(f"{m} {found['emotion']}" for m, found in task.prediction["per_modality"].items() if found)
     sure = task.prediction["probs"].get(task.prediction["emotion"], 0.0)
-    return cards.status(f"Model: {task.prediction['emotion']}, {cards.percent(sure)}. {branches}")
+    return cards.status(f"Model: {task.prediction['emotion']}, {cards.percent(sure)}. By channel: {branches}.")
 
 
 def _told(done: Task, outcome: str, answers: list[Answer], left: Receipt) -> str:
