@@ -3,7 +3,7 @@
     python tests/load/label_studio.py --label-studio /path/to/label-studio
 
 Both run on this machine with SQLite and get the same tasks; clients ask for the next task and answer it, each as a person of
-its own, over HTTP. Ours is the whole page, with its weights, and two endpoints beside it that call the queue. Memory is the
+its own, over HTTP. Ours is `app.py` with its weights and the endpoints of its Label tab. Memory is the
 proportional share (PSS) of the server's processes after the labels are in.
 """
 
@@ -23,18 +23,15 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import gradio as gr
 import requests
 from gradio_client import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from annotations import projects
-from annotations.queue import Answer, Queue
 from annotations.store import Store
 from mmer.config import ROOT
 from mmer.labels import EMOTIONS
-from mmer.ui.page import LAUNCH
 
 PROJECT = "load"
 CONFIG = (
@@ -195,8 +192,8 @@ def asked(response: requests.Response):
 
 def ours(folder: Path, n_clients: int, n_labels: int) -> Figures:
     port = free_port()
-    environment = {"MMER_HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, __file__, "--serve", port]
+    environment = {"MMER_HOME": str(folder)}
+    command = [sys.executable, "app.py", "--port", port]
     server = Server(command, port, "/gradio_api/info", environment, folder.parent / "ours.log")
     with server:
         first_start_s = server.start_s
@@ -207,7 +204,7 @@ def ours(folder: Path, n_clients: int, n_labels: int) -> Figures:
             store.register_clip(None, f"{n:064x}", name=f"{n}.mp4", source="import", session=session)
             for n in range(n_clients * n_labels)
         ]
-        utterances = [store.utterance(clip, session=session) for clip in clips]
+        utterances = [store.utterance(clip, transcript="what a day", session=session) for clip in clips]
         projects.add_items(store, project, utterances, session=session)
     with server:
         clients = [_our_person(server.url, f"person {n}") for n in range(n_clients)]
@@ -221,35 +218,14 @@ def ours(folder: Path, n_clients: int, n_labels: int) -> Figures:
 def _our_person(url: str, name: str):
     """Return a function that labels one task as this person."""
     client = Client(url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 120})
+    feed = client.predict(PROJECT, name, api_name="/label_start")[0]
 
     def label() -> None:
-        assignment, item = client.predict(name, api_name="/load_next")
-        client.predict(name, assignment, EMOTIONS[item % 7], api_name="/load_submit")
+        nonlocal feed
+        emotion = EMOTIONS[feed["items"][0]["item_id"] % 7]
+        feed = client.predict([emotion], lead_s=1.5, api_name="/label_submit")[0]
 
     return label
-
-
-def serve(port: int) -> None:
-    """Serve the whole page, and beside it two endpoints that lend a task and take a label as its Label tab does."""
-    import app  # loads the weights and the page; only a server needs them
-
-    store = app.service.store
-
-    def queue() -> Queue:
-        return Queue(store, projects.project(store, PROJECT))
-
-    def load_next(name: str) -> tuple[int, int]:
-        task = queue().next(name)[0]
-        return task.assignment_id, task.item_id
-
-    def load_submit(name: str, assignment: int, emotion: str) -> int:
-        receipt = queue().submit(assignment, name, Answer(emotions=emotion), lead_time_s=1.5)
-        return receipt.label_ids[0]
-
-    with app.demo:
-        gr.api(load_next, api_name="load_next", concurrency_limit=None)
-        gr.api(load_submit, api_name="load_submit", concurrency_limit=None)
-    app.demo.launch(server_name="127.0.0.1", server_port=port, **LAUNCH)
 
 
 def main() -> None:
@@ -257,12 +233,7 @@ def main() -> None:
     parser.add_argument("--label-studio", metavar="COMMAND", help="label-studio of an environment of its own")
     parser.add_argument("--clients", type=int, default=4, help="people who label at once (default: 4)")
     parser.add_argument("--labels", type=int, default=50, help="labels of each of them (default: 50)")
-    parser.add_argument(
-        "--serve", type=int, metavar="PORT", help=argparse.SUPPRESS
-    )  # how this script starts our server
     args = parser.parse_args()
-    if args.serve:
-        return serve(args.serve)
     if not args.label_studio:
         parser.error("--label-studio COMMAND is needed")
     with tempfile.TemporaryDirectory() as folder:
