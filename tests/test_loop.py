@@ -12,7 +12,7 @@ from torch import nn
 from mmer.model import EmotionModel
 from tests.test_model import make_model
 from training.loop import depths, fit, layerwise, thaw, weights
-from training.train import branch_module, start_from
+from training.train import between, branch_module, start_from
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -145,3 +145,13 @@ def test_what_has_another_shape_is_left_as_it_was():
     words = start_from(new, old)
     taken = int(words.split()[0])
     assert 0 < taken < len(old.encoders.state_dict())
+
+
+def test_weights_between_start_and_end_keep_their_share_of_the_start():
+    learned, started = (
+        {"w": torch.tensor([1.0]), "n": torch.tensor(7)},
+        {"w": torch.tensor([3.0]), "n": torch.tensor(2)},
+    )
+    assert between(learned, started, 0.25)["w"].item() == pytest.approx(1.5)
+    assert between(learned, started, 0.25)["n"].item() == 7
+    assert torch.equal(between(learned, started, 0.0)["w"], learned["w"])

@@ -59,6 +59,7 @@ class TrainConfig:
     precision: str = "fp32"  # bf16 halves the time of the convolutions on CPUs that have it; fp16 on GPUs that lack it
     layer_decay: float = 1.0  # learning rate of each layer over that of the layer above it
     unfreeze: int = 0  # epochs over which the layers begin to learn, the head first
+    init_share: float = 0.0  # how much of the weights of --init a trained branch keeps
     average: float = 0.99  # decay per step of the weights' average, which a branch ends with; 0: the last weights
     face_epochs: int = 16
     face_batch: int = 128
@@ -374,6 +375,14 @@ def start_from(model: EmotionModel, other: EmotionModel) -> str:
     return f"{len(taken)} of {wanted} tensors of the branches start from the given checkpoint"
 
 
+def between(learned: dict[str, Tensor], started: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return weights that keep `share` of those that training started from; counters are taken as they were learned.
+
+    https://arxiv.org/abs/2109.01903
+    """
+    return {k: v.lerp(started[k], share) if v.is_floating_point() else v for k, v in learned.items()}
+
+
 def imagenet_weights(path: str) -> dict[str, Tensor]:
     """Return torchvision's ResNet-18 weights from a .pth file, or, without one, from where torchvision keeps them.
 
@@ -448,7 +457,10 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     for m in MODALITIES:
         state = work / f"{m}.state.pt"
         if state.is_file():
-            branch_module(model, m).load_state_dict(weights(state))
+            branch = branch_module(model, m)
+            branch.load_state_dict(
+                between(weights(state), branch.state_dict(), config.init_share if args.init else 0.0)
+            )
         elif not args.init:
             raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
     with torch.no_grad():
