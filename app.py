@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import threading
+from dataclasses import replace
 
 try:
     import spaces  # lends a GPU per call on ZeroGPU; it has to be imported before torch
@@ -31,7 +32,10 @@ def _options() -> argparse.Namespace:
 
 options = _options() if __name__ == "__main__" else None
 try:
-    service = Service(Paths.from_env(), _on_lent_gpu) if spaces else Service(Paths.from_env())
+    paths = Paths.from_env()
+    if options and options.host:
+        paths = replace(paths, host=options.host)
+    service = Service(paths, _on_lent_gpu) if spaces else Service(paths)
 except MmerError as error:
     sys.exit(f"error: {error}")
 demo = build(service)
@@ -39,4 +43,10 @@ threading.Thread(target=service.predictor.warm, daemon=True).start()  # the page
 
 if options:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    demo.launch(server_name=options.host, server_port=options.port, **LAUNCH)
+    auth = (lambda name, password: service.accounts.check(name, password) is not None) if service.closed else None
+    if not (auth or paths.space or paths.is_private):
+        print(
+            "Everybody who reaches this page may label, under any name; reviews and projects are closed to them. "
+            "`python -m annotations account add NAME admin` closes the page to all without an account."
+        )
+    demo.launch(server_name=paths.host, server_port=options.port, auth=auth, **LAUNCH)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,6 +19,7 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from annotations.people import Accounts
 from mmer import checkpoint, states
 from mmer.config import ROOT, Config, ModelConfig, Paths
 from mmer.labels import EMOTIONS, MODALITIES
@@ -329,10 +332,14 @@ def test_only_uploads_can_be_fetched(url, service):
 
 def test_every_event_has_a_stable_name(client):
     named = set(client.view_api(return_format="dict")["named_endpoints"])
-    assert {n for n in named if "review" not in n} == {"/analyse", "/rerun", "/explain", "/save_label", "/health"}
-    assert {n for n in named if "review" in n} == {
+    analyse, label = {"/analyse", "/rerun", "/explain", "/save_label", "/health"}, {
+        "/label_projects", "/label_make_project", "/label_start", "/label_submit", "/label_cannot_tell", "/label_skip",
+        "/label_broken", "/label_undo", "/label_reveal",
+    }  # fmt: skip
+    review = {
         "/review", "/review_projects", "/review_previous", "/review_next", "/review_open", "/review_decide", "/review_take_back",
     }  # fmt: skip
+    assert named == analyse | label | review
 
 
 def test_uploads_of_a_killed_server_are_swept(service):
@@ -346,11 +353,13 @@ def test_uploads_of_a_killed_server_are_swept(service):
     assert (uploads / "young" / "face.mp4").exists()
 
 
-def test_app_py_serves(service):
+@contextmanager
+def running(paths: Paths) -> Iterator[str]:
+    """Run app.py and yield its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "MMER_HOME": str(service.paths.home), "MMER_ASSETS": str(service.paths.assets)}
+    env = {**os.environ, "MMER_HOME": str(paths.home), "MMER_ASSETS": str(paths.assets)}
     with subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env, text=True) as server:
         try:
             deadline = time.monotonic() + 240  # a few seconds where nothing else runs
@@ -360,10 +369,25 @@ def test_app_py_serves(service):
                     break
                 except OSError:
                     time.sleep(0.2)
-            client = Client(f"http://127.0.0.1:{port}", verbose=False)
-            assert client.predict(api_name="/health")["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
+
+
+def test_app_py_serves(service):
+    with running(service.paths) as url:
+        client = Client(url, verbose=False)
+        assert client.predict(api_name="/health")["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
+
+
+def test_app_py_asks_who_is_there_once_there_are_accounts(tmp_path):
+    paths = replace(Paths.from_env(), home=tmp_path)
+    Accounts(paths.accounts).add("ada", "long enough", "admin")
+    with running(paths) as url:
+        for page in ("/config", "/gradio_api/info"):
+            with pytest.raises(HTTPError, match="401"):
+                urlopen(url + page)
+        assert Client(url, auth=("ada", "long enough"), verbose=False).predict(api_name="/health")["status"] == "ok"
 
 
 def test_bad_settings_end_with_one_line(tmp_path):

@@ -30,6 +30,8 @@ QUESTIONS = {
 }  # fmt: skip
 _LEVELS = [("Weak", 0.33), ("Medium", 0.66), ("Strong", 1.0)]
 _SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
+_VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
+_AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
 _SHOWN_BYTES = (
     32 * 2**20
 )  # of a clip, which travels inside the answer: a file would lie where its address can be fetched
@@ -100,8 +102,9 @@ def tab(service: Service) -> None:
                     transcript = gr.Textbox(
                         label="Words, corrected (optional)", value="", lines=2, elem_id="label-transcript"
                     )
-                    valence = gr.Slider(-1, 1, step=0.25, value=None, label="Valence, unpleasant to pleasant (optional)", elem_id="label-valence")  # fmt: skip
-                    arousal = gr.Slider(-1, 1, step=0.25, value=None, label="Arousal, calm to excited (optional)", elem_id="label-arousal")  # fmt: skip
+                    # No sliders: one that nobody touched would answer all the same.
+                    valence = gr.Radio(_VALENCE, label="Pleasant? (optional)", elem_id="label-valence")
+                    arousal = gr.Radio(_AROUSAL, label="Excited? (optional)", elem_id="label-arousal")
         with gr.Accordion("Keys (?)", open=False, elem_id="label-help"):
             gr.HTML(_KEYS)
         with gr.Accordion("Raw", open=False):

@@ -43,6 +43,10 @@ def build(service: Service) -> gr.Blocks:
         title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(_HELD_S, _HELD_S)
     ) as page:
         gr.HTML(_HEAD)
+        if service.paths.space:
+            gr.LoginButton(size="sm", elem_id="login")
+        elif service.closed:
+            gr.Button("Log out", link="/logout", size="sm", elem_id="logout")
         with gr.Tabs():
             with gr.Tab("Analyse"):
                 analyse.tab(service)

@@ -201,6 +201,7 @@ def check(store: Store, expected: list[dict]) -> None:
         assert row.outcome == want.get("outcome", "label")
         assert row.emotions == pytest.approx(want.get("emotions", {}))
         assert row.intensity == want.get("intensity")
+        assert (row.valence, row.arousal, row.confidence, row.transcript) == (None, None, None, None)  # nobody said
         assert row.comment == want.get("comment", "")
         if "blind" in want:
             assert row.blind is want["blind"]
