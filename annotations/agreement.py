@@ -86,6 +86,9 @@ class Ratings:
         return flat.reshape(-1, N_EMOTIONS)
 
 
+_NONE = Ratings(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int64, float, np.int64, np.int64)))
+
+
 def agreement(store: Store, project: str | None = None, target: str = "all") -> Agreement:
     """Return how far the annotators of a project agree on a target; without a project, all labels count.
 
@@ -96,7 +99,10 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
         raise LabelError("bad_target", f"target {target!r} is none of {', '.join(TARGETS)}")
     with store.reading() as session:
         project_id = project_id_of(session, project)
-        every = {one: _read(session, project_id, one, full=one == target) for one in TARGETS}
+        judged = set(session.scalars(select(CurrentLabelRecord.target).distinct()))  # each reading scans all labels
+        every = {
+            one: _read(session, project_id, one, full=one == target) if one in judged else _NONE for one in TARGETS
+        }
         names = dict(session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name)).all())
         right = gold_accuracy(session, project_id, target)
     found = every[target]
