@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 from PIL import Image
 
 from mmer import checkpoint
+from mmer.config import ModelConfig
+from mmer.encoders import TextEncoder
 from mmer.errors import TrainingError
+from mmer.features import LanguageModel
 from mmer.labels import EMOTIONS, RAVDESS_CODES
 from tests import synth
 from training import augment, corpora, losses, manifest
@@ -351,3 +355,15 @@ def test_a_folder_without_corpora_is_refused_in_one_line(tmp_path):
     assert done.returncode == 1
     assert "holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@torch.no_grad()
+def test_the_language_models_last_layers_give_its_end_before_they_are_trained(text_encoder):
+    language = LanguageModel(text_encoder)
+    encoder = TextEncoder(replace(ModelConfig.tiny(), text_tuned=True)).eval()
+    encoder.layers.load_state_dict(language.last_layers())
+    ids, mask = language.tokenize(["I am so happy today!", "no"])
+    states = language.states(ids, mask)
+    assert states.shape == (2, ids.shape[1], language.width)
+    found = encoder.layers(encoder.reads(states), src_key_padding_mask=~mask)
+    torch.testing.assert_close(found[mask], states[..., 384:][mask], atol=1e-4, rtol=1e-4)
