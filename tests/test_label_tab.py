@@ -104,6 +104,52 @@ def test_what_was_looked_at_before_choosing_is_not_blind_and_undo_brings_the_ite
     assert (label.emotions, label.blind) == ({"anger": 1.0}, True)
 
 
+def test_what_was_changed_after_a_look_is_not_blind_and_what_stayed_is(tmp_path, served):
+    service, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    start(client)
+    client.predict(["anger"], api_name="/label_reveal")
+    client.predict(["anger"], api_name="/label_submit")
+    client.predict(["anger"], api_name="/label_reveal")
+    client.predict(["fear"], api_name="/label_submit")
+    assert [(x.emotions, x.blind) for x in service.store.labels()] == [({"anger": 1.0}, True), ({"fear": 1.0}, False)]
+
+
+def test_an_answer_to_an_item_the_page_does_not_show_yet_is_not_stored(tmp_path, served):
+    service, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    first, ahead = start(client)["items"]
+    client.predict(["anger"], on_page=first["id"], api_name="/label_submit")
+    for endpoint in (
+        "/label_skip",
+        "/label_cannot_tell",
+        "/label_broken",
+    ):  # pressed while the submission was on its way
+        with pytest.raises(AppError, match="the page does not show this item yet, so nothing was stored"):
+            client.predict(on_page=first["id"], api_name=endpoint)
+    assert len(list(service.store.labels(OUTCOMES))) == 1
+    client.predict(["fear"], on_page=ahead["id"], api_name="/label_submit")
+    assert len(list(service.store.labels())) == 2
+
+
+def test_the_form_stays_when_the_same_item_comes_back_after_a_restart(tmp_path, served):
+    _, url = served(filled(tmp_path))
+    held = start(Client(url, verbose=False))["items"][0]["id"]
+    client = Client(url, verbose=False)
+    feed, *rest = client.predict("voices", "bea", held, api_name="/label_start")
+    assert (feed["items"][0]["id"], feed["items"][0]["media"]) == (held, None)
+    emptied = client.predict("voices", "bea", 0, api_name="/label_start")[1:]
+    assert rest != emptied  # there the form is told to be empty, here it is left alone
+
+
+def test_a_project_that_is_not_blind_shows_the_models_answer_at_once(tmp_path, served):
+    service, url = served(filled(tmp_path, blind=False))
+    client = Client(url, verbose=False)
+    assert any("Model: fear" in str(part) for part in client.predict("voices", "bea", api_name="/label_start"))
+    client.predict(["fear"], api_name="/label_submit")
+    assert next(service.store.labels()).blind is False
+
+
 def test_each_question_of_a_project_wants_an_answer(tmp_path, served):
     service, url = served(filled(tmp_path, targets=("voice", "text")))
     client = Client(url, verbose=False)

@@ -130,5 +130,5 @@ window.mmerLabel = (() => {
     const what = event.target.closest?.("[data-mm]")?.dataset.mm;
     if (what) toggle(what);
   });
-  return { feed, seconds: () => (performance.now() - state.since) / 1000, state };
+  return { feed, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
 })();

@@ -46,7 +46,7 @@ class Sitting:
     name: str = ""
     tasks: list[Task] = field(default_factory=list)  # the one on the screen, then the one that is loaded ahead
     since: float = 0.0  # monotonic: when the first of them was sent
-    blind: bool | None = None  # False once its answer was looked at before there was a choice
+    revealed: dict[str, list[str]] | None = None  # what was chosen when the model's answer was looked at
 
     @property
     def task(self) -> Task:
@@ -110,14 +110,17 @@ def tab(service: Service) -> None:
         with gr.Accordion("Raw", open=False):
             feed = gr.JSON(label="Items", open=False)
             receipt = gr.JSON(label="Stored", open=False)
-    lead = gr.Number(0, visible=False)  # seconds, filled in by the page
+    on_page, lead = (
+        gr.Number(0, visible=False),
+        gr.Number(0, visible=False),
+    )  # the page fills in its item and the seconds
 
     def queue(chosen: Project) -> Queue:
         return queues.setdefault(chosen.id, Queue(store, chosen))
 
     def sight(now: Sitting, chosen: Project, *, known: set[int] = frozenset()) -> dict:
         """Return the feed of a sitting: the item on the screen and the one after it, with media the page has not got."""
-        now.since, now.blind = time.monotonic(), chosen.blind or None
+        now.since = time.monotonic()
         return {
             "items": [_shown(task, with_media=task.assignment_id not in known) for task in now.tasks],
             "targets": list(chosen.targets),
@@ -130,11 +133,14 @@ def tab(service: Service) -> None:
             intensity: None, confidence: None, comment: "", transcript: "", valence: None, arousal: None, told: "",
         }  # fmt: skip
 
-    def go_on(now: Sitting, chosen: Project, *, known: set[int] = frozenset()) -> dict:
+    def go_on(now: Sitting, chosen: Project, *, known: set[int] = frozenset(), form: bool = True) -> dict:
         found = sight(now, chosen, known=known)
         if not now.tasks:
             return {feed: found, sitting: now, status: cards.status(_EMPTY_QUEUE), desk: gr.Column(visible=True)}
-        return {feed: found, sitting: now, status: "", desk: gr.Column(visible=True), **fresh(chosen)}
+        emptied = fresh(chosen) if form else {}
+        if not chosen.blind:
+            emptied[told] = _model(now.task)
+        return {feed: found, sitting: now, status: "", desk: gr.Column(visible=True), **emptied}
 
     @telling(status)
     def known(request: gr.Request, profile: OAuthProfile | None):
@@ -151,13 +157,15 @@ def tab(service: Service) -> None:
                status: cards.status(f"{_KEPT}: {n} clips wait; press Start.")}  # fmt: skip
 
     @telling(status)
-    def starting(request: gr.Request, profile: OAuthProfile | None, project=None, name=""):
+    def starting(request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0):
         person = allowed(service, "label", request, profile, name)
         if not project:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
         chosen = projects.project(store, project)
         now = Sitting(chosen.name, person.name, queue(chosen).next(person.name, 2))
-        yield go_on(now, chosen) | {
+        # After a restart of the server the item on the page comes back, and what was chosen for it stays.
+        same = bool(on_page) and [task.assignment_id for task in now.tasks[:1]] == [on_page]
+        yield go_on(now, chosen, known={on_page} if same else frozenset(), form=not same) | {
             guidelines: chosen.guidelines or "_None were written for this project._",
             progress: _progress(queue(chosen).progress(person.name)),
             receipt: None,
@@ -174,13 +182,16 @@ def tab(service: Service) -> None:
             raise LabelError("not_yours", f"this item was lent to {now.name}; press Start")
         return now, projects.project(store, now.project)
 
-    def answered(request, profile, now, outcome: str, answers: list[Answer], lead_s) -> dict:
+    def answered(request, profile, now, outcome: str, answers: list[Answer], on_page, lead_s, said=None) -> dict:
         now, chosen = current(request, profile, now)
         done = now.task
+        if on_page and on_page != done.assignment_id:
+            raise LabelError(
+                "other_item", "the page does not show this item yet, so nothing was stored; look at it and answer again"
+            )
+        blind = chosen.blind and now.revealed in (None, said)
         lead_s = float(lead_s) if lead_s else time.monotonic() - now.since
-        left = queue(chosen).submit(
-            done.assignment_id, now.name, answers, lead_time_s=round(lead_s, 3), blind=now.blind
-        )
+        left = queue(chosen).submit(done.assignment_id, now.name, answers, lead_time_s=round(lead_s, 3), blind=blind)
         known = {task.assignment_id for task in now.tasks[1:]}
         now = Sitting(now.project, now.name, queue(chosen).next(now.name, 2))
         return go_on(now, chosen, known=known) | {
@@ -193,7 +204,7 @@ def tab(service: Service) -> None:
     def submitting(
         request: gr.Request, profile: OAuthProfile | None,
         all=(), face=(), voice=(), text=(), intensity=None, confidence=None, comment="", transcript="", valence=None,
-        arousal=None, lead_s=0, now=None,
+        arousal=None, on_page=0, lead_s=0, now=None,
     ):  # fmt: skip
         now, chosen = current(request, profile, now)
         chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
@@ -207,14 +218,14 @@ def tab(service: Service) -> None:
                    comment=comment or "", transcript=words if words and words != was else None)
             for t, c in chose.items()
         ]  # fmt: skip
-        yield answered(request, profile, now, "label", answers, lead_s)
+        yield answered(request, profile, now, "label", answers, on_page, lead_s, chose)
 
     def saying(outcome: str):
         @telling(told)
-        def say(request: gr.Request, profile: OAuthProfile | None, comment="", lead_s=0, now=None):
+        def say(request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, now=None):
             target = current(request, profile, now)[1].targets[0]
             answer = Answer(target=target, outcome=outcome, comment=comment or "")
-            yield answered(request, profile, now, outcome, [answer], lead_s)
+            yield answered(request, profile, now, outcome, [answer], on_page, lead_s)
 
         return say
 
@@ -234,9 +245,10 @@ def tab(service: Service) -> None:
 
     @telling(told)
     def revealing(request: gr.Request, profile: OAuthProfile | None, all=(), face=(), voice=(), text=(), now=None):
-        now, _ = current(request, profile, now)
-        if not any((all, face, voice, text)):
-            now.blind = False  # what comes now was not chosen blind
+        now, chosen = current(request, profile, now)
+        chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
+        # Only what was chosen before and stays is blind.
+        now.revealed = {t: list(c or ()) for t, c in chose.items()} if now.revealed is None else now.revealed
         yield {told: _model(now.task), sitting: now}
 
     quiet = {"show_progress": "hidden"}
@@ -244,13 +256,13 @@ def tab(service: Service) -> None:
     more = [progress, receipt]
     gr.on(fn=known, inputs=[], outputs=[project, make, status], api_name="label_projects", **quiet)
     make.click(making, [name], [project, make, status], api_name="label_make_project", **quiet)
-    form = [*said, intensity, confidence, comment, transcript, valence, arousal, lead, sitting]
+    form = [*said, intensity, confidence, comment, transcript, valence, arousal, on_page, lead, sitting]
     # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
     events = [
-        gr.on([start.click, name.submit], starting, [project, name], [*shown, guidelines, *more], api_name="label_start", **quiet),
+        gr.on([start.click, name.submit], starting, [project, name, on_page], [*shown, guidelines, *more], api_name="label_start", js=_SEEN, **quiet),
         submit.click(submitting, form, [*shown, *more], api_name="label_submit", js=_TIMED, preprocess=False, **quiet),
         *(
-            button.click(saying(outcome), [comment, lead, sitting], [*shown, *more], api_name=f"label_{outcome}", js=_TIMED, **quiet)
+            button.click(saying(outcome), [comment, on_page, lead, sitting], [*shown, *more], api_name=f"label_{outcome}", js=_TIMED, **quiet)
             for button, outcome in ((cannot, "cannot_tell"), (skip, "skip"), (broken, "broken"))
         ),
         undo.click(undoing, [sitting], [*shown, *more], api_name="label_undo", **quiet),
@@ -262,8 +274,9 @@ def tab(service: Service) -> None:
     )
 
 
-# The page measures from the item's first sight, which the server cannot see; the last input but one is for it.
-_TIMED = "(...inputs) => { inputs[inputs.length - 2] = mmerLabel.seconds(); return inputs; }"
+# The page knows which item it shows and since when; the server sees neither.
+_TIMED = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
+_SEEN = "(...inputs) => [...inputs.slice(0, -1), mmerLabel.id()]"
 _EMPTY_QUEUE = "Nothing is left for you in this project. Thank you."
 _STAGE = """<section class="mm-stage" aria-label="Clip to judge" tabindex="-1">
 <p class="mm-hint" id="mm-name"></p>

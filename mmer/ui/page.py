@@ -27,6 +27,7 @@ LAUNCH = {
     "css": CSS,
     "head": f"<script>{label.HOTKEYS}</script>",
     "show_error": False,
+    "share": False,  # a tunnel would make everybody a person at this machine
     "ssr_mode": False,
     "run_history": False,  # it keeps faces and voices in the annotator's browser
     "enable_monitoring": False,
