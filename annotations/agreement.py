@@ -115,7 +115,7 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
     confusion = np.bincount(cells, minlength=N_EMOTIONS**2).reshape(N_EMOTIONS, N_EMOTIONS)
     return Agreement(
         alpha=overall,
-        per_emotion={e: alpha(_against_rest(shared, k)) for k, e in enumerate(EMOTIONS)},
+        per_emotion=dict(zip(EMOTIONS, one_against_rest(shared), strict=True)),
         per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
         kappas=dict(sorted(kappas.items())),
         annotators=_annotators(found, names, right),
@@ -139,6 +139,23 @@ def alpha(counts: np.ndarray) -> float | None:
     if (pairable.sum(0) > 0).sum() < 2:
         return None
     return float(krippendorff.alpha(value_counts=pairable, level_of_measurement="nominal"))
+
+
+def one_against_rest(counts: np.ndarray) -> list[float | None]:
+    """Return the alpha of each value against all others, as `alpha` of two columns would.
+
+    Joining values joins the cells of the coincidence matrix, so all of them come from one: the library would go through a
+    million labels once for each.
+    """
+    pairable = counts[counts.sum(1) > 1].astype(float)
+    weighted = pairable / (pairable.sum(1, keepdims=True) - 1)
+    pairs = weighted.T @ pairable - np.diag(weighted.sum(0))  # (K, K) how often one value stands beside another
+    n_each, n = pairs.sum(1), pairs.sum()
+    found: list[float | None] = []
+    for k, n_k in enumerate(n_each):
+        expected = 2 * n_k * (n - n_k)
+        found.append(float(1 - (n - 1) * 2 * (n_k - pairs[k, k]) / expected) if expected > 1e-9 else None)
+    return found
 
 
 def cohen_kappas(ratings: Ratings) -> dict[tuple[int, int], tuple[float | None, int]]:
@@ -285,10 +302,6 @@ def _units(clip: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarr
     start, end = (np.where(np.isnan(t), -1, np.round(t * 1000)).astype(np.int64) + 1 for t in (start_s, end_s))
     _, begins = np.unique(clip * _MS + start, return_inverse=True)
     return np.unique(begins * _MS + end, return_inverse=True)[1]
-
-
-def _against_rest(counts: np.ndarray, k: int) -> np.ndarray:
-    return np.stack([counts[:, k], counts.sum(1) - counts[:, k]], axis=1)
 
 
 def _annotators(found: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]) -> tuple[Annotator, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from annotations.aggregate import METHODS, aggregate
-from annotations.agreement import Ratings, agreement, alpha, cohen_kappas, kappa
+from annotations.agreement import Ratings, agreement, alpha, cohen_kappas, kappa, one_against_rest
 from annotations.label import Label
 from annotations.schema import CurrentLabelRecord, GoldRecord, ItemRecord, ProjectRecord
 from annotations.standing import entropy
@@ -271,3 +271,14 @@ def test_a_final_label_teaches_dawid_skene_about_its_annotators():
         return float(np.mean([found[key(i)].get(EMOTIONS[truth[i]], 0.0) for i in rest]))
 
     assert right(aggregate(pair, "dawid_skene", final=final)) > right(aggregate(pair, "dawid_skene")) + 0.1
+
+
+def test_one_emotion_against_the_rest_is_the_librarys_alpha_of_two_columns():
+    rng = np.random.default_rng(3)
+    counts = rng.multinomial(rng.integers(0, 5), [0.3, 0.1, 0.2, 0.2, 0.1, 0.1, 0.0], size=400)
+    counts = np.concatenate([counts, rng.multinomial(2, [0.5, 0.5, 0, 0, 0, 0, 0], size=50)])
+    found = one_against_rest(counts)
+    for k in range(6):
+        rest = np.stack([counts[:, k], counts.sum(1) - counts[:, k]], 1)
+        assert found[k] == pytest.approx(alpha(rest))
+    assert found[6] is None  # nobody ever chose it
