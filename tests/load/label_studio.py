@@ -202,7 +202,7 @@ def ours(folder: Path, n_clients: int, n_labels: int) -> Figures:
     with store.writing() as session:
         clips = [
             store.register_clip(None, f"{n:064x}", name=f"{n}.mp4", source="import", session=session)
-            for n in range(n_clients * n_labels)
+            for n in range(n_clients * (n_labels + 1))  # each page holds one more, loaded ahead
         ]
         utterances = [store.utterance(clip, transcript="what a day", session=session) for clip in clips]
         projects.add_items(store, project, utterances, session=session)
