@@ -16,7 +16,7 @@ from annotations.schema import DONE, EXPIRED, LEASED, RELEASED, AssignmentRecord
 from mmer.errors import LabelError
 
 _OVERDUE = 100  # leases released in one call
-_FEW = 1000  # judged items that are skipped over in under 5 ms
+FEW = 1000  # judged items that are skipped over in under 5 ms
 _RESCAN_S = 300
 
 # A partial index serves only a query that spells out its condition: SQLAlchemy's own `gold = 0` made each search of a
@@ -90,10 +90,15 @@ class _Place:
 
 
 class Leases:
-    """The leases of one project. Each method works in a transaction of its caller."""
+    """The leases of one project. Each method works in a transaction of its caller.
 
-    def __init__(self, project_id: int):
+    Args:
+        few: items up to which an annotator's search begins at the head each time.
+    """
+
+    def __init__(self, project_id: int, few: int = FEW):
         self._project_id = project_id
+        self._few = few
         self._places: dict[int, _Place] = {}  # by annotator
 
     def hold(
@@ -176,7 +181,7 @@ class Leases:
             patient: wait for an item that another session has locked, when there is no other: it may have a slot left.
         """
         place = self._places.get(person)
-        if n_lent <= _FEW or not place or place.revision != project.revision or time.monotonic() > place.until:
+        if n_lent <= self._few or not place or place.revision != project.revision or time.monotonic() > place.until:
             place = _Place(project.revision, time.monotonic() + _RESCAN_S)
         key = {"person": person, "project": project.id}
         if place.priority is None:

@@ -10,7 +10,7 @@ from sqlalchemy import Float, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from annotations.label import check_label, weights
-from annotations.leases import Leases, shift_slots, take_again
+from annotations.leases import FEW, Leases, shift_slots, take_again
 from annotations.progress import GoldVerdict, Progress, Tally, verdict
 from annotations.projects import Project, annotator_id, gold_answers
 from annotations.ranking import PREDICTED, contested, priorities
@@ -114,13 +114,14 @@ class Queue:
 
     Args:
         clock: what the time is, aware.
+        few: as `Leases` takes it.
     """
 
-    def __init__(self, store: Store, project: Project, *, clock: Callable[[], datetime] = now):
+    def __init__(self, store: Store, project: Project, *, clock: Callable[[], datetime] = now, few: int = FEW):
         self.project = project
         self._store = store
         self._clock = clock
-        self._leases = Leases(project.id)
+        self._leases = Leases(project.id, few)
         self._tally = Tally(project.id)
 
     def next(self, annotator: str, n: int = 1) -> list[Task]:

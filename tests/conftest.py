@@ -22,7 +22,9 @@ def database(request, tmp_path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'mmer.db'}"
         return
-    if not (server := os.environ.get("MMER_TEST_POSTGRES")):
+    if not (
+        server := os.environ.get("MMER_TEST_POSTGRES")
+    ):  # a server cannot be installed by a test; .ci/run starts one
         pytest.skip("MMER_TEST_POSTGRES names no PostgreSQL server")
     name = f"mmer_{secrets.token_hex(6)}"
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
@@ -84,7 +86,7 @@ def asset():
                 tried[name] = assets.find(name)
             except AssetError as error:
                 tried[name] = error
-        if isinstance(tried[name], AssetError):
+        if isinstance(tried[name], AssetError):  # weights are not part of the repository, and need a network
             pytest.skip(tried[name].message)
         return tried[name]
 
@@ -103,7 +105,10 @@ def text_encoder(asset):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Send every download to a proxy that refuses it; yields what was asked for."""
+    """Send every download to a proxy that refuses it; yields what was asked for.
+
+    The proxies come from the environment, where urllib reads them: nothing of ours is replaced.
+    """
     asked = []
 
     class Refusing(BaseHTTPRequestHandler):

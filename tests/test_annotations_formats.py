@@ -327,7 +327,7 @@ def test_label_studio_has_what_its_tables_need(store, tmp_path):
 def test_label_studios_converter_takes_an_export(store, tmp_path):
     """label-studio-sdk wants an older numpy and brings a second OpenCV, so it has an environment of its own."""
     python = os.environ.get("MMER_TEST_LABEL_STUDIO")
-    if not python:
+    if not python:  # .ci/run makes it; elsewhere half a gigabyte is not asked of everybody
         pytest.skip("MMER_TEST_LABEL_STUDIO names no Python that has label-studio-sdk")
     out = tmp_path / "labels.json"
     export_labels(store, out, "labelstudio")

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event, func, select
 
 from annotations import projects
+from annotations.leases import FEW
 from annotations.queue import MORE_ANNOTATORS, Answer, Queue
 from annotations.ranking import branches, k_center, margin, uncertainty
 from annotations.schema import (
@@ -64,11 +65,11 @@ def predict(store, clip, probs, per_modality=None):
     return store.add_prediction(clip, result)
 
 
-def a_queue(store, n=0, clock=now, **settings):
+def a_queue(store, n=0, clock=now, few=FEW, **settings):
     settings = {"gold_share": 0.0, "actor": "boss"} | settings
     project = projects.create(store, "voices", **settings)
     ids = fill(store, project, n) if n else []
-    return Queue(store, project, clock=clock), ids
+    return Queue(store, project, clock=clock, few=few), ids
 
 
 def slots(store):
@@ -437,9 +438,8 @@ def test_diversity_starts_from_what_is_labelled(store):
     assert [t.item_id for t in queue.next("ann", 4)] == [ids[4], ids[3], ids[0], ids[1]]
 
 
-def test_an_annotator_with_many_items_goes_on_where_the_search_ended(store, monkeypatch):
-    monkeypatch.setattr("annotations.leases._FEW", 2)
-    queue, ids = a_queue(store, 12)
+def test_an_annotator_with_many_items_goes_on_where_the_search_ended(store):
+    queue, ids = a_queue(store, 12, few=2)
     assert answer_all(queue, "ann") == ids  # equal priorities
     queue.rank("random")
     order = answer_all(queue, "bob")

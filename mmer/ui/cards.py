@@ -1,5 +1,6 @@
 """Results as HTML: every bar has its number, colour is never alone, and what comes from outside is escaped."""
 
+import base64
 from collections.abc import Iterable
 from html import escape
 
@@ -9,6 +10,9 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.predict import EmotionResult
 from mmer.ui.service import Saved
 
+SHOWN_BYTES = (
+    32 * 2**20
+)  # of a clip, which travels inside the answer: a file would lie where its address can be fetched
 NAMES = {"face": "Face", "voice": "Voice", "text": "Words"}
 # The share of the probability from which the headline says so.
 _CERTAINTY = ((0.75, "Clearly"), (0.5, "Probably"), (0.0, "Perhaps"))
@@ -28,6 +32,16 @@ def likely(probability: float) -> str:
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, a true minus; what rounds to zero is not negative."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return a file inside the page, where nothing of it lies on the disk."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def too_large(size: int) -> str:
+    """Return why a recording of this many bytes is not shown."""
+    return f"The recording has {size / 2**20:.0f} MB; up to {SHOWN_BYTES >> 20} MB are shown here."
 
 
 def status(text: str, seconds: float | None = None) -> str:

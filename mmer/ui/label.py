@@ -1,7 +1,5 @@
 """The Label tab: one item after the other, judged blind, by mouse or by keyboard alone."""
 
-import base64
-import json
 import mimetypes
 import time
 from dataclasses import dataclass, field
@@ -32,9 +30,6 @@ _LEVELS = [("Weak", 0.33), ("Medium", 0.66), ("Strong", 1.0)]
 _SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
 _VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
 _AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
-_SHOWN_BYTES = (
-    32 * 2**20
-)  # of a clip, which travels inside the answer: a file would lie where its address can be fetched
 _KEPT = "Clips kept here"  # the project that is made of them
 
 
@@ -323,10 +318,10 @@ def _shown(task: Task, *, with_media: bool) -> dict:
         guessed = mimetypes.guess_type(task.media.name)[0] or "video/mp4"
         kind = guessed.split("/")[0]
         size = task.media.stat().st_size
-        if size > _SHOWN_BYTES:
-            note = f"The recording has {size / 2**20:.0f} MB; up to {_SHOWN_BYTES >> 20} MB are shown here. Skip it."
+        if size > cards.SHOWN_BYTES:
+            note = f"{cards.too_large(size)} Skip it."
         elif with_media:
-            media = f"data:{guessed};base64,{base64.b64encode(task.media.read_bytes()).decode()}"
+            media = cards.data_uri(task.media.read_bytes(), guessed)
     elif not task.transcript:
         note = "There is nothing to see or hear: the recording is not here any more. Say that it is broken."
     return {
@@ -367,8 +362,4 @@ def _progress(found: Progress) -> str:
 
 def _plain(done: Task, left: Receipt) -> dict:
     gold = left.gold and {"right": left.gold.right, "emotions": left.gold.emotions, "why": left.gold.why}
-    return json.loads(
-        json.dumps(
-            {"item_id": done.item_id, "label_ids": left.label_ids, "gold": gold, "progress": vars(left.progress)}
-        )
-    )
+    return {"item_id": done.item_id, "label_ids": list(left.label_ids), "gold": gold, "progress": vars(left.progress)}

@@ -1,6 +1,5 @@
 """The Review tab: how far annotators agree, what they differ about, and the final word on it."""
 
-import base64
 import mimetypes
 from dataclasses import asdict
 from html import escape
@@ -21,9 +20,6 @@ from mmer.ui.service import Service
 from mmer.ui.who import allowed
 
 _PAGE = 12  # items: what a phone shows without losing the detail below
-_SHOWN_BYTES = (
-    32 * 2**20
-)  # of a clip, which travels inside the answer: a file would lie where its address can be fetched
 _FLAGS = {"undecided": "Only undecided", "model_differs": "Model disagrees", "commented": "Has a comment"}
 _OUTCOMES = {"": "Any", "cannot_tell": "Somebody cannot tell", "broken": "Clip said to be broken"}
 _KINDS = {
@@ -246,9 +242,9 @@ def _media(found: Item) -> str:
         return '<p class="mm-hint">The recording was not kept, so only its labels can be seen.</p>'
     kind = mimetypes.guess_type(found.media.name)[0] or ""
     size = found.media.stat().st_size
-    if size > _SHOWN_BYTES:
-        return f'<p class="mm-hint">The recording has {size / 2**20:.0f} MB; up to {_SHOWN_BYTES >> 20} MB are shown here.</p>'
-    data = f"data:{kind};base64,{base64.b64encode(found.media.read_bytes()).decode()}"
+    if size > cards.SHOWN_BYTES:
+        return f'<p class="mm-hint">{cards.too_large(size)}</p>'
+    data = cards.data_uri(found.media.read_bytes(), kind)
     if kind.startswith("image/"):
         return f'<img class="mm-clip" src="{data}" alt="The picture that was judged">'
     part = "" if found.start_s is None else f"#t={found.start_s:.3f},{found.end_s:.3f}"

@@ -1,6 +1,5 @@
 """An explanation as HTML: for each channel a map, the numbers in it, and how far to trust them."""
 
-import base64
 import io
 from html import escape
 
@@ -9,7 +8,7 @@ from PIL import Image
 from mmer import plots
 from mmer.attribution import Explanation, Trust
 from mmer.features import Features
-from mmer.ui.cards import NAMES, percent, signed
+from mmer.ui.cards import NAMES, data_uri, percent, signed
 
 _VERDICTS = {
     "trustworthy": "What the map marks first changes the answer faster than chance would",
@@ -54,7 +53,7 @@ def _picture(image: Image.Image | None, what: str, numbers: list[str]) -> str:
         return ""
     data = io.BytesIO()
     image.save(data, "webp", quality=85)
-    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    source = data_uri(data.getvalue(), "image/webp")
     listed = f'<p class="mm-numbers">{"; ".join(numbers)}</p>' if numbers else ""
     return f'<div class="mm-wide" tabindex="0"><img src="{source}" alt="{what}. {"; ".join(numbers)}"></div>{listed}'
 

@@ -1,7 +1,6 @@
 """Twenty items labelled in a real browser without a mouse, and what the database has of them."""
 
 import shutil
-from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -10,10 +9,10 @@ from annotations import projects
 from annotations.schema import OUTCOMES, AssignmentRecord, LabelRecord
 from annotations.store import Store
 from mmer import media
-from mmer.config import Paths
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.test_label_tab import PREDICTION, paths_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -30,7 +29,7 @@ CHOSEN = "n => document.querySelectorAll('#label-all input:checked').length === 
 @pytest.fixture
 def service(tmp_path) -> Service:
     """A page with a project of 23 items: a film of a face, a sentence, and voices."""
-    paths = replace(Paths.from_env(), home=tmp_path, database_url=f"sqlite:///{tmp_path / 'mmer.db'}", device="cpu")
+    paths = paths_in(tmp_path)
     store = Store(paths.database_url, paths.media, paths.features)
     project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
     files = [synth.write_clip(tmp_path / "face.mp4", seconds=1)]
@@ -41,18 +40,11 @@ def service(tmp_path) -> Service:
     items = [store.utterance(store.register_clip(None, "f" * 64, name="sentence"), transcript="I will not go")]
     for file in files:
         clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
-        store.add_prediction(clip, _PREDICTION)
+        store.add_prediction(clip, PREDICTION)
         items.append(store.utterance(clip))
     projects.add_items(store, project, items)
     store.engine.dispose()
     return Service(paths)
-
-
-_PREDICTION = {
-    "emotion": "fear", "probs": {"fear": 0.6, "anger": 0.4}, "checkpoint": "base",
-    "per_modality": {"face": None, "voice": {"probs": {"fear": 0.6, "anger": 0.4}, "emotion": "fear"}, "text": None},
-    "present": {"face": False, "voice": True, "text": False},
-}  # fmt: skip
 
 
 class Desk:
