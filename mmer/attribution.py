@@ -395,12 +395,13 @@ def mel_centres(config: VoiceConfig) -> Tensor:
 
 def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
     """Attribute to the log-mel spectrogram against silence, the floor of the logarithm."""
-    encoder, mel, mask = verdict.model.encoders["voice"], verdict.batch.log_mel, verdict.batch.mel_mask
+    encoder = verdict.model.encoders["voice"]
+    mel, mask, *heard = verdict.model.inputs("voice", verdict.batch)  # what Whisper heard stays as it is
     _, T_a, _ = mel.shape
     silence = torch.full_like(mel, features.sound.silence)
 
     def logit(mel: Tensor) -> Tensor:
-        state = encoder(mel, mask.expand(len(mel), -1))
+        state = encoder(mel, *(x.expand(len(mel), *x.shape[1:]) for x in (mask, *heard)))
         return verdict.of(1, state.middle, state.top)
 
     with torch.no_grad():

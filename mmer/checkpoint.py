@@ -122,6 +122,8 @@ def _config(stored: dict) -> Config:
     for name, cls in parts.items():
         known = {f.name for f in fields(cls)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.get(name, {}).items() if k in known}
+        if name == "model":
+            values.setdefault("voice_statistics", 0)  # checkpoints from before it have none
         made[name] = cls(**values)
     return Config(**made)
 

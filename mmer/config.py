@@ -114,6 +114,9 @@ class ModelConfig:
     face_resnet18: bool = False  # torchvision's ResNet-18 instead, which can start from ImageNet: 11 M weights
     voice_widths: tuple[int, ...] = (24, 48, 96, 160)
     voice_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    voice_statistics: int = 256  # hidden units over statistics of the log-mel, read beside the CNN; 0: none
+    whisper_depths: int = 0  # of Whisper's encoder that the voice branch reads too: its layers and one; 0: none
+    whisper_width: int = 512  # of its states: 384 tiny, 512 base, 768 small, 1024 medium, 1280 large
     text_input: int = 384  # MiniLM's hidden size
     text_channels: int = 96  # per convolution width
     text_widths: tuple[int, ...] = (1, 3, 5)
@@ -132,7 +135,7 @@ class ModelConfig:
         """The same code, small enough for tests."""
         return cls(
             face_widths=(8, 16), face_blocks=(1, 1), voice_widths=(8, 16), voice_blocks=(1, 1),
-            text_channels=8, text_hidden=8, state=16, fusion=16, fusion_heads=2, dropout=0.0, max_crops=8,
+            voice_statistics=16, text_channels=8, text_hidden=8, state=16, fusion=16, fusion_heads=2, dropout=0.0, max_crops=8,
         )  # fmt: skip
 
 

@@ -171,8 +171,78 @@ class FaceEncoder(nn.Module):
         return BranchState((middles * weights).sum(1), (frames * weights).sum(1))
 
 
+class StatisticsStream(nn.Module):
+    """What an utterance is like as a whole: statistics over time of log-mel, MFCC and their slopes, and two layers on them.
+
+    The classical features of the field (https://doi.org/10.1109/TAFFC.2015.2457417), computed from what the CNN reads.
+    """
+
+    N_MFCC = 24
+    QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+    def __init__(self, config: ModelConfig, n_mels: int):
+        super().__init__()
+        from torchaudio.functional import create_dct
+
+        self.register_buffer("dct", create_dct(self.N_MFCC, n_mels, "ortho"), persistent=False)  # (M, 24)
+        size, hidden = (2 + len(self.QUANTILES)) * (n_mels + 3 * self.N_MFCC), config.voice_statistics
+        self.scale = nn.BatchNorm1d(size, affine=False)
+        self.layers = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+            nn.Dropout(min(2.5 * config.dropout, 0.9)), nn.Linear(hidden, config.state), nn.ReLU(),
+        )  # fmt: skip
+
+    def read(self, log_mel: Tensor, mel_mask: Tensor) -> Tensor:
+        """Return (B, n): mean, deviation and quantiles of each contour over the real frames."""
+        T_a, n = log_mel.shape[1], mel_mask.sum(1)[:, None]  # (B, 1)
+        last = torch.minimum(torch.arange(T_a, device=n.device)[None], n - 1)[:, None]  # (B, 1, T_a)
+
+        def held(x: Tensor) -> Tensor:
+            """Go on with a row's last frame behind its end, so that a slope there is that of the row alone."""
+            return x if bool(mel_mask.all()) else x.gather(2, last.expand(-1, x.shape[1], -1))
+
+        def slope(x: Tensor) -> Tensor:
+            y = nn.functional.pad(x, (2, 2), mode="replicate")
+            return held((2 * (y[..., 4:] - y[..., :-4]) + y[..., 3:-1] - y[..., 1:-3]) / 10)
+
+        mel = held(log_mel.transpose(1, 2))  # (B, M, T_a)
+        mfcc = self.dct.T @ mel
+        contours = torch.cat([mel, mfcc, slope(mfcc), slope(slope(mfcc))], 1)  # (B, C, T_a)
+        real = mel_mask[:, None]
+        mean = (contours * real).sum(2) / n
+        variance = ((contours - mean[..., None]).square() * real).sum(2) / n
+        ordered = contours.masked_fill(~real, float("inf")).sort(2).values
+        found = [mean, (variance + 1e-4).sqrt()]
+        for q in self.QUANTILES:
+            place = q * (n - 1)  # (B, 1)
+            low, high = (p.long()[:, None].expand(-1, contours.shape[1], 1) for p in (place.floor(), place.ceil()))
+            found.append(torch.lerp(ordered.gather(2, low), ordered.gather(2, high), (place % 1)[..., None])[..., 0])
+        return torch.cat(found, 1)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """Return (B, state). No number counts beyond six deviations: a strange recording must not drown the rest."""
+        return self.layers(self.scale(statistics).clamp(-6, 6))
+
+
+class WhisperStream(nn.Module):
+    """A learned weighted sum over the depths of Whisper's encoder, as in https://arxiv.org/abs/2105.01051."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.depths = nn.Parameter(torch.zeros(config.whisper_depths))
+        self.norm = nn.LayerNorm(config.whisper_width, elementwise_affine=False)  # the last layers are ten times larger
+        self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.whisper_width, config.state), nn.ReLU())
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (B, state) of means over time (B, depths, width)."""
+        return self.embed((self.norm(states) * self.depths.softmax(0)[:, None]).sum(1))
+
+
 class VoiceEncoder(nn.Module):
-    """Residual CNN on log-mel with attentive statistics pooling. https://arxiv.org/abs/1803.10963"""
+    """Residual CNN on log-mel with attentive statistics pooling. https://arxiv.org/abs/1803.10963
+
+    Beside it, statistics over the whole utterance and, with `config.whisper_depths`, what Whisper's encoder made of it.
+    """
 
     def __init__(self, config: ModelConfig, n_mels: int):
         super().__init__()
@@ -182,12 +252,26 @@ class VoiceEncoder(nn.Module):
         self.mix = nn.Linear(c_top * bands, 256)
         self.score = nn.Sequential(nn.Linear(256, 64), nn.Tanh(), nn.Linear(64, 1))
         self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(512, config.state), nn.ReLU())
+        self.statistics = StatisticsStream(config, n_mels) if config.voice_statistics else None
+        self.whisper = WhisperStream(config) if config.whisper_depths else None
 
-    def forward(self, log_mel: Tensor, mel_mask: Tensor) -> BranchState:
+    def forward(
+        self,
+        log_mel: Tensor,
+        mel_mask: Tensor,
+        whisper: Tensor | None = None,
+        whisper_mask: Tensor | None = None,
+        statistics: Tensor | None = None,
+        shown: Tensor | None = None,
+    ) -> BranchState:
         """
         Args:
             log_mel: (B, T_a, M), normalised per utterance.
             mel_mask: (B, T_a) bool.
+            whisper: (B, depths, width), `mmer.speech` tells of what; only read with `config.whisper_depths`.
+            whisper_mask: (B,) bool; false where Whisper did not listen.
+            statistics: (B, n) where training has read them already, of the utterance before parts of it were hidden.
+            shown: (B, 2) whether the CNN and the statistics are heard, while each learns to judge alone.
         """
         mask = None if bool(mel_mask.all()) else mel_mask[:, None, :, None].to(log_mel.dtype)
         x = log_mel[:, None] if mask is None else log_mel[:, None] * mask
@@ -199,7 +283,15 @@ class VoiceEncoder(nn.Module):
         w = _masked_softmax(self.score(x).squeeze(-1), valid)[..., None]
         mean = (w * x).sum(1)
         std = ((w * (x - mean[:, None]) ** 2).sum(1) + 1e-5).sqrt()
-        return BranchState(middle, self.embed(torch.cat([mean, std], 1)))
+        state = self.embed(torch.cat([mean, std], 1))
+        if shown is not None:
+            state = state * shown[:, :1]
+        if self.statistics is not None:
+            whole = self.statistics(self.statistics.read(log_mel, mel_mask) if statistics is None else statistics)
+            state = state + (whole if shown is None else whole * shown[:, 1:])
+        if self.whisper is not None and whisper is not None:
+            state = state + self.whisper(whisper) * whisper_mask[:, None]
+        return BranchState(middle, state)
 
 
 class TextEncoder(nn.Module):

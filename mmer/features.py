@@ -119,6 +119,7 @@ class Features:
     face: FaceTrack | None = None  # only the frames of this utterance
     landmarks: bool = True  # false where the crop came from a corpus and has no landmark fit
     sound: LogMel | None = None
+    whisper: Tensor | None = None  # (depths, width), where the model reads it and Whisper could listen
     words: tuple[str, ...] = ()
     token_ids: Tensor | None = None  # (S,)
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
@@ -140,7 +141,7 @@ class Features:
         if "face" not in modalities:
             kept["face"] = None
         if "voice" not in modalities:
-            kept["sound"] = None
+            kept.update(sound=None, whisper=None)
         if "text" not in modalities:
             kept.update(words=(), token_ids=None, token_words=None, text_states=None)
         return replace(self, **kept)
@@ -209,6 +210,11 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
     said = [f.text_states for f in items if f.text_states is not None]
     width = said[0].shape[1] if said else config.model.text_input
     states, text_mask = pad([f.text_states for f in items], (width,))
+    heard = {}
+    if config.model.whisper_depths:
+        nothing = torch.zeros(config.model.whisper_depths, config.model.whisper_width)
+        heard["whisper"] = torch.stack([nothing if f.whisper is None else f.whisper for f in items])
+        heard["whisper_mask"] = torch.tensor([f.whisper is not None for f in items])
     return Batch(
         crops=crops,
         crop_mask=crop_mask,
@@ -219,4 +225,5 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
         text_states=states,
         text_mask=text_mask,
         present=torch.tensor([f.present for f in items]),
+        **heard,
     )

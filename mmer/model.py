@@ -24,9 +24,12 @@ class Batch:
     text_states: Tensor  # (B, S, 768) from the frozen language model, of two depths
     text_mask: Tensor  # (B, S) bool
     present: Tensor  # (B, 3) bool: face, voice, text
+    whisper: Tensor | None = None  # (B, depths, width) of Whisper's encoder, where the model reads it
+    whisper_mask: Tensor | None = None  # (B,) bool: Whisper listened
 
     def to(self, device: str | torch.device) -> "Batch":
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x.to(device) for name, x in held.items() if x is not None})
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class EmotionModel(nn.Module):
         if modality == "face":
             return batch.crops, batch.crop_mask, batch.blendshapes, batch.blend_mask
         if modality == "voice":
-            return batch.log_mel, batch.mel_mask
+            heard = () if batch.whisper is None else (batch.whisper, batch.whisper_mask)
+            return batch.log_mel, batch.mel_mask, *heard
         return batch.text_states, batch.text_mask
 
     def branch_logits(self, modality: str, *inputs: Tensor) -> Tensor:

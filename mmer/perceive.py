@@ -185,7 +185,9 @@ class Perceiver:
             clock.add("decode", since)
             samples = None if heard is None else media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
             duration_s = _duration(infos, samples, config, start_s, end_s)
-            spans, transcript = self._hear(config, samples, text, wants_words, whole, notices, clock, should_stop)
+            spans = self._find_speech(samples, notices, clock)
+            cuts = _cuts(config, spans, samples, duration_s, whole)
+            transcript = self._hear(config, samples, spans, cuts, text, wants_words, "voice" in modalities, notices, clock, should_stop)  # fmt: skip
         finally:
             if worker is not None:
                 worker.finish()
@@ -195,11 +197,13 @@ class Perceiver:
         if face is not None:
             tracks.sort(key=lambda t: t.track_id != face)
         since = time.perf_counter()
-        sound = samples if "voice" in modalities and spans else None
+        # A row of a corpus is known to hold an utterance, even one that voice activity misses.
+        sound = samples if "voice" in modalities and (spans or whole) and samples is not None and len(samples) else None
         if sound is not None and denoise:
             sound = voice.denoise(sound, config.voice.sample_rate)
-        cuts = _cuts(config, spans, samples, duration_s, whole)
         items = [_cut_out(config, cut, tracks, sound, duration_s, whole) for cut in cuts]
+        if sound is not None and transcript.states:
+            items = [replace(item, whisper=s) for item, s in zip(items, transcript.states, strict=True)]
         clock.add("voice", since)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
@@ -207,30 +211,46 @@ class Perceiver:
             tuple(infos), duration_s, tuple(items), tuple(tracks), transcript, tuple(notices), clock.stop()
         )
 
-    def _hear(
-        self, config, samples, text, wants_words, whole, notices, clock, should_stop
-    ) -> tuple[list[Span], Transcript]:
-        """Find speech and put it into words."""
+    def _find_speech(self, samples, notices: list[Notice], clock: _Clock) -> list[Span]:
         since = time.perf_counter()
-        spans: list[Span] = []
-        if samples is not None and len(samples):
-            spans = voice.speech_spans(samples)
-            notices += voice.voice_notices(samples, spans)
+        if samples is None or not len(samples):
+            return []
+        spans = voice.speech_spans(samples)
+        notices += voice.voice_notices(samples, spans)
         clock.add("voice", since)
-        if text:
-            transcript = typed(text)
-        elif not wants_words:
-            transcript = Transcript("", None, (), "off", "transcription was switched off")
-        elif samples is None:
-            transcript = Transcript("", None, (), "no_speech", "there is no sound to transcribe")
-        else:
+        return spans
+
+    def _hear(
+        self, config, samples, spans, cuts, text, wants_words, wants_voice, notices, clock, should_stop
+    ) -> Transcript:
+        """Put speech into words, and have Whisper's encoder listen where the voice branch reads it."""
+        asked = cuts if wants_voice and samples is not None and config.model.whisper_depths else ()
+        found = Transcript("", None, (), "no_speech", "there is no sound to transcribe")
+        if samples is not None and (wants_words or asked):
             since = time.perf_counter()
-            transcript = self.transcriber.transcribe(samples, spans, should_stop)
+            found = self.transcriber.transcribe(samples, spans, should_stop, cuts=asked, words=wants_words)
             clock.add("speech", since)
-        if whole and not spans and samples is not None and len(samples):
-            # A row of a corpus is known to hold an utterance, even one that voice activity misses.
-            spans = [Span(0.0, len(samples) / config.voice.sample_rate)]
-        return spans, transcript
+        states = self._fitting(config, asked, found, notices)
+        if text:
+            return replace(typed(text), states=states)
+        if not wants_words:
+            found = Transcript("", None, (), "off", "transcription was switched off")
+        return replace(found, states=states)
+
+    def _fitting(self, config: Config, asked, found: Transcript, notices: list[Notice]) -> tuple:
+        """Return the encoder's states if they are what the voice branch reads; if not, say why it does without."""
+        if not asked or (found.status in ("no_speech", "off") and not found.states):
+            return ()
+        wanted = config.model.whisper_depths, config.model.whisper_width
+        if found.status == "unavailable":
+            notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {found.message}"))
+            return ()
+        size = self.transcriber.encoder_size()
+        if size != wanted:
+            what = f"the voice branch reads a Whisper of {wanted[0] - 1} layers and width {wanted[1]}"
+            notices.append(Notice("whisper_unavailable", f"{what}, {self.transcriber.model_name} has {size[0] - 1} and {size[1]}; set MMER_WHISPER"))  # fmt: skip
+            return ()
+        return found.states
 
     def _read(
         self, items: list[Features], transcript: Transcript, whole: bool, notices: list[Notice]

@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ SAMPLE_RATE = 16_000
 WINDOW_S = 29.0  # Whisper hears 30 s at once, and a window is half a second longer than its speech at most
 MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence with words nobody said
 MARGIN_S = 0.2  # heard around a window: voice activity cuts consonants
+ENCODER_S = 30  # what the encoder hears in one pass, silence behind what is shorter
+FRAME = 320  # samples in one of its states: 20 ms
 NEAR_S = 0.3  # a word further than this from speech was not said; more than the margin, whose edge words can touch
 
 # Whisper's own defaults, https://arxiv.org/abs/2212.04356: text beyond these limits is tried again at the next
@@ -54,6 +57,8 @@ class Transcript:
     words: tuple[Word, ...]  # in order, without overlap
     status: str  # ok | low_confidence | no_speech | typed | off | unavailable
     message: str = ""  # why, in one line, when not ok
+    # What the encoder made of each of the `cuts` asked for, (depths, width); None where nothing was heard in it.
+    states: tuple[torch.Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
 
 def typed(text: str) -> Transcript:
@@ -87,7 +92,13 @@ class Transcriber:
         return self._model is not None
 
     def transcribe(
-        self, samples: np.ndarray, spans: Sequence, should_stop: Callable[[], bool] | None = None
+        self,
+        samples: np.ndarray,
+        spans: Sequence,
+        should_stop: Callable[[], bool] | None = None,
+        *,
+        cuts: Sequence = (),
+        words: bool = True,
     ) -> Transcript:
         """Return what is said in `spans`; weights that cannot be had give the status `unavailable`, not an error.
 
@@ -95,20 +106,27 @@ class Transcriber:
             samples: (L,) mono at 16 kHz, in [-1, 1].
             spans: in order, each with `start_s` and `end_s`, as `voice.speech_spans` returns them.
             should_stop: asked before every window; True gives the status `off`.
+            cuts: stretches, each with `start_s` and `end_s`, whose encoder states are wanted too. They come from the pass
+                that transcription makes anyway.
+            words: False: only the states, with the status `off`.
         """
         if not spans:
             return Transcript("", None, (), "no_speech", "nobody was heard speaking")
         try:
             model = self._load()
             with _decoding:
-                return self._decode(model, np.asarray(samples, dtype=np.float32), spans, should_stop)
+                heard = _Heard(model, cuts) if cuts else None
+                found = self._decode(model, np.asarray(samples, dtype=np.float32), spans, should_stop, heard, words)
+                return replace(found, states=heard.states()) if heard else found
         except AssetError as error:
             return Transcript("", None, (), "unavailable", error.message)
         except torch.OutOfMemoryError:
             found = f"Whisper {self.model_name} does not fit into the memory of {self.device}"
             return Transcript("", None, (), "unavailable", f"{found}; set MMER_WHISPER=tiny, or type the sentence")
 
-    def _decode(self, model, samples: np.ndarray, spans: Sequence, should_stop) -> Transcript:
+    def _decode(
+        self, model, samples: np.ndarray, spans: Sequence, should_stop, heard, words_wanted: bool
+    ) -> Transcript:
         # The longest window decides the language for all: a lone "ja" is too short to tell.
         windows = sorted(_windows(spans), key=lambda window: window[0].start_s - window[-1].end_s)
         language, found = None, []
@@ -118,7 +136,12 @@ class Transcriber:
             start = max(int((window[0].start_s - MARGIN_S) * SAMPLE_RATE), 0)
             sound = samples[start : int((window[-1].end_s + MARGIN_S) * SAMPLE_RATE)]
             cuda = [model.device] if model.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=cuda):
+            shared = heard is not None and words_wanted and len(sound) <= ENCODER_S * SAMPLE_RATE
+            if heard is not None and not shared:
+                heard.listen(sound, start / SAMPLE_RATE)
+            if not words_wanted:
+                continue
+            with torch.random.fork_rng(devices=cuda), heard.overhear(start / SAMPLE_RATE, len(sound)) if shared else nullcontext():  # fmt: skip
                 torch.manual_seed(0)  # higher temperatures draw: the same clip gives the same words
                 result = model.transcribe(
                     sound,
@@ -130,6 +153,8 @@ class Transcriber:
                 )
             language = result["language"]
             found.append((start / SAMPLE_RATE, window, result["segments"]))
+        if not words_wanted:
+            return Transcript("", None, (), "off", "transcription was switched off")
         pieces, words, n_guessed = [], [], 0
         for start_s, window, segments in sorted(found, key=lambda item: item[0]):
             for segment in segments:
@@ -151,6 +176,15 @@ class Transcriber:
             message = f"{n_guessed} of {len(words)} words are guesses: correct them before trusting the text"
             return Transcript(text, language, tuple(words), "low_confidence", message)
         return Transcript(text, language, tuple(words), "ok")
+
+    def encoder_size(self) -> tuple[int, int]:
+        """Return how many depths the encoder has, its input and each layer, and how wide its states are.
+
+        Raises:
+            AssetError: the weights cannot be had.
+        """
+        dims = self._load().dims
+        return dims.n_audio_layer + 1, dims.n_audio_state
 
     def _load(self):
         """Return the model, loading it once.
@@ -230,6 +264,61 @@ class Transcriber:
     def _error(self, code: str, found: str) -> AssetError:
         hint = "set MMER_WHISPER to a .pt file of Whisper, or type the sentence"
         return AssetError(code, f"speech cannot be transcribed: {found}; {hint}")
+
+
+class _Heard:
+    """Adds up, for each cut, the states of every depth of the encoder over the frames in which there was sound."""
+
+    def __init__(self, model, cuts: Sequence):
+        self.model, self.cuts = model, cuts
+        n, dims = len(cuts), model.dims
+        self.sums = torch.zeros(n, dims.n_audio_layer + 1, dims.n_audio_state)
+        self.frames = torch.zeros(n)
+
+    def states(self) -> tuple[torch.Tensor | None, ...]:
+        return tuple(s / n if n else None for s, n in zip(self.sums, self.frames, strict=True))
+
+    @contextmanager
+    def overhear(self, start_s: float, n_samples: int) -> Iterator[None]:
+        """Keep what the next pass of the encoder makes of a window; Whisper passes again for word times and doubts."""
+        depths: list[torch.Tensor] = []
+
+        def enter(block, inputs) -> None:
+            if len(depths) == 0:
+                depths.append(inputs[0][0].float().cpu())
+
+        def leave(block, inputs, output) -> None:
+            if len(depths) < self.sums.shape[1]:
+                depths.append(output[0].float().cpu())
+
+        blocks = self.model.encoder.blocks
+        hooks = [blocks[0].register_forward_pre_hook(enter), *(b.register_forward_hook(leave) for b in blocks)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not depths:
+            return
+        states = torch.stack(depths)  # (depths, 1500, width)
+        n = min(-(-n_samples // FRAME), states.shape[1])
+        times_s = start_s + (torch.arange(n) + 0.5) * FRAME / SAMPLE_RATE
+        for i, cut in enumerate(self.cuts):
+            inside = (times_s >= cut.start_s) & (times_s < cut.end_s)
+            self.sums[i] += states[:, :n][:, inside].sum(1)
+            self.frames[i] += inside.sum()
+
+    def listen(self, sound: np.ndarray, start_s: float) -> None:
+        """Run the encoder alone, over half a minute at a time."""
+        import whisper
+
+        step = ENCODER_S * SAMPLE_RATE
+        for begin in range(0, len(sound), step):
+            piece = sound[begin : begin + step]
+            mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(piece), self.model.dims.n_mels)
+            weight = self.model.encoder.conv1.weight
+            with torch.no_grad(), self.overhear(start_s + begin / SAMPLE_RATE, len(piece)):
+                self.model.encoder(mel[None].to(weight.device, weight.dtype))
 
 
 def _state(file: Path) -> tuple | None:

@@ -10,6 +10,7 @@ import torch
 
 from mmer.config import ModelConfig
 from mmer.errors import TrainingError
+from mmer.labels import EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
 from training import abstain, corpora, experiment, figures
@@ -232,13 +233,34 @@ def test_one_corpus_is_tested_with_what_another_taught(corpora_folder, tmp_path)
 def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corpora_folder, tmp_path):  # noqa: F811
     rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
     config = TrainConfig(voice_epochs=2, voice_batch=8)
-    whole = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path), refit=True)
+    whole = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path), "refit")
     fold = Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))
     found = whole.run(fold, 0)
     assert found.figures["trained_on"] == ["ravdess-03", "ravdess-04"]
     assert {rows[i].speaker for i in found.arrays["rows"]} == {"ravdess-01"}
-    again = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path / "again"), refit=True).run(fold, 0)
+    again = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path / "again"), "refit").run(fold, 0)
     np.testing.assert_allclose(again.arrays["probs"], found.arrays["probs"], atol=1e-4)
+
+
+def test_nothing_is_chosen_when_all_other_speakers_learn_for_all_epochs(corpora_folder, tmp_path):  # noqa: F811
+    rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
+    unseen = corpora.emodb(corpora_folder)
+    config = TrainConfig(voice_epochs=2, voice_batch=8, statistics_epochs=2)
+    folds = [Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))]
+    whole = CrossValidation(rows, 8, ModelConfig.tiny(), config, Runs(tmp_path), "fixed", unseen)
+    found = whole.summary(folds, [0])
+    run = whole.run(folds[0], 0)
+    assert run.figures["trained_on"] == ["ravdess-03", "ravdess-04"]
+    assert (run.figures["epoch"], run.figures["inner"]) == (3, {})
+    assert run.arrays["unseen_truth"].tolist() == [r.label for r in unseen]
+    np.testing.assert_allclose(run.arrays["unseen_probs"].sum(1), 1, atol=1e-5)
+    assert found["unseen"]["together"]["n"] == len(unseen)
+    calm, neutral = len(EMOTIONS), EMOTIONS.index("neutral")
+    truth = np.where(run.arrays["truth"] == calm, neutral, run.arrays["truth"])
+    merged = np.delete(run.arrays["probs"], calm, 1)
+    merged[:, neutral] += run.arrays["probs"][:, calm]
+    recalls = [(merged.argmax(1) == truth)[truth == k].mean() for k in range(7)]
+    assert found["calm_as_neutral"]["uar"] == pytest.approx(np.mean(recalls))
 
 
 def test_the_threshold_is_that_of_every_subset_together():

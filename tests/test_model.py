@@ -172,3 +172,29 @@ def test_resnet18_takes_over_torchvisions_weights_and_reads_grey_pictures_as_it_
     expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
     torch.testing.assert_close(model.encoders["face"].cnn(grey)[-1][0], expected, atol=1e-4, rtol=1e-4)
     assert model(make_batch(2)).logits.shape == (2, N_EMOTIONS)
+
+
+def test_statistics_of_a_row_do_not_depend_on_its_padding_and_have_gradients_everywhere():
+    stream = make_model().encoders["voice"].statistics
+    mels, lengths = torch.randn(3, 60, 64, generator=torch.Generator().manual_seed(3)), (60, 37, 1)
+    mask = torch.arange(60)[None] < torch.tensor(lengths)[:, None]
+    together = stream.read(mels, mask)
+    for row, n in enumerate(lengths):
+        alone = stream.read(mels[row : row + 1, :n], torch.ones(1, n, dtype=torch.bool))
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[0, :64], mels[0].mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[0, 4 * 136 : 4 * 136 + 64], mels[0].median(0).values, atol=0.3, rtol=0.3)
+    silence = torch.full((1, 40, 64), -2.0, requires_grad=True)  # the baseline of an attribution: nothing varies
+    stream(stream.read(silence, torch.ones(1, 40, dtype=torch.bool))).sum().backward()
+    assert silence.grad.isfinite().all()
+
+
+def test_each_voice_stream_can_judge_alone():
+    encoder, one = make_model().encoders["voice"], make_batch(3)
+    shown = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    alone = encoder(one.log_mel, one.mel_mask, shown=shown).top
+    both = encoder(one.log_mel, one.mel_mask).top
+    torch.testing.assert_close(alone[2], both[2])
+    other = encoder(one.log_mel, one.mel_mask, shown=1 - shown).top
+    torch.testing.assert_close((alone + other)[:2], both[:2])
+    assert (alone[:2] - both[:2]).abs().sum() > 0

@@ -15,7 +15,7 @@ RATE = 16_000
 SENTENCE = "Ich bin heute so froh."
 
 
-def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0) -> Path:
+def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0, width: int = 32) -> Path:
     """Write a Whisper checkpoint in the official format that says one German sentence whatever it hears.
 
     Every block adds nothing, so what comes next depends on the position alone: its embedding is the next token's own,
@@ -23,14 +23,15 @@ def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0) -> Path:
 
     Args:
         gain: how sure it is of each token: 20 quite, 1 not at all.
+        width: of the encoder's and the decoder's states.
     """
     from whisper.model import ModelDimensions, Whisper
     from whisper.tokenizer import get_tokenizer
 
     torch.manual_seed(0)
     dims = {
-        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 1,
-        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 1,
+        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": 2, "n_audio_layer": 1,
+        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": width, "n_text_head": 2, "n_text_layer": 1,
     }  # fmt: skip
     tokenizer = get_tokenizer(True, language="de", task="transcribe")
     begin = tokenizer.timestamp_begin
@@ -93,6 +94,71 @@ def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber
         assert all(span.start_s - 1e-3 <= w.start_s <= w.end_s <= span.end_s + 1e-3 for w in words)
         assert words[-1].end_s > words[0].start_s
     assert all(w.probability > 0.99 for w in result.words)
+
+
+def depths_of(model, sound: np.ndarray) -> torch.Tensor:
+    """Return (depths, width) as Whisper's own layers give them, one after another."""
+    import whisper
+    from torch.nn.functional import gelu
+
+    encoder = model.encoder
+    with torch.no_grad():
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(sound), model.dims.n_mels)[None]
+        x = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).permute(0, 2, 1) + encoder.positional_embedding
+        states = [x]
+        for block in encoder.blocks:
+            states.append(block(states[-1]))
+    return torch.cat(states)[:, : -(-len(sound) // 320)].mean(1)
+
+
+@pytest.fixture(scope="module")
+def random_whisper(tmp_path_factory) -> Transcriber:
+    """A checkpoint whose blocks do something: two layers of random weights."""
+    from whisper.model import ModelDimensions, Whisper
+
+    torch.manual_seed(0)
+    dims = {
+        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 2,
+        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 1,
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("whisper") / "random.pt"
+    torch.save({"dims": dims, "model_state_dict": Whisper(ModelDimensions(**dims)).state_dict()}, path)
+    return Transcriber(str(path))
+
+
+def test_encoder_states_are_means_over_the_frames_of_each_utterance(random_whisper, said):
+    sound = said[: 2 * RATE]
+    whole = [Span(0.0, 2.0)]
+    found = random_whisper.transcribe(sound, whole, cuts=whole, words=False)
+    assert (found.text, found.status) == ("", "off")
+    assert random_whisper.encoder_size() == (3, 32)
+    torch.testing.assert_close(found.states[0], depths_of(random_whisper._model, sound), atol=1e-4, rtol=1e-4)
+    halves = [Span(0.0, 1.0), Span(1.0, 2.0), Span(5.0, 6.0)]
+    first, second, nothing = random_whisper.transcribe(sound, whole, cuts=halves, words=False).states
+    torch.testing.assert_close((first + second) / 2, found.states[0], atol=1e-4, rtol=1e-4)
+    assert nothing is None
+
+
+def test_encoder_states_cost_transcription_no_pass_of_their_own(transcriber, said, spans):
+    passes = []
+    hook = transcriber._load().encoder.register_forward_hook(lambda *_: passes.append(1))
+    without = transcriber.transcribe(said, spans)
+    n = len(passes)
+    shared = transcriber.transcribe(said, spans, cuts=spans)
+    hook.remove()
+    assert len(passes) == 2 * n > 0
+    assert shared == without  # the same words
+    alone = transcriber.transcribe(said, spans, cuts=spans, words=False)
+    for one, other in zip(shared.states, alone.states, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_speech_longer_than_one_pass_has_states_to_its_end(transcriber):
+    long = np.tile(synth.voice(5.0, pause_s=0.0), 7)
+    states = transcriber.transcribe(
+        long, [Span(0.0, 35.0)], cuts=[Span(0.0, 10.0), Span(31.0, 35.0)], words=False
+    ).states
+    assert all(s is not None and s.isfinite().all() for s in states)
 
 
 def test_nobody_speaking_gives_no_text_and_loads_nothing(tmp_path):

@@ -14,12 +14,15 @@ import torch
 from PIL import Image
 
 from mmer import checkpoint
-from mmer.config import ModelConfig
+from mmer.attribution import explain
+from mmer.config import ModelConfig, Paths
 from mmer.encoders import TextEncoder
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import EMOTIONS, RAVDESS_CODES
+from mmer.predict import Predictor
 from tests import synth
+from tests.test_speech import checkpoint as whisper_checkpoint
 from training import augment, corpora, losses, manifest
 from training.data import Voices, split_off
 from training.manifest import Row
@@ -272,6 +275,40 @@ def test_the_training_command_writes_a_checkpoint(trained):
     assert all(t > 0 for t in loaded.meta["temperature"].values())
     promise = loaded.meta["abstain"]  # an hour of training keeps it, a minute may find no confidence that does
     assert promise is None or promise["accuracy"] >= promise["target"]
+
+
+def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpora_folder, tmp_path, voice_only):
+    """The encoder is random, so nothing is said about what it is worth."""
+    home, name = trained
+    weights = whisper_checkpoint(tmp_path / "whisper.pt")
+    done = run(
+        "train", "--corpora", corpora_folder, "--work", tmp_path / "work", "--model", "tiny", "--init", name, "--whisper", weights,
+        "--stage", "voice", "fusion", "--voice-epochs", 1, "--voice-batch", 8, "--fusion-steps", 20, "--fusion-batch", 16,
+        "--name", "listening", home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded = checkpoint.load("listening", home / "checkpoints")
+    assert (loaded.config.model.whisper_depths, loaded.config.model.whisper_width) == (2, 32)
+    assert loaded.meta["whisper"] == "whisper.pt"
+    with_it, without, other = (
+        Predictor(replace(Paths.from_env(), home=home, device="cpu", whisper=str(w)), "listening")
+        for w in (weights, tmp_path / "nowhere.pt", whisper_checkpoint(tmp_path / "wider.pt", width=64))
+    )
+    heard = with_it.analyse(voice_only, speech=False)
+    assert heard.transcript.status == "off"
+    states = heard.segments[0].features.whisper
+    assert states.shape == (2, 32)
+    deaf = without.analyse(voice_only, speech=False)
+    assert [n.code for n in deaf.quality if n.code.startswith("whisper")] == ["whisper_unavailable"]
+    assert deaf.segments[0].features.whisper is None
+    assert np.abs(heard.probs - deaf.probs).max() > 1e-6
+    wrong = other.analyse(voice_only, speech=False)
+    assert "reads a Whisper of 1 layers and width 32" in next(
+        n.message for n in wrong.quality if n.code == "whisper_unavailable"
+    )
+    assert np.allclose(wrong.probs, deaf.probs)
+    explained = explain(loaded, heard.segments[0].features)
+    assert explained.trust["voice"].delta < 0.05  # the map divides what the spectrogram adds; Whisper's part stays
 
 
 def test_training_again_goes_on_where_it_was(trained, corpora_folder):

@@ -111,12 +111,12 @@ def spec_augment(mels: Tensor, generator: torch.Generator, *, time: int = 25, ba
 
 def mixup(
     x: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 0.2
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Blend each example and its target with another of the batch, and say with which (B,).
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Blend each example and its target with another of the batch, and say with which (B,) and how much it keeps.
 
     https://arxiv.org/abs/1710.09412
     """
     share = float(np.random.default_rng(int(torch.randint(2**31, (), generator=generator))).beta(alpha, alpha))
     share = max(share, 1 - share)
     other = torch.randperm(len(x), generator=generator)
-    return share * x + (1 - share) * x[other], share * targets + (1 - share) * targets[other], other
+    return share * x + (1 - share) * x[other], share * targets + (1 - share) * targets[other], other, share

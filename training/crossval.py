@@ -1,14 +1,16 @@
 """Cross-validate the voice branch over speakers who are never trained on, the epoch chosen without them.
 
     python training/crossval.py --corpora DIR --out results/crossval [--classes 8] [--folds emobox] [--epochs N]
+    python training/crossval.py --corpora DIR --out results/crossval --classes 8 --fixed --unseen emodb
     python training/crossval.py --corpora DIR --out results/crossval --across ravdess:emodb
 
 RAVDESS has the folds of EmoBox (https://arxiv.org/abs/2406.07162) by name; a fold is left out when one of its actors is
 missing. Any other corpus is cut into --folds parts by a hash of its speakers' names. In each fold the speakers of the
 next fold are kept out of training too, and the epoch is the one that serves them best; the test speakers are read once.
---refit then trains again on those speakers as well and stops at that epoch. The branch has a head of its own for the
-experiment, so that RAVDESS can keep calm apart from neutral (--classes 8). --across trains on one whole corpus and tests
-on another.
+--refit then trains again on those speakers as well and stops at that epoch; --fixed chooses nothing and trains on all
+other speakers for all epochs. The branch has a head of its own for the experiment, so that RAVDESS can keep calm apart
+from neutral (--classes 8); the same answers are then also measured with calm counted as neutral. --across trains on one
+whole corpus and tests on another; --unseen measures every fold's branch on another corpus as well.
 
 What is finished is never run again, and a killed fold goes on from its last epoch.
 """
@@ -26,6 +28,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,11 @@ from training.train import TrainConfig, branch_module, data_hash, encode_voices,
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"
+HOW = {
+    "nested": "",
+    "refit": ", trained again with the inner speakers",
+    "fixed": ", all of them, on all other speakers",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,32 @@ def pick(voices: Voices, where: np.ndarray) -> Voices:
     index = np.flatnonzero(where)
     whose = tuple(voices.corpora[i] for i in index) if voices.corpora else ()
     return replace(voices, samples=[voices.samples[i] for i in index], targets=voices.targets[index], corpora=whose)
+
+
+def calm_is_neutral(probs: np.ndarray) -> np.ndarray:
+    """Return probabilities (N, 7) of the emotions from those of seven or eight classes (N, 7 or 8)."""
+    merged = probs[:, : len(EMOTIONS)].copy()
+    merged[:, EMOTIONS.index("neutral")] += probs[:, len(EMOTIONS) :].sum(1)
+    return merged
+
+
+def _seven(truth: np.ndarray) -> np.ndarray:
+    return np.where(truth == len(EMOTIONS), EMOTIONS.index("neutral"), truth)
+
+
+def _brief(truth: np.ndarray, probs: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    whole = classification(truth, probs, names)
+    return {k: whole[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
+
+
+def _spread(uars: np.ndarray) -> dict[str, float | None]:
+    """Return the mean of UARs (folds, seeds) and their deviations."""
+    over = uars.mean(0)
+    return {
+        "uar": float(over.mean()),
+        "sd_over_folds": float(uars.mean(1).std(ddof=1)) if len(uars) > 1 else None,
+        "sd_over_seeds": float(over.std(ddof=1)) if len(over) > 1 else None,
+    }
 
 
 def new_model(config: ModelConfig, classes: int, seed: int) -> EmotionModel:
@@ -150,49 +184,62 @@ def train(
 
 class CrossValidation:
     def __init__(
-        self, rows: Sequence[Row], classes: int, shape: ModelConfig, config: TrainConfig, runs: Runs, refit: bool
-    ):
+        self, rows: Sequence[Row], classes: int, shape: ModelConfig, config: TrainConfig, runs: Runs, how: str,
+        unseen: Sequence[Row] = (),
+    ):  # fmt: skip
+        """
+        Args:
+            how: nested, refit or fixed: what the inner speakers are for.
+            unseen: recordings of another corpus, which every fold's branch is measured on too.
+        """
         self.rows, self.classes, self.shape, self.config = rows, classes, shape, config
-        self.runs, self.refit = runs, refit
+        self.runs, self.how, self.unseen = runs, how, unseen
         self.speakers = np.array([r.speaker for r in rows])
         self.names, self.targets = labels(rows, classes)
-        self._voices: Voices | None = None
 
-    @property
+    @cached_property
     def voices(self) -> Voices:
         """The recordings, read at first use: a finished experiment needs none."""
-        if self._voices is None:
-            found = load_voices(self.rows)
-            if len(found.samples) != len(self.rows):
-                raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
-            self._voices = replace(found, targets=self.targets)
-        return self._voices
+        found = load_voices(self.rows)
+        if len(found.samples) != len(self.rows):
+            raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
+        return replace(found, targets=self.targets)
+
+    @cached_property
+    def others(self) -> Voices:
+        return load_voices(self.unseen)
 
     def run(self, fold: Fold, seed: int) -> Run:
-        settings = {"fold": [sorted(fold.test), sorted(fold.inner)], "classes": self.classes, "seed": seed, "refit": self.refit,
-                    "model": asdict(self.shape), "config": asdict(self.config), "data": data_hash(tuple(self.rows))}  # fmt: skip
+        settings = {"fold": [sorted(fold.test), sorted(fold.inner)], "classes": self.classes, "seed": seed, "how": self.how,
+                    "model": asdict(self.shape), "config": asdict(self.config), "data": data_hash(tuple(self.rows)),
+                    "unseen": data_hash(tuple(self.unseen))}  # fmt: skip
         return self.runs.get(f"fold-{fold.name}-seed-{seed}", settings, lambda work: self._run(fold, seed, work))
 
     def _run(self, fold: Fold, seed: int, work: Path) -> Run:
         config = replace(self.config, seed=seed)
         test, inner = (np.isin(self.speakers, sorted(part)) for part in (fold.test, fold.inner))
-        first = ~test & ~inner
+        learned = ~test if self.how == "fixed" else ~test & ~inner
+        watch = None if self.how == "fixed" else pick(self.voices, inner)
+        stop = config.voice_epochs + 1  # the weights training ends with
         model, chosen, curve = train(
-            pick(self.voices, first), pick(self.voices, inner), self.names, self.shape, config, work / "nested"
+            pick(self.voices, learned), watch, self.names, self.shape, config, work / self.how, stop
         )
-        if self.refit:
-            whole = pick(self.voices, ~test)
-            model, _, _ = train(whole, None, self.names, self.shape, config, work / "refit", chosen)
+        if self.how == "refit":
+            learned = ~test
+            model, _, _ = train(
+                pick(self.voices, learned), None, self.names, self.shape, config, work / "again", chosen
+            )
         held = pick(self.voices, test)
         probs = encode_voices(model, held).logits.softmax(1).numpy()
         truth = held.targets.argmax(1).numpy()
-        whole = classification(truth, probs, self.names)
-        kept = {k: whole[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
-        trained = sorted(set(self.speakers[~test if self.refit else first]))
-        return Run(
-            {**kept, "epoch": chosen, "inner": curve, "trained_on": trained},
-            {"probs": probs, "truth": truth, "rows": np.flatnonzero(test)},
-        )
+        found = {**_brief(truth, probs, self.names), "epoch": chosen, "inner": curve, "trained_on": sorted(set(self.speakers[learned]))}  # fmt: skip
+        arrays = {"probs": probs, "truth": truth, "rows": np.flatnonzero(test)}
+        if self.unseen:
+            other = self.others
+            arrays["unseen_truth"] = other.targets.argmax(1).numpy()
+            arrays["unseen_probs"] = calm_is_neutral(encode_voices(model, other).logits.softmax(1).numpy())
+            found["unseen"] = _brief(arrays["unseen_truth"], arrays["unseen_probs"], EMOTIONS)
+        return Run(found, arrays)
 
     def summary(self, folds: Sequence[Fold], seeds: Sequence[int]) -> dict:
         """Return figures per fold, over folds, and over all test rows together with intervals by speaker."""
@@ -212,17 +259,19 @@ class CrossValidation:
             }
             per_seed.append({"seed": seed, **whole})
         uars = np.array([[r["uar"] for r in p["runs"]] for p in parts])  # (folds, seeds)
-        over = uars.mean(0)  # per seed
-        return {
-            "classes": list(self.names),
-            "folds": parts,
-            "mean_of_folds": {
-                "uar": float(over.mean()),
-                "sd_over_folds": float(uars.mean(1).std(ddof=1)) if len(folds) > 1 else None,
-                "sd_over_seeds": float(over.std(ddof=1)) if len(seeds) > 1 else None,
-            },
-            "pooled": per_seed,
-        }
+        found = {"classes": list(self.names), "folds": parts, "mean_of_folds": _spread(uars), "pooled": per_seed}
+        runs = [[self.run(f, s) for s in seeds] for f in folds]
+        if self.classes == 8:
+            merged = [[_brief(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"] for r in part] for part in runs]  # fmt: skip
+            found["calm_as_neutral"] = {**_spread(np.array(merged)), "folds": merged}
+        if self.unseen:
+            other = [[r.figures["unseen"]["uar"] for r in part] for part in runs]
+            together = np.mean([r.arrays["unseen_probs"] for part in runs for r in part], axis=0)
+            found["unseen"] = {
+                **_spread(np.array(other)), "folds": other,
+                "together": classification(runs[0][0].arrays["unseen_truth"], together, EMOTIONS),
+            }  # fmt: skip
+        return found
 
 
 def page(found: dict, about: str) -> str:
@@ -232,6 +281,14 @@ def page(found: dict, about: str) -> str:
     parts = [
         f"# Cross-validation\n\n{about}\n\nMean UAR of the folds **{mean['uar']:.3f}**{f' ({over})' if over else ''}.\n"
     ]
+    if "calm_as_neutral" in found:
+        parts.append(f"Calm counted as neutral, seven classes: **{found['calm_as_neutral']['uar']:.3f}**.\n")
+    if "unseen" in found:
+        other = found["unseen"]
+        parts.append(
+            f"On the corpus nobody trained on, mean UAR of the folds' branches **{other['uar']:.3f}**; of their mean "
+            f"answer {other['together']['uar']:.3f} ({other['together']['n']} utterances).\n"
+        )
     rows = [
         (p["fold"], ", ".join(p["speakers"]), r["n"], r["uar"], r["accuracy"], r["macro_f1"], r["epoch"])
         for p in found["folds"]
@@ -267,7 +324,8 @@ def draw(folder: Path, found: dict) -> None:
         curve = p["runs"][0]["inner"]
         epochs = sorted(map(int, curve))
         curves[f"fold {p['fold']}"] = (epochs, [curve[str(e)] for e in epochs])
-    figures.lines(folder / "epochs.png", curves, "epoch", "UAR of the inner speakers")
+    if any(epochs for epochs, _ in curves.values()):
+        figures.lines(folder / "epochs.png", curves, "epoch", "UAR of the inner speakers")
 
 
 def main() -> int:
@@ -283,14 +341,16 @@ def main() -> int:
     parser.add_argument(
         "--across", metavar="TRAIN:TEST", help="train on one corpus and test on another, as ravdess:emodb"
     )
+    parser.add_argument("--unseen", choices=("ravdess", "emodb"), help="measure every fold's branch on this corpus too")
     parser.add_argument("--also", choices=("ravdess", "emodb"), help="train on this corpus' training speakers too")
-    parser.add_argument(
-        "--refit", action="store_true", help="train again with the inner speakers, up to the chosen epoch"
-    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--refit", dest="how", action="store_const", const="refit", default="nested", help="train again with the inner speakers, up to the chosen epoch")  # fmt: skip
+    how.add_argument("--fixed", dest="how", action="store_const", const="fixed", help="choose nothing: all other speakers, all epochs")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--seed", type=int, dest="one", help="the same as --seeds with one")
     parser.add_argument("--epochs", type=int, default=TrainConfig().voice_epochs, help="default %(default)s; fewer are another experiment")  # fmt: skip
     parser.add_argument("--batch", type=int, default=TrainConfig().voice_batch)
+    parser.add_argument("--lr", type=float, default=TrainConfig().voice_lr)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")
     args = parser.parse_args()
@@ -324,9 +384,12 @@ def main() -> int:
         if unknown:
             parser.error(f"--only {' '.join(sorted(unknown))}: there are {', '.join(f.name for f in folds)}")
         folds = [f for f in folds if f.name in args.only]
-    config = TrainConfig(voice_epochs=args.epochs, voice_batch=args.batch, precision=args.precision)
+    if args.unseen in {r.corpus for r in rows}:
+        parser.error(f"--unseen {args.unseen}: it is trained on")
+    config = TrainConfig(voice_epochs=args.epochs, voice_lr=args.lr, voice_batch=args.batch, precision=args.precision)
     shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
-    runs = CrossValidation(rows, args.classes, shape, config, Runs(args.out / "runs"), args.refit)
+    unseen = of(args.unseen) if args.unseen else ()
+    runs = CrossValidation(rows, args.classes, shape, config, Runs(args.out / "runs"), args.how, unseen)
     for seed, fold in (bar := tqdm([(s, f) for s in seeds for f in folds], desc="folds", mininterval=1)):
         bar.set_postfix_str(f"fold {fold.name}, seed {seed}")
         runs.run(fold, seed)
@@ -337,7 +400,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     about = (
         f"{what}, voice, {args.classes} classes, {args.epochs} epochs, {len(folds)} folds, seeds {', '.join(map(str, seeds))}"
-        f"{', with ' + args.also if args.also else ''}{', trained again with the inner speakers' if args.refit else ''}. "
+        f"{', with ' + args.also if args.also else ''}{HOW[args.how]}. "
         "No test speaker is trained on or chooses an epoch."
     )
     (folder / "crossval.json").write_text(

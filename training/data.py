@@ -14,8 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmer.encoders import TextEncoder
-from mmer.errors import ClipError
+from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
+from mmer.speech import SAMPLE_RATE, Transcriber
+from mmer.voice import Span
+from training.loop import save_atomically
 from training.manifest import Row
 
 
@@ -32,6 +35,7 @@ class Voices:
     samples: list[np.ndarray]  # of float32, 16 kHz, each cut to its speech
     targets: Tensor  # (N, K)
     corpora: tuple[str, ...] = ()  # of each; empty: all of one
+    whisper: Tensor | None = None  # (N, depths, width) what Whisper's encoder makes of each, where the branch reads it
 
     def cell_sizes(self) -> Tensor:
         """Return (N,) how many utterances carry the same first label in the same corpus."""
@@ -124,8 +128,11 @@ def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
     return values.nan_to_num(), fitted
 
 
-def load_voices(rows: tuple[Row, ...]) -> Voices:
-    """Decode each row's sound and cut it to its speech, as prediction does. A row that cannot be read is named and left out."""
+def load_voices(rows: tuple[Row, ...], whisper: Transcriber | None = None, work: Path | None = None) -> Voices:
+    """Decode each row's sound and cut it to its speech, as prediction does. A row that cannot be read is named and left out.
+
+    With `whisper` its encoder listens to each utterance once; the states are kept in `work`.
+    """
 
     def one(row: Row) -> np.ndarray | None:
         try:
@@ -137,7 +144,26 @@ def load_voices(rows: tuple[Row, ...]) -> Voices:
     with ThreadPoolExecutor(2) as pool:
         found = list(tqdm(pool.map(one, rows), total=len(rows), desc="voices", mininterval=5))
     kept = [(x, r) for x, r in zip(found, rows, strict=True) if x is not None]
-    return Voices([x for x, _ in kept], targets_of(tuple(r for _, r in kept)), tuple(r.corpus for _, r in kept))
+    samples = [x for x, _ in kept]
+    states = _whisper_states(samples, whisper, work) if whisper else None
+    return Voices(samples, targets_of(tuple(r for _, r in kept)), tuple(r.corpus for _, r in kept), states)
+
+
+def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path) -> Tensor:
+    digest = hashlib.sha256(whisper.model_name.encode())
+    for x in samples:
+        digest.update(x.tobytes())
+    cache = work / f"whisper_states-{digest.hexdigest()[:16]}.pt"
+    if not cache.is_file():
+        states = []
+        for x in tqdm(samples, desc="Whisper states", mininterval=5):
+            span = Span(0.0, len(x) / SAMPLE_RATE)
+            found = whisper.transcribe(x, [span], cuts=[span], words=False)
+            if not found.states:
+                raise TrainingError("no_weights", found.message)
+            states.append(found.states[0].half())
+        save_atomically({"states": torch.stack(states)}, cache)
+    return torch.load(cache, weights_only=True)["states"].float()
 
 
 def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encoder: TextEncoder | None = None) -> Texts:

@@ -60,6 +60,13 @@ def thaw(module: nn.Module, epoch: int, epochs: int) -> None:
             parameter.requires_grad_(epoch >= math.ceil(below * epochs / max(len(groups) - 1, 1)))
 
 
+def _memory_format(module: nn.Module) -> torch.memory_format:
+    """Return the layout that suits the module's convolutions: channels last is a fifth faster on CPUs, but torch 2's
+    backward pass has crashed in it on maps of 8 channels."""
+    narrow = any(isinstance(m, nn.Conv2d) and m.out_channels < 16 for m in module.modules())
+    return torch.contiguous_format if narrow else torch.channels_last
+
+
 def _own_rows(batch: tuple[Tensor, ...], accelerator: Accelerator) -> tuple[tuple[Tensor, ...], float]:
     """Return this process' rows of a batch that all processes drew alike, and which share of the batch they are."""
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -113,7 +120,7 @@ def fit(
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision
     )
-    module.to(accelerator.device)
+    module.to(accelerator.device, memory_format=_memory_format(module))
     optimizer = accelerator.prepare_optimizer(optimizer)
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     path = work / f"{name}.state.pt"
@@ -176,7 +183,9 @@ def fit(
         words = report(epoch) if report else ""
         if accelerator.is_main_process:
             tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
+    if not path.is_file():  # no epoch was asked for: what it started from is what it has learned
+        save(epochs - 1)
     if averaged is not None:
         module.load_state_dict(averaged.module.state_dict())
     thaw(module, 0, 0)
-    module.to("cpu").eval()
+    module.to("cpu", memory_format=torch.contiguous_format).eval()

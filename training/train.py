@@ -26,8 +26,9 @@ import itertools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ from mmer.features import LanguageModel
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import classification
 from mmer.model import BranchStates, EmotionModel
+from mmer.speech import Transcriber
 from mmer.voice import log_mel
 from training import abstain, augment, corpora
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
@@ -60,14 +62,23 @@ class TrainConfig:
     layer_decay: float = 1.0  # learning rate of each layer over that of the layer above it
     unfreeze: int = 0  # epochs over which the layers begin to learn, the head first
     init_share: float = 0.0  # how much of the weights of --init a trained branch keeps
+    compile: bool = False  # let torch compile the face's CNN, where there is a C++ compiler
     average: float = 0.99  # decay per step of the weights' average, which a branch ends with; 0: the last weights
     face_epochs: int = 16
     face_batch: int = 128
     face_lr: float = 0.06  # SGD with momentum, one cycle
+    face_small: float = 0.0  # share of the epochs, the first ones, on crops of two thirds their size, at half the time
     voice_epochs: int = 60
     voice_batch: int = 32
     voice_lr: float = 2e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
+    voice_alone: float = (
+        0.3  # share of the utterances in which the CNN judges alone, and of those in which statistics do
+    )
+    statistics_epochs: int = 40  # in which the statistics learn before the CNN joins them: seconds each
+    statistics_readings: int = 6  # disturbed ones of each utterance
+    statistics_batch: int = 64
+    statistics_lr: float = 1e-3  # AdamW, one cycle
     voice_power: float = 0.5  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
     text_epochs: float = 4.0
     text_batch: int = 64
@@ -102,6 +113,8 @@ def _one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_s
 def _fit(name: str, module: nn.Module, optimizer, steps: int, batches, loss_of, config: TrainConfig, **options) -> None:
     """Run a branch's stage; an epoch has `steps` batches."""
     epochs = getattr(config, f"{name}_epochs")
+    if name == "face" and config.compile:  # voices differ in length: each would be compiled anew
+        module["encoder"].cnn.compile(dynamic=False)
     fit(
         name, module, optimizer, _one_cycle(optimizer, int(steps * epochs)), batches, loss_of, epochs=math.ceil(epochs),
         average=config.average, unfreeze=config.unfreeze, precision=config.precision, **options,
@@ -120,6 +133,7 @@ def train_face(
 ) -> None:
     module = branch_module(model, "face")
     steps = len(data.images) // config.face_batch
+    small = [side * 2 // 3 for side in data.images.shape[1:]]
     groups = [
         {"params": part, "lr": group["lr"], "weight_decay": decay}
         for group in layerwise(module, config.face_lr, config.layer_decay)
@@ -132,6 +146,8 @@ def train_face(
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         for index in _shuffled(len(data.images), config.face_batch, g):
             crops = data.images[index][:, None].float() / 255
+            if epoch < config.face_small * config.face_epochs:  # https://arxiv.org/abs/2104.00298
+                crops = nn.functional.interpolate(crops, size=small, mode="area")
             crops = augment.faces(crops, g) if augmented else crops
             # Half of the fits are hidden, so that the crop alone is enough where no landmarks exist.
             fitted = data.fitted[index] & (torch.rand(len(index), generator=g) < 0.5)
@@ -157,6 +173,7 @@ def train_voice(
     augmented: bool = True,
 ) -> None:
     module = branch_module(model, "voice")
+    stream = module["encoder"].statistics
     n = max(len(data.samples) // config.voice_batch, 1) * config.voice_batch  # drawn in an epoch
     optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
     length = int(config.voice_crop_s * 16_000)
@@ -171,6 +188,15 @@ def train_voice(
             x = augment.reverberate(x, g)
         return augment.other_speaker(log_mel(x).mel, g)
 
+    def statistics(mels: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([stream.read(mel[None], torch.ones(1, len(mel), dtype=torch.bool)) for mel in mels])
+
+    if stream is not None:
+        _train_statistics(
+            module, data, config, work, often, sound, statistics, config.statistics_readings if augmented else 0
+        )
+
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
         drawn = torch.multinomial(often, n, replacement=True, generator=g)
@@ -179,19 +205,76 @@ def train_voice(
         for part in torch.randperm(len(parts), generator=g):
             index = parts[part]
             mels = [sound(int(i), g) for i in index]
+            read = statistics(mels) if stream is not None else torch.zeros(len(mels), 0)
+            heard = None if data.whisper is None else data.whisper[index]
             lengths = torch.tensor([len(m) for m in mels])
             padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
             if augmented:
                 padded = augment.spec_augment(padded, g)
-                padded, targets, other = augment.mixup(padded, targets, g)
+                padded, targets, other, share = augment.mixup(padded, targets, g)
                 lengths = torch.maximum(lengths, lengths[other])
-            yield padded, torch.arange(padded.shape[1])[None] < lengths[:, None], targets
+                read = share * read + (1 - share) * read[other]
+                if heard is not None:
+                    heard = share * heard + (1 - share) * heard[other]
+            mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
+            which = torch.rand(len(index), 1, generator=g)
+            shown = torch.cat([(which < 1 - config.voice_alone), (which >= config.voice_alone)], 1)
+            # Half of the time it does without Whisper, as where that is not to be had.
+            extra = () if heard is None else (heard, torch.rand(len(index), generator=g) < 0.5)
+            yield padded, mask, read, shown, targets, *extra
 
-    def loss_of(mels: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        logits = module["head"](module["encoder"](mels, mask).top).float()
+    def loss_of(mels: Tensor, mask: Tensor, read: Tensor, shown: Tensor, targets: Tensor, *heard: Tensor) -> Tensor:
+        ours = {} if stream is None else {"statistics": read, "shown": shown}
+        logits = module["head"](module["encoder"](mels, mask, *heard, **ours).top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
     _fit("voice", module, optimizer, n // config.voice_batch, batches, loss_of, config, work=work, report=report)
+
+
+def _train_statistics(
+    module: nn.ModuleDict,
+    data: Voices,
+    config: TrainConfig,
+    work: Path,
+    often: Tensor,
+    sound: Callable[[int, torch.Generator], Tensor],
+    read: Callable[[Sequence[Tensor]], Tensor],
+    readings: int,
+) -> None:
+    """Let the statistics learn to judge alone, through the head as it is; on the CNN's side nothing changes."""
+    stream = nn.ModuleDict({"statistics": module["encoder"].statistics})
+    head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
+    n, size = len(data.samples), config.statistics_batch
+    optimizer = torch.optim.AdamW(stream.parameters(), config.statistics_lr, weight_decay=0.01)
+
+    @cache
+    def bank() -> Tensor:
+        """(readings + 1, N, n): each utterance as it is and disturbed."""
+        g = torch.Generator().manual_seed(config.seed)
+        clean = [log_mel(x).mel for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
+        rounds = tqdm(range(readings), desc="statistics, disturbed", leave=False, mininterval=5)
+        return torch.stack([read(clean), *(read([sound(i, g) for i in range(n)]) for _ in rounds)])
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        which = torch.multinomial(often, n * len(bank()), replacement=True, generator=g)
+        reading = torch.randint(len(bank()), which.shape, generator=g)
+        for part in range(0, max(len(which) - size + 1, 1), size):
+            index = which[part : part + size]
+            x, targets = bank()[reading[part : part + size], index], data.targets[index]
+            x, targets, *_ = augment.mixup(x, targets, g, alpha=0.4)
+            yield x, targets
+
+    def loss_of(x: Tensor, targets: Tensor) -> Tensor:
+        weight, bias = (head[k].to(x.device) for k in ("weight", "bias"))
+        logits = nn.functional.linear(stream["statistics"](x), weight, bias).float()
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+
+    steps = max(n * (readings + 1) // size, 1)
+    fit(
+        "voice_statistics", stream, optimizer, _one_cycle(optimizer, steps * config.statistics_epochs), batches, loss_of,
+        epochs=config.statistics_epochs, average=config.average, precision=config.precision, work=work,
+    )  # fmt: skip
 
 
 def train_text(
@@ -268,11 +351,12 @@ def encode_voices(model: EmotionModel, data: Voices, noisy: torch.Generator | No
     """With a generator, other speeds, stretches and noise; without, each utterance whole as it is."""
 
     def inputs() -> Iterator[tuple]:
-        for samples in tqdm(data.samples, desc="voice states", leave=False, mininterval=5):
+        for i, samples in enumerate(tqdm(data.samples, desc="voice states", leave=False, mininterval=5)):
             if noisy is not None:
                 samples = augment.waveform(samples, min(len(samples), 5 * 16_000), noisy)
             mel = log_mel(samples).mel[None]
-            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool)
+            heard = () if data.whisper is None else (data.whisper[i : i + 1], torch.ones(1, dtype=torch.bool))
+            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *heard
 
     return encode(model, "voice", inputs(), data.targets)
 
@@ -418,7 +502,13 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     paths = Paths.from_env()
     shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
     resnet18 = args.imagenet is not None
-    settings = Config(model=replace(shape, text_tuned=config.text_tuned, face_resnet18=resnet18))
+    whisper = (
+        Transcriber(args.whisper, "cuda" if torch.cuda.is_available() else "cpu", paths.assets / "whisper")
+        if args.whisper
+        else None
+    )
+    depths, width = whisper.encoder_size() if whisper else (0, shape.whisper_width)
+    settings = Config(model=replace(shape, text_tuned=config.text_tuned, face_resnet18=resnet18, whisper_depths=depths, whisper_width=width))  # fmt: skip
     team = processes()  # the first fills the caches, all train, the first writes
     with team.main_process_first():
         found = corpora.read_all(args.corpora, work / "corpora")
@@ -446,7 +536,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
             faces = load_faces(halves["face"][0], work, settings.face.crop_size)
         train_face(model, faces, config, work)
     if "voice" in stages:
-        train_voice(model, load_voices(halves["voice"][0]), config, work)
+        train_voice(model, load_voices(halves["voice"][0], whisper, work), config, work)
     if "text" in stages:
         with team.main_process_first():
             texts = load_texts(halves["text"][0], work, language, model.encoders["text"])
@@ -475,7 +565,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         with team.main_process_first():
             faces = load_faces(part["face"], work, settings.face.crop_size)
             texts = load_texts(part["text"], work, language, model.encoders["text"])
-        voices = load_voices(part["voice"])
+        voices = load_voices(part["voice"], whisper, work)
         sounds = [encode_voices(model, voices)]
         if noisy:
             g = torch.Generator().manual_seed(config.seed)
@@ -505,6 +595,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         "parent": None,
         "init": args.init and {"id": args.init, "weights_sha256": loaded.meta.get("weights_sha256")},
         "seed": config.seed,
+        "whisper": args.whisper and Path(args.whisper).name,
         "training": asdict(config),
         "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
                      "n": [len(halves[m][0]), len(halves[m][1]), len(val[m])]} for m in MODALITIES},
@@ -524,6 +615,7 @@ def main() -> int:
     parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see the pipeline run")
     parser.add_argument("--imagenet", nargs="?", const="", metavar="FILE", help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)")  # fmt: skip
+    parser.add_argument("--whisper", metavar="NAME|FILE", help="let the voice branch read the encoder of this Whisper too, as base or a .pt file")  # fmt: skip
     parser.add_argument("--init", metavar="ID", help="checkpoint whose branches training starts from")
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
     for field, value in TrainConfig().__dict__.items():
