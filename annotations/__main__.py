@@ -121,7 +121,10 @@ def _store(args, *, create: bool = False) -> Store:
 
 def _add_project_options(parser: argparse.ArgumentParser) -> None:
     default = {name: field.default for name, field in inspect.signature(projects.create).parameters.items()}
-    parser.add_argument("action", choices=("create", "list", "rank"), help="rank: recompute which items come first")
+    parser.add_argument(
+        "action", choices=("create", "list", "rank", "gold"),
+        help="rank: recompute which items come first; gold: say the right answer to an item, which then tests annotators",
+    )  # fmt: skip
     parser.add_argument("name", nargs="?")
     parser.add_argument(
         "--order", choices=ORDERS, help=f"what comes first (create: {default['order']}; rank: as it is)"
@@ -130,6 +133,18 @@ def _add_project_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="rank: first store what `python -m mmer analyse --out` wrote"
     )
+    gold = parser.add_argument_group("gold")
+    gold.add_argument("--clip", metavar="CLIP", help="file or sha256")
+    gold.add_argument(
+        "--start", type=float, metavar="S", help="where the utterance begins, if the item is not the whole clip"
+    )
+    gold.add_argument(
+        "--right", nargs="*", choices=EMOTIONS, metavar="EMOTION", help="right answers; none takes the gold back"
+    )
+    gold.add_argument(
+        "--target", choices=TARGETS, default=TARGETS[0], help="what was asked about (default: %(default)s)"
+    )
+    gold.add_argument("--why", default="", help="what the annotator reads afterwards")
     create = parser.add_argument_group("create")
     create.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that annotators can open")
     create.add_argument(
@@ -157,6 +172,15 @@ def _project(args) -> int:
             print(line, file=sys.stderr)
         print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
         return 1 if found.bad else 0
+    if args.action == "gold":
+        if args.clip is None or args.right is None:
+            raise LabelError("bad_usage", "project gold needs --clip CLIP and --right EMOTION ...")
+        project, file = projects.project(store, args.name or ""), Path(args.clip)
+        item = projects.item_of(store, project, content_hash(file) if file.is_file() else args.clip, args.start)
+        right = {e: 1 / len(args.right) for e in args.right}
+        projects.set_gold(store, project, item, right, target=args.target, why=args.why, actor=_ACTOR)
+        print(f"item {item} of {project.name}: {' or '.join(args.right) or 'no gold any more'}")
+        return 0
     project = projects.create(
         store, args.name or "", guidelines=args.guidelines.read_text("utf-8") if args.guidelines else "",
         label_set=args.labels, targets=args.targets, per_item=args.per_item, gold_share=args.gold_share,

@@ -206,6 +206,34 @@ def set_gold(
         return gold.id
 
 
+def item_of(store: Store, project: Project, sha256: str, start_s: float | None = None) -> int:
+    """Return the id of the item that a clip as a whole, or its utterance beginning at `start_s`, is in a project.
+
+    Raises:
+        LabelError: `unknown_item` when there is none, or several and no start says which.
+    """
+    with store.reading() as session:
+        found = session.execute(
+            select(ItemRecord.id, UtteranceRecord.start_s)
+            .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+            .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
+            .where(ItemRecord.project_id == project.id, ClipRecord.sha256 == sha256)
+            .order_by(UtteranceRecord.start_s)
+        ).all()
+    if start_s is None:
+        fitting = [i for i, start in found if start is None] or [i for i, _ in found]
+    else:
+        fitting = [i for i, start in found if start is not None and abs(start - start_s) < 0.005]
+    if len(fitting) == 1:
+        return fitting[0]
+    starts = ", ".join("the whole clip" if start is None else f"{start:g}" for _, start in found)
+    if not found:
+        raise LabelError("unknown_item", f"{project.name} has no item of the clip {sha256[:12]}; import it first")
+    raise LabelError(
+        "unknown_item", f"{project.name} has items of that clip that begin at {starts}; say which by its start"
+    )
+
+
 def counts(store: Store, project: Project) -> dict[str, int]:
     """Return how many items a project has, how many of them are gold, wait for annotators, and have all they need."""
     with store.reading() as session:

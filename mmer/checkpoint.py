@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from mmer.config import Config, FaceConfig, MediaLimits, ModelConfig, VoiceConfig
 from mmer.errors import CheckpointError
 from mmer.labels import EMOTIONS, MODALITIES
-from mmer.model import EmotionModel
+from mmer.model import EmotionModel, layout
 
 BASE = "base"
 _BASE_FOLDER = Path(__file__).resolve().parent / "checkpoints" / BASE
@@ -145,4 +145,4 @@ def load(name: str, root: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise CheckpointError("bad_checkpoint", f"checkpoint {name!r} in {folder} cannot be used: {first}") from error
-    return Checkpoint(name, folder, model.eval(), config, meta)
+    return Checkpoint(name, folder, model.eval().to(memory_format=layout(model)), config, meta)

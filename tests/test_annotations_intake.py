@@ -145,6 +145,37 @@ def test_a_project_is_made_filled_ranked_and_listed_from_the_command_line(tmp_pa
     assert "there is no project 'faces'; there is voices" in capsys.readouterr().err
 
 
+def test_the_right_answer_to_an_item_is_told_from_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "in"
+    sound(folder / "a.wav", 1)
+    sound(tmp_path / "c.wav", 2)
+    (tmp_path / "cut.csv").write_text("path,start,end\nc.wav,0,1\nc.wav,1,2\n")
+    where = ["--database", str(tmp_path / "x.db"), "--media", str(tmp_path / "media")]
+    assert main(["project", "create", "voices", *where]) == 0
+    assert main(["import", str(folder), "--project", "voices", *where]) == 0
+    capsys.readouterr()
+    gold = ["project", "gold", "voices", *where]
+    assert main([*gold, "--clip", str(folder / "a.wav"), "--right", "anger", "disgust", "--why", "a raised voice"]) == 0
+    assert "anger or disgust" in capsys.readouterr().out
+    main(["project", "list", *where])
+    assert json.loads(capsys.readouterr().out)["gold"] == 1
+    assert main([*gold, "--clip", str(folder / "a.wav"), "--right"]) == 0
+    assert "no gold any more" in capsys.readouterr().out
+    main(["project", "list", *where])
+    assert json.loads(capsys.readouterr().out)["gold"] == 0
+    assert main(["import", str(tmp_path / "cut.csv"), "--project", "voices", *where]) == 0
+    cut = [*gold, "--clip", str(tmp_path / "c.wav"), "--right", "fear"]
+    capsys.readouterr()
+    for arguments, said in (
+        (cut, "begin at 0, 1; say which"),
+        ([*gold, "--clip", "0" * 64, "--right", "fear"], "has no item of the clip 000000000000"),
+        ([*gold, "--right", "fear"], "needs --clip"),
+    ):
+        assert main(arguments) == 1
+        assert said in capsys.readouterr().err
+    assert main([*cut, "--start", "1"]) == 0
+
+
 def test_the_models_answers_come_in_and_decide_the_order(tmp_path, capsys):
     clips = [sound(tmp_path / "in" / f"{i}.wav", i) for i in range(2)]
     where = ["--database", str(tmp_path / "x.db")]
