@@ -274,7 +274,7 @@ def test_a_planted_mouth_is_found(face_and_voice):
         optimizer = torch.optim.Adam(parts.parameters(), 1e-2)
         one = torch.ones(32, 1, dtype=torch.bool)
         parts.train()
-        for _ in range(60):
+        for _ in range(150):
             lights, bites = torch.rand(32, 5) * 2 - 1, torch.arange(32) % 2
             answers = torch.where(bites > 0, EMOTIONS.index("surprise"), EMOTIONS.index("sadness"))
             logits = model.branch_logits("face", drawn(lights, bites)[:, None], one, torch.zeros(32, 1, 52), one)
