@@ -196,10 +196,11 @@ class StatisticsStream(nn.Module):
         """Return (B, n): mean, deviation and quantiles of each contour over the real frames."""
         T_a, n = log_mel.shape[1], mel_mask.sum(1)[:, None]  # (B, 1)
         last = torch.minimum(torch.arange(T_a, device=n.device)[None], n - 1)[:, None]  # (B, 1, T_a)
+        padded = not bool(mel_mask.all())
 
         def held(x: Tensor) -> Tensor:
             """Go on with a row's last frame behind its end, so that a slope there is that of the row alone."""
-            return x if bool(mel_mask.all()) else x.gather(2, last.expand(-1, x.shape[1], -1))
+            return x.gather(2, last.expand(-1, x.shape[1], -1)) if padded else x
 
         def slope(x: Tensor) -> Tensor:
             y = nn.functional.pad(x, (2, 2), mode="replicate")
@@ -207,7 +208,8 @@ class StatisticsStream(nn.Module):
 
         mel = held(log_mel.transpose(1, 2))  # (B, M, T_a)
         mfcc = self.dct.T @ mel
-        contours = torch.cat([mel, mfcc, slope(mfcc), slope(slope(mfcc))], 1)  # (B, C, T_a)
+        delta = slope(mfcc)
+        contours = torch.cat([mel, mfcc, delta, slope(delta)], 1)  # (B, C, T_a)
         real = mel_mask[:, None]
         mean = (contours * real).sum(2) / n
         variance = ((contours - mean[..., None]).square() * real).sum(2) / n

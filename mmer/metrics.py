@@ -29,6 +29,11 @@ def expected_calibration_error(truth: np.ndarray, probs: np.ndarray, bins: int =
     return float(gap)
 
 
+def headline(found: dict) -> dict:
+    """Return what a table shows of `classification`."""
+    return {k: found[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
+
+
 def classification(truth: np.ndarray, probs: np.ndarray, names: Sequence[str] = EMOTIONS) -> dict:
     """Return n, uar, accuracy, macro_f1, weighted_f1, ece, per_class and confusion.
 

@@ -18,7 +18,7 @@ from mmer.face import FaceTrack, FaceTracker
 from mmer.features import Features, LanguageModel, corpus_face, trim, with_text
 from mmer.labels import MODALITIES
 from mmer.media import AudioChunk, MediaInfo, VideoFrame
-from mmer.speech import Transcriber, Transcript, typed
+from mmer.speech import OFF, Transcriber, Transcript, typed
 from mmer.voice import Span
 
 
@@ -233,9 +233,7 @@ class Perceiver:
         states = self._fitting(config, asked, found, notices)
         if text:
             return replace(typed(text), states=states)
-        if not wants_words:
-            found = Transcript("", None, (), "off", "transcription was switched off")
-        return replace(found, states=states)
+        return replace(found if wants_words else OFF, states=states)
 
     def _fitting(self, config: Config, asked, found: Transcript, notices: list[Notice]) -> tuple:
         """Return the encoder's states if they are what the voice branch reads; if not, say why it does without."""

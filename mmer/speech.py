@@ -61,6 +61,9 @@ class Transcript:
     states: tuple[torch.Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
 
+OFF = Transcript("", None, (), "off", "transcription was switched off")
+
+
 def typed(text: str) -> Transcript:
     """Return a sentence the user typed as a transcript without times."""
     return Transcript(" ".join(text.split()), None, (), "typed", "typed by hand, so there are no word times")
@@ -154,7 +157,7 @@ class Transcriber:
             language = result["language"]
             found.append((start / SAMPLE_RATE, window, result["segments"]))
         if not words_wanted:
-            return Transcript("", None, (), "off", "transcription was switched off")
+            return OFF
         pieces, words, n_guessed = [], [], 0
         for start_s, window, segments in sorted(found, key=lambda item: item[0]):
             for segment in segments:

@@ -22,9 +22,8 @@ def database(request, tmp_path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'mmer.db'}"
         return
-    if not (
-        server := os.environ.get("MMER_TEST_POSTGRES")
-    ):  # a server cannot be installed by a test; .ci/run starts one
+    server = os.environ.get("MMER_TEST_POSTGRES")
+    if not server:  # a test cannot install a server; .ci/run starts one
         pytest.skip("MMER_TEST_POSTGRES names no PostgreSQL server")
     name = f"mmer_{secrets.token_hex(6)}"
     admin = create_engine(server, isolation_level="AUTOCOMMIT")

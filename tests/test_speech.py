@@ -15,6 +15,14 @@ RATE = 16_000
 SENTENCE = "Ich bin heute so froh."
 
 
+def dimensions(width: int = 32, n_layers: int = 1) -> dict[str, int]:
+    """Return a Whisper small enough to be made on the spot; the vocabulary is the real one."""
+    return {
+        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": 2, "n_audio_layer": n_layers,
+        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": width, "n_text_head": 2, "n_text_layer": 1,
+    }  # fmt: skip
+
+
 def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0, width: int = 32) -> Path:
     """Write a Whisper checkpoint in the official format that says one German sentence whatever it hears.
 
@@ -29,10 +37,7 @@ def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0, width: i
     from whisper.tokenizer import get_tokenizer
 
     torch.manual_seed(0)
-    dims = {
-        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": 2, "n_audio_layer": 1,
-        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": width, "n_text_head": 2, "n_text_layer": 1,
-    }  # fmt: skip
+    dims = dimensions(width)
     tokenizer = get_tokenizer(True, language="de", task="transcribe")
     begin = tokenizer.timestamp_begin
     german = tokenizer.to_language_token("de")
@@ -117,10 +122,7 @@ def random_whisper(tmp_path_factory) -> Transcriber:
     from whisper.model import ModelDimensions, Whisper
 
     torch.manual_seed(0)
-    dims = {
-        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 2,
-        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 1,
-    }  # fmt: skip
+    dims = dimensions(n_layers=2)
     path = tmp_path_factory.mktemp("whisper") / "random.pt"
     torch.save({"dims": dims, "model_state_dict": Whisper(ModelDimensions(**dims)).state_dict()}, path)
     return Transcriber(str(path))

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmer import checkpoint
 from mmer.labels import MODALITIES
-from mmer.metrics import classification
+from mmer.metrics import classification, headline
 from mmer.model import EmotionModel
 from training import experiment, robustness
 from training.data import Faces, Texts, Voices, load_texts
@@ -19,10 +19,6 @@ from training.manifest import class_counts
 from training.rows import BranchRow, FusedRow, RobustRow, all_rows
 from training.runs import Run, Runs
 from training.train import Encoded, TrainConfig, branch_module, data_hash
-
-
-def _brief(whole: dict) -> dict:
-    return {k: whole[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
 
 
 class Ablation:
@@ -77,9 +73,9 @@ class Ablation:
         corpora = {}
         for corpus in sorted({r.corpus for r in rows}):
             own = np.array([r.corpus == corpus for r in rows])
-            corpora[corpus] = _brief(classification(truth[own], probs[own]))
+            corpora[corpus] = headline(classification(truth[own], probs[own]))
         whole = classification(truth, probs)
-        kept = {**_brief(whole), "per_class": whole["per_class"], "by_corpus": corpora, **took}
+        kept = {**headline(whole), "per_class": whole["per_class"], "by_corpus": corpora, **took}
         return Run(kept, {"probs": probs.astype(np.float16), "truth": truth})
 
     def _model(self, variant: str, seed: int) -> tuple[EmotionModel, tuple]:
@@ -140,7 +136,7 @@ class Ablation:
             )
             given = self._tuples(model, key, seed)
             probs = experiment.subset_probs(model, given)
-            subsets = {name: _brief(classification(given.truth, p)) for name, p in probs.items()}
+            subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}
             found = {**subsets["face+voice+text"], "subsets": subsets, **choice, **took}
             found["weights"] = sum(p.numel() for p in model.fusion.parameters())
         finally:
@@ -170,7 +166,7 @@ class Ablation:
             probs = experiment.subset_probs(model, given)
         finally:
             model.fusion = own
-        subsets = {name: _brief(classification(given.truth, p)) for name, p in probs.items()}
+        subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}
         arrays = {name: (p.argmax(1) == given.truth) for name, p in probs.items()}
         return Run({**subsets["face+voice+text"], "subsets": subsets}, {**arrays, "picks": given.picks})
 

@@ -39,11 +39,12 @@ from tqdm import tqdm
 from mmer.config import Config, ModelConfig
 from mmer.errors import MmerError, TrainingError
 from mmer.labels import EMOTIONS, RAVDESS_CODES
-from mmer.metrics import bootstrap, by_group, classification
+from mmer.metrics import bootstrap, by_group, classification, headline
 from mmer.model import EmotionModel
 from training import corpora, figures
 from training.corpora import RAVDESS_TEST, RAVDESS_VAL
 from training.data import Voices, load_voices
+from training.loop import save_atomically
 from training.manifest import Row
 from training.runs import Run, Runs
 from training.train import TrainConfig, branch_module, data_hash, encode_voices, train_voice
@@ -115,11 +116,6 @@ def _seven(truth: np.ndarray) -> np.ndarray:
     return np.where(truth == len(EMOTIONS), EMOTIONS.index("neutral"), truth)
 
 
-def _brief(truth: np.ndarray, probs: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    whole = classification(truth, probs, names)
-    return {k: whole[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
-
-
 def _spread(uars: np.ndarray) -> dict[str, float | None]:
     """Return the mean of UARs (folds, seeds) and their deviations."""
     over = uars.mean(0)
@@ -169,8 +165,7 @@ def train(
             curve[str(epoch)] = score
             words = f"UAR of the inner speakers {score:.3f}"
         if better:
-            torch.save(state, best.with_suffix(".part"))
-            os.replace(best.with_suffix(".part"), best)
+            save_atomically(state, best)
         note.with_suffix(".part").write_text(json.dumps(curve))
         os.replace(note.with_suffix(".part"), note)
         return words
@@ -232,13 +227,13 @@ class CrossValidation:
         held = pick(self.voices, test)
         probs = encode_voices(model, held).logits.softmax(1).numpy()
         truth = held.targets.argmax(1).numpy()
-        found = {**_brief(truth, probs, self.names), "epoch": chosen, "inner": curve, "trained_on": sorted(set(self.speakers[learned]))}  # fmt: skip
+        found = {**headline(classification(truth, probs, self.names)), "epoch": chosen, "inner": curve, "trained_on": sorted(set(self.speakers[learned]))}  # fmt: skip
         arrays = {"probs": probs, "truth": truth, "rows": np.flatnonzero(test)}
         if self.unseen:
             other = self.others
             arrays["unseen_truth"] = other.targets.argmax(1).numpy()
             arrays["unseen_probs"] = calm_is_neutral(encode_voices(model, other).logits.softmax(1).numpy())
-            found["unseen"] = _brief(arrays["unseen_truth"], arrays["unseen_probs"], EMOTIONS)
+            found["unseen"] = headline(classification(arrays["unseen_truth"], arrays["unseen_probs"], EMOTIONS))
         return Run(found, arrays)
 
     def summary(self, folds: Sequence[Fold], seeds: Sequence[int]) -> dict:
@@ -262,7 +257,7 @@ class CrossValidation:
         found = {"classes": list(self.names), "folds": parts, "mean_of_folds": _spread(uars), "pooled": per_seed}
         runs = [[self.run(f, s) for s in seeds] for f in folds]
         if self.classes == 8:
-            merged = [[_brief(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"] for r in part] for part in runs]  # fmt: skip
+            merged = [[classification(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"] for r in part] for part in runs]  # fmt: skip
             found["calm_as_neutral"] = {**_spread(np.array(merged)), "folds": merged}
         if self.unseen:
             other = [[r.figures["unseen"]["uar"] for r in part] for part in runs]

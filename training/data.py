@@ -183,8 +183,6 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encod
             for j, s, m in zip(part, language.states(ids, mask), mask, strict=True):
                 states[j] = (s[m] if encoder is None else encoder.reads(s[m])).half()
         lengths = torch.tensor([0] + [len(s) for s in states])
-        part = cache.with_suffix(".part")
-        torch.save({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, part)
-        os.replace(part, cache)
+        save_atomically({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, cache)
     kept = torch.load(cache, weights_only=True, mmap=True)
     return Texts(kept["states"], kept["offsets"], targets_of(rows))

@@ -20,6 +20,7 @@ from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from training import corpora
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
+from training.loop import save_atomically
 from training.losses import Loss, adjusted, fit_temperature
 from training.manifest import Row, class_counts
 from training.rivals import fusion_of
@@ -158,8 +159,7 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
         train_face(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
     else:
         train_voice(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
-    torch.save(module.state_dict(), kept.with_suffix(".part"))
-    kept.with_suffix(".part").replace(kept)
+    save_atomically(module.state_dict(), kept)
     (work / f"{m}.state.pt").unlink(missing_ok=True)
     return model.eval()
 

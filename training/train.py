@@ -73,9 +73,7 @@ class TrainConfig:
     voice_batch: int = 32
     voice_lr: float = 2e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
-    voice_alone: float = (
-        0.3  # share of the utterances in which the CNN judges alone, and of those in which statistics do
-    )
+    voice_alone: float = 0.3  # share of the utterances in which the CNN judges alone; the same for the statistics
     statistics_epochs: int = 40  # in which the statistics learn before the CNN joins them: seconds each
     statistics_readings: int = 6  # disturbed ones of each utterance
     statistics_batch: int = 64

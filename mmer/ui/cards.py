@@ -10,9 +10,8 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.predict import EmotionResult
 from mmer.ui.service import Saved
 
-SHOWN_BYTES = (
-    32 * 2**20
-)  # of a clip, which travels inside the answer: a file would lie where its address can be fetched
+# Of a clip, which travels inside the answer: a file would lie where its address can be fetched.
+SHOWN_BYTES = 32 * 2**20
 NAMES = {"face": "Face", "voice": "Voice", "text": "Words"}
 # The share of the probability from which the headline says so.
 _CERTAINTY = ((0.75, "Clearly"), (0.5, "Probably"), (0.0, "Perhaps"))
