@@ -263,8 +263,6 @@ class VoiceEncoder(nn.Module):
         mel_mask: Tensor,
         whisper: Tensor | None = None,
         whisper_mask: Tensor | None = None,
-        statistics: Tensor | None = None,
-        shown: Tensor | None = None,
     ) -> BranchState:
         """
         Args:
@@ -272,8 +270,6 @@ class VoiceEncoder(nn.Module):
             mel_mask: (B, T_a) bool.
             whisper: (B, depths, width), `mmer.speech` tells of what; only read with `config.whisper_depths`.
             whisper_mask: (B,) bool; false where Whisper did not listen.
-            statistics: (B, n) where training has read them already, of the utterance before parts of it were hidden.
-            shown: (B, 2) whether the CNN and the statistics are heard, while each learns to judge alone.
         """
         mask = None if bool(mel_mask.all()) else mel_mask[:, None, :, None].to(log_mel.dtype)
         x = log_mel[:, None] if mask is None else log_mel[:, None] * mask
@@ -286,11 +282,8 @@ class VoiceEncoder(nn.Module):
         mean = (w * x).sum(1)
         std = ((w * (x - mean[:, None]) ** 2).sum(1) + 1e-5).sqrt()
         state = self.embed(torch.cat([mean, std], 1))
-        if shown is not None:
-            state = state * shown[:, :1]
         if self.statistics is not None:
-            whole = self.statistics(self.statistics.read(log_mel, mel_mask) if statistics is None else statistics)
-            state = state + (whole if shown is None else whole * shown[:, 1:])
+            state = state + self.statistics(self.statistics.read(log_mel, mel_mask))
         if self.whisper is not None and whisper is not None:
             state = state + self.whisper(whisper) * whisper_mask[:, None]
         return BranchState(middle, state)

@@ -187,14 +187,3 @@ def test_statistics_of_a_row_do_not_depend_on_its_padding_and_have_gradients_eve
     silence = torch.full((1, 40, 64), -2.0, requires_grad=True)  # the baseline of an attribution: nothing varies
     stream(stream.read(silence, torch.ones(1, 40, dtype=torch.bool))).sum().backward()
     assert silence.grad.isfinite().all()
-
-
-def test_each_voice_stream_can_judge_alone():
-    encoder, one = make_model().encoders["voice"], make_batch(3)
-    shown = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    alone = encoder(one.log_mel, one.mel_mask, shown=shown).top
-    both = encoder(one.log_mel, one.mel_mask).top
-    torch.testing.assert_close(alone[2], both[2])
-    other = encoder(one.log_mel, one.mel_mask, shown=1 - shown).top
-    torch.testing.assert_close((alone + other)[:2], both[:2])
-    assert (alone[:2] - both[:2]).abs().sum() > 0

@@ -20,13 +20,23 @@ from mmer.encoders import TextEncoder
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import EMOTIONS, RAVDESS_CODES
+from mmer.model import EmotionModel
 from mmer.predict import Predictor
+from mmer.voice import log_mel
 from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from training import augment, corpora, losses, manifest
 from training.data import Voices, split_off
 from training.manifest import Row
-from training.train import Encoded, Tuples, imagenet_weights
+from training.train import (
+    Encoded,
+    TrainConfig,
+    Tuples,
+    branch_module,
+    imagenet_weights,
+    train_statistics,
+    train_voice,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -201,6 +211,32 @@ def test_rare_cells_are_known_by_corpus_and_emotion():
     voices = Voices([np.zeros(1, np.float32)] * 4, eye[[0, 0, 0, 1]], ("a", "a", "b", "b"))
     assert voices.cell_sizes().tolist() == [2, 2, 1, 1]
     assert Voices(voices.samples, voices.targets).cell_sizes().tolist() == [3, 3, 3, 1]
+
+
+def test_the_statistics_learn_after_the_cnn_and_each_leaves_the_other_alone(tmp_path):
+    rng, seconds = np.random.default_rng(0), np.arange(16_000, dtype=np.float32) / 16_000
+    pitch_hz = 120 + 300 * (np.arange(24) % 2) + rng.uniform(0, 40, 24)
+    sounds = [np.sin(2 * np.pi * f * seconds) + rng.normal(0, 0.01, 16_000) for f in pitch_hz]
+    low_or_high = torch.eye(7)[torch.arange(24) % 2]
+    voices = Voices([x.astype(np.float32) for x in sounds], low_or_high)
+    torch.manual_seed(0)
+    model = EmotionModel(ModelConfig.tiny())
+    config = TrainConfig(voice_epochs=1, voice_batch=8, statistics_batch=8, statistics_epochs=10)
+    states = [{k: v.clone() for k, v in branch_module(model, "voice").state_dict().items()}]
+    for train in (train_voice, train_statistics):
+        train(model, voices, config, tmp_path)
+        states.append({k: v.clone() for k, v in branch_module(model, "voice").state_dict().items()})
+    untaught, cnn, both = states
+    changed = [{k for k in untaught if not torch.equal(a[k], b[k])} for a, b in ((untaught, cnn), (cnn, both))]
+    assert {"encoder.cnn.stem.weight", "head.1.weight"} <= changed[0]
+    assert not any("statistics" in k for k in changed[0])
+    assert changed[1]
+    assert all(k.startswith("encoder.statistics.") for k in changed[1])
+    mel = torch.cat([log_mel(voices.samples[i]).mel[None] for i in (0, 1)])
+    stream = model.encoders["voice"].statistics
+    with torch.no_grad():
+        heard = model.heads["voice"](stream(stream.read(mel, torch.ones(mel.shape[:2], dtype=torch.bool))))
+    assert heard.argmax(1).tolist() == [0, 1]
 
 
 def test_soft_cross_entropy_of_known_cases():

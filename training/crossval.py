@@ -47,7 +47,7 @@ from training.data import Voices, load_voices
 from training.loop import save_atomically
 from training.manifest import Row
 from training.runs import Run, Runs
-from training.train import TrainConfig, branch_module, data_hash, encode_voices, train_voice
+from training.train import TrainConfig, branch_module, data_hash, encode_voices, train_statistics, train_voice
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"
@@ -141,21 +141,23 @@ def _uar(model: EmotionModel, voices: Voices, names: Sequence[str]) -> float:
 def train(
     voices: Voices, inner: Voices | None, names: Sequence[str], shape: ModelConfig, config: TrainConfig, work: Path, stop: int | None = None
 ) -> tuple[EmotionModel, int, dict[str, float]]:  # fmt: skip
-    """Train a branch and return it as it was after its best epoch, which epoch that is, and the UAR on `inner` after each.
+    """Train a branch and return it, the epoch its CNN stopped at, and the CNN's UAR on `inner` after each epoch.
 
     Epochs are counted from 1; `config.voice_epochs` + 1 is the weights training ends with, the average where one is kept.
+    The statistics learn after the CNN, beside the one that was chosen.
 
     Args:
         inner: speakers who choose the epoch; None: it is `stop`.
     """
     work.mkdir(parents=True, exist_ok=True)
-    model, watched = (new_model(shape, len(names), config.seed) for _ in range(2))
+    model = new_model(shape, len(names), config.seed)
+    watched = new_model(replace(shape, voice_statistics=0), len(names), config.seed)
     module, best, note = branch_module(model, "voice"), work / "best.pt", work / "curve.json"
     curve = json.loads(note.read_text()) if note.is_file() else {}
 
     def look(epoch: int) -> str:
         """Keep the weights if no earlier epoch was better."""
-        state = {k: v.detach().cpu() for k, v in module.state_dict().items()}
+        state = {k: v.detach().cpu() for k, v in module.state_dict().items() if "statistics" not in k}
         if inner is None:
             better, words = epoch == stop, ""
         else:
@@ -172,7 +174,8 @@ def train(
 
     train_voice(model, voices, config, work, report=lambda epoch: look(epoch + 1))
     look(config.voice_epochs + 1)
-    module.load_state_dict(torch.load(best, weights_only=True))
+    module.load_state_dict(module.state_dict() | torch.load(best, weights_only=True))
+    train_statistics(model, voices, config, work)
     chosen = stop if inner is None else max(curve, key=lambda k: (curve[k], int(k)))
     return model.eval(), int(chosen), curve
 
@@ -346,6 +349,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=TrainConfig().voice_epochs, help="default %(default)s; fewer are another experiment")  # fmt: skip
     parser.add_argument("--batch", type=int, default=TrainConfig().voice_batch)
     parser.add_argument("--lr", type=float, default=TrainConfig().voice_lr)
+    parser.add_argument("--strange", type=float, default=TrainConfig().voice_strange, help="share of the utterances made another speaker's, default %(default)s")  # fmt: skip
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")
     args = parser.parse_args()
@@ -381,7 +385,9 @@ def main() -> int:
         folds = [f for f in folds if f.name in args.only]
     if args.unseen in {r.corpus for r in rows}:
         parser.error(f"--unseen {args.unseen}: it is trained on")
-    config = TrainConfig(voice_epochs=args.epochs, voice_lr=args.lr, voice_batch=args.batch, precision=args.precision)
+    config = TrainConfig(
+        voice_epochs=args.epochs, voice_lr=args.lr, voice_batch=args.batch, voice_strange=args.strange, precision=args.precision
+    )  # fmt: skip
     shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
     unseen = of(args.unseen) if args.unseen else ()
     runs = CrossValidation(rows, args.classes, shape, config, Runs(args.out / "runs"), args.how, unseen)

@@ -36,6 +36,7 @@ from training.train import (
     encode_voices,
     train_face,
     train_fusion,
+    train_statistics,
     train_text,
     train_voice,
 )
@@ -159,8 +160,10 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
         train_face(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
     else:
         train_voice(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
+        train_statistics(model, loaded, config, work, loss=loss, augmented=row.augmented)
     save_atomically(module.state_dict(), kept)
-    (work / f"{m}.state.pt").unlink(missing_ok=True)
+    for state in work.glob("*.state.pt"):
+        state.unlink()
     return model.eval()
 
 

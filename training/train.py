@@ -26,11 +26,12 @@ import itertools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -73,8 +74,8 @@ class TrainConfig:
     voice_batch: int = 32
     voice_lr: float = 2e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
-    voice_alone: float = 0.3  # share of the utterances in which the CNN judges alone; the same for the statistics
-    statistics_epochs: int = 40  # in which the statistics learn before the CNN joins them: seconds each
+    voice_strange: float = 1.0  # share of the utterances that the CNN hears as from another speaker, some in a room
+    statistics_epochs: int = 40  # in which the statistics learn after the CNN: seconds each
     statistics_readings: int = 6  # disturbed ones of each utterance
     statistics_batch: int = 64
     statistics_lr: float = 1e-3  # AdamW, one cycle
@@ -161,6 +162,19 @@ def train_face(
     _fit("face", module, optimizer, steps, batches, loss_of, config, work=work, report=report)
 
 
+def _sound(samples: np.ndarray, config: TrainConfig, g: torch.Generator, augmented: bool, strange: float) -> Tensor:
+    """Return an utterance's log-mel (T_a, M) as training hears it, with chance `strange` from another speaker's throat."""
+    length = int(config.voice_crop_s * 16_000)
+    if not augmented:
+        return log_mel(samples[:length]).mel
+    x = augment.waveform(samples, length, g)
+    other, room = torch.rand(2, generator=g).tolist()
+    if room < 0.3 * strange:
+        x = augment.reverberate(x, g)
+    mel = log_mel(x).mel
+    return augment.other_speaker(mel, g) if other < strange else mel
+
+
 def train_voice(
     model: EmotionModel,
     data: Voices,
@@ -171,30 +185,11 @@ def train_voice(
     report: Report | None = None,
     augmented: bool = True,
 ) -> None:
+    """Train the CNN as if the statistics were not there; `train_statistics` comes after it."""
     module = branch_module(model, "voice")
-    stream = module["encoder"].statistics
     n = max(len(data.samples) // config.voice_batch, 1) * config.voice_batch  # drawn in an epoch
-    optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
-    length = int(config.voice_crop_s * 16_000)
-    seconds = torch.tensor([min(len(x), length) for x in data.samples]) / 16_000
-    often = data.cell_sizes() ** (config.voice_power - 1)
-
-    def sound(i: int, g: torch.Generator) -> Tensor:
-        if not augmented:
-            return log_mel(data.samples[i][:length]).mel
-        x = augment.waveform(data.samples[i], length, g)
-        if torch.rand((), generator=g) < 0.3:
-            x = augment.reverberate(x, g)
-        return augment.other_speaker(log_mel(x).mel, g)
-
-    def statistics(mels: Sequence[Tensor]) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([stream.read(mel[None], torch.ones(1, len(mel), dtype=torch.bool)) for mel in mels])
-
-    if stream is not None:
-        _train_statistics(
-            module, data, config, work, often, sound, statistics, config.statistics_readings if augmented else 0
-        )
+    seconds = torch.tensor([min(len(x) / 16_000, config.voice_crop_s) for x in data.samples])
+    often = _how_often(data, config)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -203,8 +198,7 @@ def train_voice(
         parts = drawn[near].split(config.voice_batch)
         for part in torch.randperm(len(parts), generator=g):
             index = parts[part]
-            mels = [sound(int(i), g) for i in index]
-            read = statistics(mels) if stream is not None else torch.zeros(len(mels), 0)
+            mels = [_sound(data.samples[i], config, g, augmented, config.voice_strange) for i in index]
             heard = None if data.whisper is None else data.whisper[index]
             lengths = torch.tensor([len(m) for m in mels])
             padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
@@ -212,47 +206,63 @@ def train_voice(
                 padded = augment.spec_augment(padded, g)
                 padded, targets, other, share = augment.mixup(padded, targets, g)
                 lengths = torch.maximum(lengths, lengths[other])
-                read = share * read + (1 - share) * read[other]
                 if heard is not None:
                     heard = share * heard + (1 - share) * heard[other]
             mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
-            which = torch.rand(len(index), 1, generator=g)
-            shown = torch.cat([(which < 1 - config.voice_alone), (which >= config.voice_alone)], 1)
             # Half of the time it does without Whisper, as where that is not to be had.
             extra = () if heard is None else (heard, torch.rand(len(index), generator=g) < 0.5)
-            yield padded, mask, read, shown, targets, *extra
+            yield padded, mask, targets, *extra
 
-    def loss_of(mels: Tensor, mask: Tensor, read: Tensor, shown: Tensor, targets: Tensor, *heard: Tensor) -> Tensor:
-        ours = {} if stream is None else {"statistics": read, "shown": shown}
-        logits = module["head"](module["encoder"](mels, mask, *heard, **ours).top).float()
+    def loss_of(mels: Tensor, mask: Tensor, targets: Tensor, *heard: Tensor) -> Tensor:
+        logits = module["head"](module["encoder"](mels, mask, *heard).top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    _fit("voice", module, optimizer, n // config.voice_batch, batches, loss_of, config, work=work, report=report)
+    stream, module["encoder"].statistics = module["encoder"].statistics, None
+    try:
+        optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
+        _fit("voice", module, optimizer, n // config.voice_batch, batches, loss_of, config, work=work, report=report)
+    finally:
+        module["encoder"].statistics = stream
 
 
-def _train_statistics(
-    module: nn.ModuleDict,
+def _how_often(data: Voices, config: TrainConfig) -> Tensor:
+    return data.cell_sizes() ** (config.voice_power - 1)
+
+
+def train_statistics(
+    model: EmotionModel,
     data: Voices,
     config: TrainConfig,
     work: Path,
-    often: Tensor,
-    sound: Callable[[int, torch.Generator], Tensor],
-    read: Callable[[Sequence[Tensor]], Tensor],
-    readings: int,
+    *,
+    loss: LossFunction | None = None,
+    augmented: bool = True,
 ) -> None:
-    """Let the statistics learn to judge alone, through the head as it is; on the CNN's side nothing changes."""
+    """Let the voice's statistics learn to judge alone, through the head as it is; nothing else changes."""
+    module, name = branch_module(model, "voice"), "voice_statistics"
+    if module["encoder"].statistics is None:
+        return
     stream = nn.ModuleDict({"statistics": module["encoder"].statistics})
     head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
-    n, size = len(data.samples), config.statistics_batch
-    optimizer = torch.optim.AdamW(stream.parameters(), config.statistics_lr, weight_decay=0.01)
+    n, size, readings = len(data.samples), config.statistics_batch, config.statistics_readings if augmented else 0
+    optimizer, often = (
+        torch.optim.AdamW(stream.parameters(), config.statistics_lr, weight_decay=0.01),
+        _how_often(data, config),
+    )
 
     @cache
+    @torch.no_grad()
     def bank() -> Tensor:
         """(readings + 1, N, n): each utterance as it is and disturbed."""
-        g = torch.Generator().manual_seed(config.seed)
-        clean = [log_mel(x).mel for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
+        g, read = torch.Generator().manual_seed(config.seed), module["encoder"].statistics.read
+
+        def one(mel: Tensor) -> Tensor:
+            return read(mel[None], torch.ones(1, len(mel), dtype=torch.bool))
+
+        clean = [one(log_mel(x).mel) for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
         rounds = tqdm(range(readings), desc="statistics, disturbed", leave=False, mininterval=5)
-        return torch.stack([read(clean), *(read([sound(i, g) for i in range(n)]) for _ in rounds)])
+        disturbed = [[one(_sound(x, config, g, augmented, 1.0)) for x in data.samples] for _ in rounds]
+        return torch.stack([torch.cat(part) for part in (clean, *disturbed)])
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -267,11 +277,11 @@ def _train_statistics(
     def loss_of(x: Tensor, targets: Tensor) -> Tensor:
         weight, bias = (head[k].to(x.device) for k in ("weight", "bias"))
         logits = nn.functional.linear(stream["statistics"](x), weight, bias).float()
-        return soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
     steps = max(n * (readings + 1) // size, 1)
     fit(
-        "voice_statistics", stream, optimizer, _one_cycle(optimizer, steps * config.statistics_epochs), batches, loss_of,
+        name, stream, optimizer, _one_cycle(optimizer, steps * config.statistics_epochs), batches, loss_of,
         epochs=config.statistics_epochs, average=config.average, precision=config.precision, work=work,
     )  # fmt: skip
 
@@ -535,7 +545,9 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
             faces = load_faces(halves["face"][0], work, settings.face.crop_size)
         train_face(model, faces, config, work)
     if "voice" in stages:
-        train_voice(model, load_voices(halves["voice"][0], whisper, work), config, work)
+        voices = load_voices(halves["voice"][0], whisper, work)
+        train_voice(model, voices, config, work)
+        train_statistics(model, voices, config, work)
     if "text" in stages:
         with team.main_process_first():
             texts = load_texts(halves["text"][0], work, language, model.encoders["text"])
@@ -547,9 +559,10 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         state = work / f"{m}.state.pt"
         if state.is_file():
             branch = branch_module(model, m)
-            branch.load_state_dict(
-                between(weights(state), branch.state_dict(), config.init_share if args.init else 0.0)
-            )
+            learned = weights(state)
+            if m == "voice" and model.encoders["voice"].statistics is not None:
+                learned |= {f"encoder.{k}": v for k, v in weights(work / "voice_statistics.state.pt").items()}
+            branch.load_state_dict(between(learned, branch.state_dict(), config.init_share if args.init else 0.0))
         elif not args.init:
             raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
     with torch.no_grad():
