@@ -25,7 +25,7 @@ from mmer.model import BranchStates
 
 VERDICTS = ("trustworthy", "weak", "no clear evidence")
 MAX_DELTA = 0.05
-PIECES = (4, 10)  # of an integral, at first and at most
+PIECES = (4, 16)  # of an integral, at first and at most
 STEPS = 4  # in each piece
 MIN_GAP = 0.1  # logits: what changes the odds by less than a tenth explains nothing
 MIN_GAIN = 0.1  # over random maps, in areas under curves between 0 and 1: random maps spread by 0.02 to 0.1 around 0
@@ -205,9 +205,8 @@ def _slopes(function, inputs: tuple, baselines: tuple, arguments: tuple = ()) ->
     """Return the gradients averaged over the straight path from the baselines to the inputs, and the delta of `Trust`.
 
     Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365 The path is walked in pieces, and
-    while the delta is too large the piece that is furthest off is halved. From silence little changes on the first half of
-    the way and much on short stretches of the second: on six clips 16 to 40 steps brought the voice within 5 %, steps of
-    equal length from 12 to more than 48.
+    while the delta is too large the piece that is furthest off is halved. From silence a voice changes little on the first
+    half of the way and much on the last hundredth: nine utterances of six clips came within 5 % with 4 to 12 pieces.
 
     Args:
         function: inputs of B rows, then `arguments` -> (B,).

@@ -34,6 +34,7 @@ from training.train import (
     encode_faces,
     encode_texts,
     encode_voices,
+    joined,
     train_face,
     train_fusion,
     train_statistics,
@@ -185,11 +186,6 @@ def set_aside(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
         "voice": joined(sounds),
         "text": encode_texts(model, data.load(model, "text", "aside")),
     }
-
-
-def joined(parts: Sequence[Encoded]) -> Encoded:
-    """Return several readings of the same examples as one set."""
-    return Encoded(*(torch.cat([getattr(p, k) for p in parts]) for k in ("middle", "top", "logits", "targets")))
 
 
 def halves(aside: dict[str, Encoded], speakers: Sequence[str]) -> tuple[dict[str, Encoded], dict[str, Encoded]] | None:

@@ -329,7 +329,7 @@ class Encoded:
     targets: Tensor  # (N, K)
 
 
-def _joined(parts: list[Encoded]) -> Encoded:
+def joined(parts: list[Encoded]) -> Encoded:
     """Return several readings of the same examples as one set."""
     return Encoded(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Encoded)})
 
@@ -584,7 +584,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
             g = torch.Generator().manual_seed(config.seed)
             sounds += [encode_voices(model, voices, g) for _ in range(4)]
         looks = [encode_faces(model, faces, fits=f) for f in ((True, False) if noisy else (True,))]
-        return {"face": _joined(looks), "voice": _joined(sounds), "text": encode_texts(model, texts)}
+        return {"face": joined(looks), "voice": joined(sounds), "text": encode_texts(model, texts)}
 
     aside = encoded({m: halves[m][1] for m in MODALITIES}, noisy=True)
     for i, m in enumerate(MODALITIES):
