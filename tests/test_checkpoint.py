@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,21 @@ def test_a_saved_checkpoint_answers_the_same(tmp_path):
     assert loaded.meta["seed"] == 3
     assert loaded.meta["emotions"] == ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
     assert checkpoint.listing(tmp_path) == [name]
+
+
+def test_a_checkpoint_from_before_a_choice_was_there_is_built_as_it_was(tmp_path):
+    old = replace(ModelConfig.tiny(), voice_statistics=0, face_stride=1)
+    model = make_model(old)
+    name = checkpoint.save(model, Config(model=old), tmp_path, {"parent": None})
+    note = tmp_path / name / "meta.json"
+    meta = json.loads(note.read_text())
+    for choice in ("voice_statistics", "face_stride"):
+        del meta["config"]["model"][choice]
+    note.write_text(json.dumps(meta))
+    loaded, batch = checkpoint.load(name, tmp_path), make_batch(2)
+    assert loaded.config.model == old
+    with torch.no_grad():
+        assert torch.equal(loaded.model(batch).logits, model(batch).logits)
 
 
 def test_weights_that_half_precision_holds_take_half_the_bytes(tmp_path):

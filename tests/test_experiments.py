@@ -15,6 +15,7 @@ from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
 from training import abstain, corpora, experiment, figures
 from training.ablate import page
+from training.ablation import without
 from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
 from training.manifest import Row
@@ -57,6 +58,16 @@ def encoded(n: int, seed: int) -> Encoded:
     g = torch.Generator().manual_seed(seed)
     targets = torch.eye(7)[torch.arange(n) % 7]
     return Encoded(torch.randn(n, 8, generator=g), torch.randn(n, 16, generator=g), targets * 4, targets)
+
+
+def test_what_only_concerns_other_branches_does_not_decide_a_run():
+    settings = {
+        "epochs": {"face": 5, "text": 2},
+        "config": {"seed": 0, "face_lr": 0.1, "text_lr": 0.2, "conflict": 0.15},
+    }
+    own = {"epochs": {"text": 2}, "config": {"seed": 0, "text_lr": 0.2, "conflict": 0.15}}
+    assert without(settings, ["face", "voice"]) == own
+    assert without(settings, []) == settings
 
 
 def test_tuples_are_the_same_under_every_condition():
@@ -245,7 +256,7 @@ def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corp
 def test_nothing_is_chosen_when_all_other_speakers_learn_for_all_epochs(corpora_folder, tmp_path):  # noqa: F811
     rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
     unseen = corpora.emodb(corpora_folder)
-    config = TrainConfig(voice_epochs=2, voice_batch=8, statistics_epochs=2)
+    config = TrainConfig(voice_epochs=2, voice_batch=8, voice_statistics_epochs=2)
     folds = [Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))]
     whole = CrossValidation(rows, 8, ModelConfig.tiny(), config, Runs(tmp_path), "fixed", unseen)
     found = whole.summary(folds, [0])

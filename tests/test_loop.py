@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from mmer import checkpoint
+from mmer.config import Config, ModelConfig
 from mmer.model import EmotionModel
 from tests.test_model import make_model
 from training.loop import depths, fit, layerwise, thaw, weights
-from training.train import between, branch_module, start_from
+from training.train import between, branch_module, shape_of, start_from
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -145,6 +148,24 @@ def test_what_has_another_shape_is_left_as_it_was():
     words = start_from(new, old)
     taken = int(words.split()[0])
     assert 0 < taken < len(old.encoders.state_dict())
+
+
+def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_begin_anew(tmp_path):
+    tuned = replace(ModelConfig.tiny(), text_tuned=True, state=16)
+    name = checkpoint.save(make_model(tuned), Config(model=tuned), tmp_path, {"parent": None})
+    loaded, usual = checkpoint.load(name, tmp_path), ModelConfig()
+    assert shape_of(None, [], usual) == usual
+    assert shape_of(loaded, [], usual) == tuned
+    mixed = shape_of(loaded, ["face"], usual)
+    assert (mixed.face_widths, mixed.face_stride) == (usual.face_widths, usual.face_stride)
+    assert (mixed.voice_widths, mixed.text_tuned) == (tuned.voice_widths, True)
+    model = EmotionModel(shape_of(loaded, ["text"], replace(ModelConfig.tiny(), text_tuned=True)))
+    first = {k: v.clone() for k, v in model.state_dict().items()}
+    start_from(model, loaded.model, ["text"])
+    theirs = loaded.model.state_dict()
+    for key, value in model.state_dict().items():
+        if key.startswith(("encoders.", "heads.")):
+            assert torch.equal(value, first[key] if ".text." in f"{key}." else theirs[key]), key
 
 
 def test_weights_between_start_and_end_keep_their_share_of_the_start():

@@ -221,7 +221,7 @@ def test_the_statistics_learn_after_the_cnn_and_each_leaves_the_other_alone(tmp_
     voices = Voices([x.astype(np.float32) for x in sounds], low_or_high)
     torch.manual_seed(0)
     model = EmotionModel(ModelConfig.tiny())
-    config = TrainConfig(voice_epochs=1, voice_batch=8, statistics_batch=8, statistics_epochs=10)
+    config = TrainConfig(voice_epochs=1, voice_batch=8, voice_statistics_batch=8, voice_statistics_epochs=10)
     states = [{k: v.clone() for k, v in branch_module(model, "voice").state_dict().items()}]
     for train in (train_voice, train_statistics):
         train(model, voices, config, tmp_path)

@@ -1,5 +1,6 @@
 """Rows of the ablation made into runs: what a row needs is run first, and what is finished is read back."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,16 @@ from training.runs import Run, Runs
 from training.train import Encoded, TrainConfig, branch_module, data_hash
 
 
+def without(settings: dict, modalities: Sequence[str]) -> dict:
+    """Return settings without those that bear the name of one of the branches."""
+    names = tuple(f"{m}_" for m in modalities)
+    return {
+        k: without(v, modalities) if isinstance(v, dict) else v
+        for k, v in settings.items()
+        if not (k in modalities or (names and k.startswith(names)))
+    }
+
+
 class Ablation:
     """Runs rows on demand: a row that another one needs is run first."""
 
@@ -36,8 +47,10 @@ class Ablation:
         self._drawn: dict[tuple, Drawn] = {}
 
     def _settings(self, row, seed: int, *modalities: str) -> dict:
-        """Return all that decides a run: another of these is another run."""
-        whole = {"row": asdict(row), "seed": seed, "budget": asdict(self.data.budget), "config": asdict(self.config)}
+        """Return all that decides a run: another of these is another run. What only concerns other branches does not."""
+        others = [m for m in MODALITIES if m not in modalities]
+        decided = {"budget": asdict(self.data.budget), "config": asdict(self.config)}
+        whole = {"row": asdict(row), "seed": seed, **without(decided, others)}
         if self.served and not isinstance(row, BranchRow):
             whole["branches"] = self.served.meta["weights_sha256"]
         for m in modalities:

@@ -5,8 +5,8 @@
     accelerate launch --multi_gpu --num_processes 2 training/train.py --corpora DIR
 
 Each stage goes on from its last finished epoch when the command is given again with the same --work. With --init the
-branches start from a checkpoint's; a branch that is not among the stages and has no state in --work keeps them. Without
-a GPU the processes of `accelerate launch` run on the CPU.
+branches have a checkpoint's shape and start from its weights; one that is not among the stages and has no state in
+--work keeps them. Without a GPU the processes of `accelerate launch` run on the CPU.
 
 The corpora are not paired: no person in them is seen, heard and read at once. Fusion therefore learns from tuples of a
 face, a voice and a sentence that carry the same label, with branches left out at random and a share of conflicting
@@ -26,7 +26,7 @@ import itertools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -75,10 +75,10 @@ class TrainConfig:
     voice_lr: float = 2e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
     voice_strange: float = 1.0  # share of the utterances that the CNN hears as from another speaker, some in a room
-    statistics_epochs: int = 40  # in which the statistics learn after the CNN: seconds each
-    statistics_readings: int = 6  # disturbed ones of each utterance
-    statistics_batch: int = 64
-    statistics_lr: float = 1e-3  # AdamW, one cycle
+    voice_statistics_epochs: int = 40  # in which the statistics learn after the CNN: seconds each
+    voice_statistics_readings: int = 6  # disturbed ones of each utterance
+    voice_statistics_batch: int = 64
+    voice_statistics_lr: float = 1e-3  # AdamW, one cycle
     voice_power: float = 0.5  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
     text_epochs: float = 4.0
     text_batch: int = 64
@@ -244,11 +244,10 @@ def train_statistics(
         return
     stream = nn.ModuleDict({"statistics": module["encoder"].statistics})
     head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
-    n, size, readings = len(data.samples), config.statistics_batch, config.statistics_readings if augmented else 0
-    optimizer, often = (
-        torch.optim.AdamW(stream.parameters(), config.statistics_lr, weight_decay=0.01),
-        _how_often(data, config),
-    )
+    n, size = len(data.samples), config.voice_statistics_batch
+    readings = config.voice_statistics_readings if augmented else 0
+    optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
+    often = _how_often(data, config)
 
     @cache
     @torch.no_grad()
@@ -281,8 +280,8 @@ def train_statistics(
 
     steps = max(n * (readings + 1) // size, 1)
     fit(
-        name, stream, optimizer, _one_cycle(optimizer, steps * config.statistics_epochs), batches, loss_of,
-        epochs=config.statistics_epochs, average=config.average, precision=config.precision, work=work,
+        name, stream, optimizer, _one_cycle(optimizer, steps * config.voice_statistics_epochs), batches, loss_of,
+        epochs=config.voice_statistics_epochs, average=config.average, precision=config.precision, work=work,
     )  # fmt: skip
 
 
@@ -455,13 +454,26 @@ def subset_table(model: EmotionModel, tuples: Tuples, seed: int, n: int = 4000) 
     return table
 
 
-def start_from(model: EmotionModel, other: EmotionModel) -> str:
-    """Take over every weight of the other's branches that has its name and shape here; says how many there were."""
+def shape_of(loaded: checkpoint.Checkpoint | None, anew: Sequence[str], usual: ModelConfig) -> ModelConfig:
+    """Return the shape of a checkpoint's model, but for the branches that begin anew, which have the usual one."""
+    if loaded is None:
+        return usual
+    ours = tuple(f"{m}_" for m in anew)
+    return replace(loaded.config.model, **{k: v for k, v in vars(usual).items() if ours and k.startswith(ours)})
+
+
+def start_from(model: EmotionModel, other: EmotionModel, anew: Sequence[str] = ()) -> str:
+    """Take over every weight of the other's branches that has its name and shape here; says how many there were.
+
+    Args:
+        anew: branches that take nothing over.
+    """
     own, theirs = model.state_dict(), other.state_dict()
     taken = {
         name: theirs[name]
         for name in own
         if name.startswith(("encoders.", "heads.")) and name in theirs and theirs[name].shape == own[name].shape
+        if name.split(".")[1] not in anew
     }
     model.load_state_dict(taken, strict=False)
     wanted = sum(name.startswith(("encoders.", "heads.")) for name in own)
@@ -509,15 +521,20 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     paths = Paths.from_env()
-    shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
+    loaded = checkpoint.load(args.init, paths.checkpoints) if args.init else None
+    before = loaded.meta.get("training", {}) if loaded else {}
+    shape = shape_of(loaded, args.anew, ModelConfig.tiny() if args.model == "tiny" else ModelConfig())
+    whisper = None
+    if args.whisper:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        whisper = Transcriber(args.whisper, device, paths.assets / "whisper")
+        depths, width = whisper.encoder_size()
+        shape = replace(shape, whisper_depths=depths, whisper_width=width)
     resnet18 = args.imagenet is not None
-    whisper = (
-        Transcriber(args.whisper, "cuda" if torch.cuda.is_available() else "cpu", paths.assets / "whisper")
-        if args.whisper
-        else None
+    shape = replace(
+        shape, face_resnet18=resnet18 or shape.face_resnet18, text_tuned=config.text_tuned or shape.text_tuned
     )
-    depths, width = whisper.encoder_size() if whisper else (0, shape.whisper_width)
-    settings = Config(model=replace(shape, text_tuned=config.text_tuned, face_resnet18=resnet18, whisper_depths=depths, whisper_width=width))  # fmt: skip
+    settings = Config(model=shape)
     team = processes()  # the first fills the caches, all train, the first writes
     with team.main_process_first():
         found = corpora.read_all(args.corpora, work / "corpora")
@@ -531,15 +548,12 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     language = None
     if {"text", "fusion"} & set(stages):
         language = LanguageModel(assets.find("text_encoder", paths))
-        if config.text_tuned:
+        if shape.text_tuned:
             model.encoders["text"].layers.load_state_dict(language.last_layers())
     if resnet18:
         model.encoders["face"].cnn.adopt(imagenet_weights(args.imagenet))
-    loaded, before = None, {}  # the checkpoint that training starts from, and how it was trained
-    if args.init:
-        loaded = checkpoint.load(args.init, paths.checkpoints)
-        before = loaded.meta.get("training", {})
-        print(start_from(model, loaded.model))
+    if loaded:
+        print(start_from(model, loaded.model, args.anew))
     if "face" in stages:
         with team.main_process_first():
             faces = load_faces(halves["face"][0], work, settings.face.crop_size)
@@ -630,6 +644,7 @@ def main() -> int:
     parser.add_argument("--imagenet", nargs="?", const="", metavar="FILE", help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)")  # fmt: skip
     parser.add_argument("--whisper", metavar="NAME|FILE", help="let the voice branch read the encoder of this Whisper too, as base or a .pt file")  # fmt: skip
     parser.add_argument("--init", metavar="ID", help="checkpoint whose branches training starts from")
+    parser.add_argument("--anew", nargs="+", choices=MODALITIES, default=[], help="with --init: branches that begin from nothing, in the shape of today's defaults")  # fmt: skip
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
     for field, value in TrainConfig().__dict__.items():
         how = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
