@@ -151,7 +151,7 @@ def test_what_has_another_shape_is_left_as_it_was():
 
 
 def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_begin_anew(tmp_path):
-    tuned = replace(ModelConfig.tiny(), text_tuned=True, state=16)
+    tuned = replace(ModelConfig.tiny(), text_tuned=True)
     name = checkpoint.save(make_model(tuned), Config(model=tuned), tmp_path, {"parent": None})
     loaded, usual = checkpoint.load(name, tmp_path), ModelConfig()
     assert shape_of(None, [], usual) == usual
@@ -159,13 +159,13 @@ def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_begin_anew(
     mixed = shape_of(loaded, ["face"], usual)
     assert mixed.face_widths == usual.face_widths
     assert (mixed.voice_widths, mixed.text_tuned) == (tuned.voice_widths, True)
-    model = EmotionModel(shape_of(loaded, ["text"], replace(ModelConfig.tiny(), text_tuned=True)))
+    model = EmotionModel(shape_of(loaded, ["text"], tuned))
     first = {k: v.clone() for k, v in model.state_dict().items()}
     start_from(model, loaded.model, ["text"])
     theirs = loaded.model.state_dict()
     for key, value in model.state_dict().items():
         if key.startswith(("encoders.", "heads.")):
-            assert torch.equal(value, first[key] if ".text." in f"{key}." else theirs[key]), key
+            assert torch.equal(value, first[key] if ".text." in key else theirs[key]), key
 
 
 def test_weights_between_start_and_end_keep_their_share_of_the_start():

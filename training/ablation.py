@@ -28,7 +28,7 @@ def without(settings: dict, modalities: Sequence[str]) -> dict:
     return {
         k: without(v, modalities) if isinstance(v, dict) else v
         for k, v in settings.items()
-        if not (k in modalities or (names and k.startswith(names)))
+        if not (k in modalities or k.startswith(names))
     }
 
 

@@ -162,11 +162,8 @@ def train_face(
     _fit("face", module, optimizer, steps, batches, loss_of, config, work=work, report=report)
 
 
-def _sound(samples: np.ndarray, config: TrainConfig, g: torch.Generator, augmented: bool, strange: float) -> Tensor:
-    """Return an utterance's log-mel (T_a, M) as training hears it, with chance `strange` from another speaker's throat."""
-    length = int(config.voice_crop_s * 16_000)
-    if not augmented:
-        return log_mel(samples[:length]).mel
+def _disturbed(samples: np.ndarray, length: int, strange: float, g: torch.Generator) -> Tensor:
+    """Return the log-mel (T_a, M) of an utterance disturbed, with chance `strange` as from another speaker's throat."""
     x = augment.waveform(samples, length, g)
     other, room = torch.rand(2, generator=g).tolist()
     if room < 0.3 * strange:
@@ -188,7 +185,8 @@ def train_voice(
     """Train the CNN as if the statistics were not there; `train_statistics` comes after it."""
     module = branch_module(model, "voice")
     n = max(len(data.samples) // config.voice_batch, 1) * config.voice_batch  # drawn in an epoch
-    seconds = torch.tensor([min(len(x) / 16_000, config.voice_crop_s) for x in data.samples])
+    length = int(config.voice_crop_s * 16_000)
+    seconds = torch.tensor([min(len(x), length) for x in data.samples]) / 16_000
     often = _how_often(data, config)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -198,7 +196,11 @@ def train_voice(
         parts = drawn[near].split(config.voice_batch)
         for part in torch.randperm(len(parts), generator=g):
             index = parts[part]
-            mels = [_sound(data.samples[i], config, g, augmented, config.voice_strange) for i in index]
+            sounds = [data.samples[i] for i in index]
+            if augmented:
+                mels = [_disturbed(x, length, config.voice_strange, g) for x in sounds]
+            else:
+                mels = [log_mel(x[:length]).mel for x in sounds]
             heard = None if data.whisper is None else data.whisper[index]
             lengths = torch.tensor([len(m) for m in mels])
             padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
@@ -239,13 +241,13 @@ def train_statistics(
     augmented: bool = True,
 ) -> None:
     """Let the voice's statistics learn to judge alone, through the head as it is; nothing else changes."""
-    module, name = branch_module(model, "voice"), "voice_statistics"
+    module = branch_module(model, "voice")
     if module["encoder"].statistics is None:
         return
     stream = nn.ModuleDict({"statistics": module["encoder"].statistics})
     head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
     n, size = len(data.samples), config.voice_statistics_batch
-    readings = config.voice_statistics_readings if augmented else 0
+    readings, length = config.voice_statistics_readings if augmented else 0, int(config.voice_crop_s * 16_000)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
     often = _how_often(data, config)
 
@@ -260,7 +262,7 @@ def train_statistics(
 
         clean = [one(log_mel(x).mel) for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
         rounds = tqdm(range(readings), desc="statistics, disturbed", leave=False, mininterval=5)
-        disturbed = [[one(_sound(x, config, g, augmented, 1.0)) for x in data.samples] for _ in rounds]
+        disturbed = [[one(_disturbed(x, length, 1.0, g)) for x in data.samples] for _ in rounds]
         return torch.stack([torch.cat(part) for part in (clean, *disturbed)])
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -280,8 +282,8 @@ def train_statistics(
 
     steps = max(n * (readings + 1) // size, 1)
     fit(
-        name, stream, optimizer, _one_cycle(optimizer, steps * config.voice_statistics_epochs), batches, loss_of,
-        epochs=config.voice_statistics_epochs, average=config.average, precision=config.precision, work=work,
+        "voice_statistics", stream, optimizer, _one_cycle(optimizer, steps * config.voice_statistics_epochs), batches,
+        loss_of, epochs=config.voice_statistics_epochs, average=config.average, precision=config.precision, work=work,
     )  # fmt: skip
 
 
@@ -459,7 +461,7 @@ def shape_of(loaded: checkpoint.Checkpoint | None, anew: Sequence[str], usual: M
     if loaded is None:
         return usual
     ours = tuple(f"{m}_" for m in anew)
-    return replace(loaded.config.model, **{k: v for k, v in vars(usual).items() if ours and k.startswith(ours)})
+    return replace(loaded.config.model, **{k: v for k, v in vars(usual).items() if k.startswith(ours)})
 
 
 def start_from(model: EmotionModel, other: EmotionModel, anew: Sequence[str] = ()) -> str:
@@ -573,9 +575,11 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
         state = work / f"{m}.state.pt"
         if state.is_file():
             branch = branch_module(model, m)
-            learned = weights(state)
+            learned, rest = weights(state), work / "voice_statistics.state.pt"
             if m == "voice" and model.encoders["voice"].statistics is not None:
-                learned |= {f"encoder.{k}": v for k, v in weights(work / "voice_statistics.state.pt").items()}
+                if not rest.is_file():
+                    raise TrainingError("no_state", f"{rest} is missing; give --stage voice again, which goes on")
+                learned |= {f"encoder.{k}": v for k, v in weights(rest).items()}
             branch.load_state_dict(between(learned, branch.state_dict(), config.init_share if args.init else 0.0))
         elif not args.init:
             raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
