@@ -15,12 +15,11 @@ from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
 from training import abstain, corpora, experiment, figures
 from training.ablate import page
-from training.ablation import without
 from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
 from training.manifest import Row
 from training.rows import all_rows
-from training.runs import Run, Runs
+from training.runs import Run, Runs, without
 from training.train import Encoded, TrainConfig
 
 

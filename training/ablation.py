@@ -1,6 +1,5 @@
 """Rows of the ablation made into runs: what a row needs is run first, and what is finished is read back."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,18 +17,8 @@ from training.experiment import Data, Drawn
 from training.losses import fit_temperature
 from training.manifest import class_counts
 from training.rows import BranchRow, FusedRow, RobustRow, all_rows
-from training.runs import Run, Runs
+from training.runs import Run, Runs, without
 from training.train import Encoded, TrainConfig, branch_module, data_hash
-
-
-def without(settings: dict, modalities: Sequence[str]) -> dict:
-    """Return settings without those that bear the name of one of the branches."""
-    names = tuple(f"{m}_" for m in modalities)
-    return {
-        k: without(v, modalities) if isinstance(v, dict) else v
-        for k, v in settings.items()
-        if not (k in modalities or k.startswith(names))
-    }
 
 
 class Ablation:

@@ -46,7 +46,7 @@ from training.corpora import RAVDESS_TEST, RAVDESS_VAL
 from training.data import Voices, load_voices
 from training.loop import save_atomically
 from training.manifest import Row
-from training.runs import Run, Runs
+from training.runs import Run, Runs, without
 from training.train import TrainConfig, branch_module, data_hash, encode_voices, train_statistics, train_voice
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
@@ -208,8 +208,9 @@ class CrossValidation:
         return load_voices(self.unseen)
 
     def run(self, fold: Fold, seed: int) -> Run:
+        decided = {"model": asdict(self.shape), "config": asdict(self.config)}
         settings = {"fold": [sorted(fold.test), sorted(fold.inner)], "classes": self.classes, "seed": seed, "how": self.how,
-                    "model": asdict(self.shape), "config": asdict(self.config), "data": data_hash(tuple(self.rows)),
+                    **without(decided, ("face", "text", "fusion")), "data": data_hash(tuple(self.rows)),
                     "unseen": data_hash(tuple(self.unseen))}  # fmt: skip
         return self.runs.get(f"fold-{fold.name}-seed-{seed}", settings, lambda work: self._run(fold, seed, work))
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,16 @@ class Run:
 
     figures: dict  # as JSON can hold it
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def without(settings: dict, parts: Sequence[str]) -> dict:
+    """Return settings without those that bear the name of one of the parts, as `face` or `fusion`."""
+    names = tuple(f"{m}_" for m in parts)
+    return {
+        k: without(v, parts) if isinstance(v, dict) else v
+        for k, v in settings.items()
+        if not (k in parts or k.startswith(names))
+    }
 
 
 class Runs:

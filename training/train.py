@@ -70,11 +70,11 @@ class TrainConfig:
     face_lr: float = 0.06  # SGD with momentum, one cycle
     face_small: float = 0.0  # share of the epochs, the first ones, on crops of two thirds their size, at half the time
     face_tau: float = 0.5  # logit adjustment after training: best macro-F1 of 0 to 1 on what is set aside
-    voice_epochs: int = 60
-    voice_batch: int = 32
-    voice_lr: float = 2e-3  # AdamW, one cycle
+    voice_epochs: int = 40
+    voice_batch: int = 16
+    voice_lr: float = 1e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
-    voice_strange: float = 1.0  # share of the utterances that the CNN hears as from another speaker, some in a room
+    voice_strange: float = 0.25  # share of the utterances that the CNN hears as from another speaker, some in a room
     voice_statistics_epochs: int = 40  # in which the statistics learn after the CNN: seconds each
     voice_statistics_readings: int = 6  # disturbed ones of each utterance
     voice_statistics_batch: int = 64
