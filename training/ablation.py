@@ -14,6 +14,7 @@ from mmer.model import EmotionModel
 from training import experiment, robustness
 from training.data import Faces, Texts, Voices, load_texts
 from training.experiment import Data, Drawn
+from training.loop import timed
 from training.losses import fit_temperature
 from training.manifest import class_counts
 from training.rows import BranchRow, FusedRow, RobustRow, all_rows
@@ -66,7 +67,7 @@ class Ablation:
 
     def _branch(self, row: BranchRow, seed: int, work: Path) -> Run:
         m, found = row.modality, {}
-        took = experiment.timed(lambda: found.update(model=self._branch_model(row, seed)))
+        took = timed(lambda: found.update(model=self._branch_model(row, seed)))
         held = experiment.encoded(found["model"], m, self.data.load(found["model"], m, "val", row.measured))
         counts = torch.tensor(class_counts(self.data.rows(m, "train", row.corpus)))
         probs = experiment.probabilities(row, held.logits, counts).numpy()
@@ -133,9 +134,7 @@ class Ablation:
                 self._settings(row, 0 if self.served else seed, *MODALITIES),
                 lambda at: Run(dict(zip(("steps", "tried"), experiment.chosen_steps(model, row.kind, aside, speakers, first, at, self.data.budget.steps), strict=True))),
             ).figures  # fmt: skip
-            took = experiment.timed(
-                lambda: experiment.fit_fusion(model, row.kind, aside, config, work, choice["steps"])
-            )
+            took = timed(lambda: experiment.fit_fusion(model, row.kind, aside, config, work, choice["steps"]))
             given = self._tuples(model, key, seed)
             probs = experiment.subset_probs(model, given)
             subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}

@@ -1,9 +1,7 @@
 """What the rows of an ablation share: data at a budget, one branch trained, branches joined, fusion fitted and measured."""
 
 import itertools
-import resource
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -206,7 +204,7 @@ def halves(aside: dict[str, Encoded], speakers: Sequence[str]) -> tuple[dict[str
         else:
             first[m] = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % 2 == 0
     return tuple(
-        {m: Encoded(*(getattr(e, k)[first[m] == side] for k in ("middle", "top", "logits", "targets"))) for m, e in aside.items()}
+        {m: Encoded(**{k: v[first[m] == side] for k, v in vars(e).items()}) for m, e in aside.items()}
         for side in (True, False)
     )  # fmt: skip
 
@@ -294,14 +292,6 @@ def subset_probs(model: EmotionModel, given: Drawn) -> dict[str, np.ndarray]:
         present[:, list(kept)] = True
         found[name_of(kept)] = model.fuse(given.states, present).logits.softmax(1).numpy()
     return found
-
-
-def timed(make: Callable[[], None]) -> dict[str, float]:
-    """Run something and return its seconds and the process' peak memory so far."""
-    begun = time.perf_counter()
-    make()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(time.perf_counter() - begun, 1), "peak_mb": round(peak)}
 
 
 def probabilities(row: BranchRow, logits: Tensor, counts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import resource
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,14 @@ def weights(path: Path) -> dict[str, Tensor]:
     """Return what a stage has learned from its state file: the average over its steps where one was kept."""
     state = torch.load(path, weights_only=True)
     return state["average"] or state["module"]
+
+
+def timed(make: Callable[[], object]) -> dict[str, float]:
+    """Run something and return its seconds and the process' peak memory so far."""
+    begun = time.perf_counter()
+    make()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(time.perf_counter() - begun, 1), "peak_mb": round(peak)}
 
 
 def depths(module: nn.Module) -> list[list[nn.Parameter]]:
@@ -166,7 +175,7 @@ def fit(
                 averaged.update_parameters(module)
             loss = accelerator.reduce(loss.detach(), "sum")
             total, n = total + float(loss), n + 1
-            bar.set_postfix(loss=f"{total / n:.3f}")
+            bar.set_postfix(loss=f"{total / n:.3f}", refresh=False)  # with the bar, not at every step
             late = torch.tensor(float(time.monotonic() - saved > 60 * save_minutes), device=accelerator.device)
             if accelerator.reduce(late, "sum") > 0:  # one process' clock is enough: all must save together
                 save(epoch - 1, i + 1)

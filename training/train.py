@@ -47,7 +47,7 @@ from mmer.speech import Transcriber
 from mmer.voice import log_mel
 from training import abstain, augment, corpora
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
-from training.loop import fit, layerwise, processes, weights
+from training.loop import fit, layerwise, processes, timed, weights
 from training.losses import fit_temperature, log_prior, soft_cross_entropy
 from training.manifest import Row, class_counts
 
@@ -517,6 +517,15 @@ def data_hash(rows: tuple[Row, ...]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def told(stage: str, make: Callable[[], None]) -> None:
+    """Train a stage and say what it took."""
+    took = timed(make)
+    if processes().is_main_process:
+        print(
+            f"{stage}: {took['seconds'] / 60:.1f} minutes in this run, {took['peak_mb'] / 1024:.1f} GB at most so far"
+        )
+
+
 def build(args: argparse.Namespace, config: TrainConfig) -> str:
     """Run the stages asked for; returns what was done in one line."""
     work: Path = args.work
@@ -559,15 +568,15 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     if "face" in stages:
         with team.main_process_first():
             faces = load_faces(halves["face"][0], work, settings.face.crop_size)
-        train_face(model, faces, config, work)
+        told("face", lambda: train_face(model, faces, config, work))
     if "voice" in stages:
         voices = load_voices(halves["voice"][0], whisper, work)
-        train_voice(model, voices, config, work)
-        train_statistics(model, voices, config, work)
+        told("voice", lambda: train_voice(model, voices, config, work))
+        told("voice statistics", lambda: train_statistics(model, voices, config, work))
     if "text" in stages:
         with team.main_process_first():
             texts = load_texts(halves["text"][0], work, language, model.encoders["text"])
-        train_text(model, texts, halves["text"][0], config, work)
+        told("text", lambda: train_text(model, texts, halves["text"][0], config, work))
     if "fusion" not in stages:
         return f"trained {', '.join(stages)}; give --stage fusion to write a checkpoint"
 
@@ -608,7 +617,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     for i, m in enumerate(MODALITIES):
         model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
     tuples = Tuples(aside, model.temperatures, config.conflict)
-    train_fusion(model, tuples, config, work)
+    told("fusion", lambda: train_fusion(model, tuples, config, work))
     held = encoded(val, noisy=False)
     if not team.is_main_process:
         return "the first process writes the checkpoint"
