@@ -182,7 +182,8 @@ class Choice:
 def choose(model: EmotionModel, ex: Examples, groups: Sequence[str], config: AdaptConfig) -> Choice:
     """Return the strength, depth and length of training that did best on inner folds."""
     inside = folds(groups)
-    plans = [(s, False) for s in STRENGTHS] + [(s, True) for s in STRENGTHS if len(groups) >= config.deep_from]
+    may_be_deep = ex.batches and len(groups) >= config.deep_from
+    plans = [(s, deep) for deep in ((False, True) if may_be_deep else (False,)) for s in STRENGTHS]
     best = None
     bar = tqdm(total=len(plans) * FOLDS * (config.epochs + 1), desc="choosing", unit="epoch", mininterval=1)
     for strength, deep in plans:

@@ -93,16 +93,14 @@ def split_off(
     return tuple(r for i, r in enumerate(rows) if i not in aside), tuple(r for i, r in enumerate(rows) if i in aside)
 
 
-def load_faces(rows: tuple[Row, ...], work: Path, size: int, *, fits: bool = True) -> Faces:
-    """Read crops (rows with crop = face) and, with `fits`, what Face Landmarker finds on them, kept in `work`."""
+def load_faces(rows: tuple[Row, ...], work: Path, size: int) -> Faces:
+    """Read crops (rows with crop = face) and what Face Landmarker finds on them, which is kept in `work`."""
     images = torch.empty(len(rows), size, size, dtype=torch.uint8)
     for i, row in enumerate(tqdm(rows, desc="face crops", mininterval=5)):
         with Image.open(row.path) as image:
             gray = image.convert("L")
             images[i] = torch.from_numpy(np.array(gray if gray.size == (size, size) else gray.resize((size, size), Image.Resampling.BOX)))  # fmt: skip
-    blendshapes, fitted = torch.zeros(len(rows), 52), torch.zeros(len(rows), dtype=torch.bool)
-    if fits:
-        blendshapes, fitted = _face_fits(images, work)
+    blendshapes, fitted = _face_fits(images, work)
     return Faces(images, blendshapes, fitted, targets_of(rows))
 
 

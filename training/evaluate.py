@@ -30,7 +30,7 @@ from mmer.config import Paths
 from mmer.errors import ClipError, MmerError, TrainingError
 from mmer.features import Features
 from mmer.labels import EMOTIONS, MODALITIES
-from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, risk_coverage
+from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, headline, risk_coverage
 from mmer.predict import Predictor
 from training import figures, manifest
 from training.manifest import Row
@@ -112,11 +112,7 @@ def report(
         **{k: whole[k] for k in ("uar", "accuracy", "macro_f1", "weighted_f1", "ece", "per_class", "confusion")},
         "ci95": bootstrap(truth, probs.argmax(1), speakers, seed=seed),
         "by_corpus": {
-            corpus: {
-                k: v
-                for k, v in classification(truth[where], probs[where]).items()
-                if k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")
-            }
+            corpus: headline(classification(truth[where], probs[where]))
             for corpus in sorted({r.corpus for r in rows})
             if (where := np.array([r.corpus == corpus for r in rows])).any()
         },

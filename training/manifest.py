@@ -1,6 +1,7 @@
 """Manifests: one CSV row per utterance, image or sentence, with its label, speaker and split."""
 
 import csv
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,14 +89,14 @@ def read(path: str | Path) -> Manifest:
     rows, problems = [], []
     with path.open(newline="", encoding="utf-8-sig") as f:
         reader = csv.DictReader(f)
-        if not reader.fieldnames or "label" not in reader.fieldnames:
-            found = ", ".join(reader.fieldnames or ()) or "no header"
-            raise TrainingError("bad_manifest", f"{path} has {found}; the columns {', '.join(COLUMNS)} are needed")
         try:
+            if not reader.fieldnames or "label" not in reader.fieldnames:
+                found = ", ".join(reader.fieldnames or ()) or "no header"
+                raise TrainingError("bad_manifest", f"{path} has {found}; the columns {', '.join(COLUMNS)} are needed")
             for cells in reader:
                 try:
                     rows.append(_parse(cells, path.parent, reader.line_num))
-                except (LabelError, ValueError) as error:
+                except (LabelError, ValueError, OSError) as error:  # OSError: a path longer than any file's name
                     problems.append(f"{path.name} line {reader.line_num}: {error}")
         except (csv.Error, UnicodeDecodeError) as error:
             raise TrainingError("bad_manifest", f"{path} cannot be read as UTF-8 CSV: {error}") from error
@@ -128,3 +129,9 @@ def write(path: str | Path, rows: list[Row] | tuple[Row, ...]) -> None:
 def class_counts(rows: list[Row] | tuple[Row, ...]) -> list[float]:
     """Return how much label mass each emotion has, in the order of `EMOTIONS`."""
     return [sum(r.target[k] for r in rows) for k in range(N_EMOTIONS)]
+
+
+def data_hash(rows: tuple[Row, ...]) -> str:
+    """Return a hash of which examples with which labels a stage was given."""
+    lines = sorted(f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}" for r in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

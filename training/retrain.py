@@ -160,7 +160,8 @@ def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | 
     config = predictor.checkpoint.config
     if item.media is not None and media.content_hash(item.media) != item.sha256:
         raise ClipError("clip_changed", "the file is no longer the one that was labelled")
-    reading = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, speech])
+    heard_by = predictor.paths.whisper if speech and item.words is None else None
+    reading = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, heard_by])
     file = cache / f"{item.sha256}-{hashlib.sha256(reading.encode()).hexdigest()[:16]}.pt" if cache else None
     if file is not None and file.is_file():
         try:
@@ -417,6 +418,9 @@ def _conclude(paths, store, run, served, model, report, items, skipped) -> None:
     try:
         if not report["reasons"]:
             meta = {k: report[k] for k in ("parent", "trained", "data", "settings", "choice", "aggregation")}
+            meta |= {
+                k: served.meta[k] for k in ("training", "stages") if k in served.meta
+            }  # how its branches were made
             meta |= {
                 "seed": report["settings"]["seed"],
                 "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
