@@ -13,14 +13,15 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
-from training import abstain, corpora, experiment, figures
+from training import abstain, corpora, figures
 from training.ablate import page
 from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
 from training.manifest import Row
+from training.recipe import TrainConfig
 from training.rows import all_rows
 from training.runs import Run, Runs, without
-from training.train import Encoded, TrainConfig
+from training.tuples import READINGS, Encoded, subset_probs
 
 
 def test_a_finished_run_is_never_run_again(tmp_path):
@@ -81,13 +82,21 @@ def test_tuples_are_the_same_under_every_condition():
     assert (clean.picks % 7 == clean.truth[:, None]).all()
 
 
-def test_no_voice_is_in_both_halves():
-    aside = {"face": encoded(10, 0), "voice": encoded(12, 1), "text": encoded(8, 2)}
-    speakers = ["a", "a", "b", "b", "b", "a"]  # the voices are there twice
+def test_nothing_is_in_both_halves_in_any_reading():
+    speakers = ["a", "a", "b", "b", "b", "a"]
+    sizes = {"face": 9, "voice": len(speakers), "text": 8}
+    aside = {}
+    for i, (m, n) in enumerate(sizes.items()):
+        e = encoded(n * READINGS[m], i)
+        number = torch.arange(n).repeat(READINGS[m])[:, None].float()  # which example a reading is of
+        aside[m] = Encoded(e.middle, number, e.logits, e.targets)
     one, two = halves(aside, speakers)
-    assert torch.equal(one["voice"].top, aside["voice"].top[[0, 1, 5, 6, 7, 11]])
-    assert torch.equal(two["voice"].top, aside["voice"].top[[2, 3, 4, 8, 9, 10]])
-    assert len(one["face"].top) + len(two["face"].top) == 10
+    for m, n in sizes.items():
+        numbers = [set(half[m].top.flatten().tolist()) for half in (one, two)]
+        assert not numbers[0] & numbers[1], m
+        assert numbers[0] | numbers[1] == set(range(n)), m
+        assert len(one[m].top) + len(two[m].top) == n * READINGS[m]
+    assert {speakers[int(i)] for i in one["voice"].top.flatten()} == {"a"}
     assert halves(aside, ["a"] * 6) is None
 
 
@@ -110,7 +119,7 @@ def test_subsets_of_one_branch_are_that_branch():
         e = encoded(35, i)
         held[m] = Encoded(torch.randn(35, size), e.top, e.logits, e.targets)
     given = drawn(held, torch.ones(3), 50)
-    probs = experiment.subset_probs(model, given)
+    probs = subset_probs(model, given.states)
     assert len(probs) == 7
     np.testing.assert_allclose(probs["voice"], given.states.logits[:, 1].softmax(1).numpy(), atol=1e-6)
 
@@ -284,7 +293,7 @@ def test_the_threshold_is_that_of_every_subset_together():
     votes = 6 * sure * torch.eye(7)[truth][:, None] + torch.randn(n, 3, 7, generator=g)
     middles = tuple(torch.zeros(n, model.encoders[m].middle_size) for m in ("face", "voice", "text"))
     states = BranchStates(middles, torch.zeros(n, 3, 16), votes)
-    found = abstain.fit(model, states, torch.eye(7)[truth], target=0.9)
+    found = abstain.fit(subset_probs(model, states), truth.numpy(), target=0.9)
     assert found["accuracy"] >= 0.9
     assert 0.2 < found["coverage"] < 1
     kept = right = 0

@@ -26,17 +26,13 @@ from mmer.voice import log_mel
 from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from training import augment, corpora, losses, manifest
-from training.data import Voices, split_off
+from training.branches import branch_module, train_face, train_statistics, train_voice
+from training.data import Faces, Voices, split_off
+from training.loop import settings
 from training.manifest import Row
-from training.train import (
-    Encoded,
-    TrainConfig,
-    Tuples,
-    branch_module,
-    imagenet_weights,
-    train_statistics,
-    train_voice,
-)
+from training.recipe import TrainConfig
+from training.transfer import imagenet_weights
+from training.tuples import Encoded, Tuples
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -124,6 +120,20 @@ def test_a_manifest_without_labels_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     with pytest.raises(TrainingError, match="has a, b; the columns path"):
         manifest.read(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_manifest_that_is_not_utf8_is_refused_in_one_line(tmp_path, encoding):
+    (tmp_path / "m.csv").write_text("path,text,label\n,Müller lacht,joy\n", encoding=encoding)
+    with pytest.raises(TrainingError, match="cannot be read as UTF-8 CSV"):
+        manifest.read(tmp_path / "m.csv")
+
+
+def test_a_sentence_in_the_wrong_column_is_named(tmp_path):
+    (tmp_path / "m.csv").write_text(f"path,text,label\n{'so ' * 100},,joy\n,fine,joy\n")
+    found = manifest.read(tmp_path / "m.csv")
+    assert len(found.rows) == len(found.problems) == 1
+    assert found.problems[0].startswith("m.csv line 2: ")
 
 
 def test_no_speaker_is_on_both_sides_of_a_split():
@@ -348,7 +358,7 @@ def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpor
 
 
 def test_training_again_goes_on_where_it_was(trained, corpora_folder):
-    """Every stage is done, so only fusion's evaluation runs again, and the weights are the same."""
+    """Every branch is done, so only the fusion learns again, and the weights are the same."""
     home, name = trained
     done = run(
         "train", "--corpora", corpora_folder, "--work", home / "work", "--model", "tiny", "--face-epochs", 1, "--face-batch", 16,
@@ -356,11 +366,57 @@ def test_training_again_goes_on_where_it_was(trained, corpora_folder):
         "--name", "again", home=home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "epoch" not in done.stdout
+    assert "fusion epoch 10/10" in done.stdout
+    assert not any(f"{stage} epoch" in done.stdout for stage in ("face", "voice", "voice_statistics", "text"))
     first = checkpoint.load(name, home / "checkpoints").model.state_dict()
     second = checkpoint.load("again", home / "checkpoints").model.state_dict()
     for key, value in first.items():
         torch.testing.assert_close(value, second[key], atol=1e-4, rtol=1e-4)
+
+
+def test_what_was_trained_otherwise_or_not_at_all_is_refused(trained, corpora_folder, tmp_path):
+    home, name = trained
+    tiny = ("train", "--corpora", corpora_folder, "--model", "tiny")
+    done = run(*tiny, "--work", home / "work", "--stage", "voice", "--voice-epochs", 2, "--voice-batch", 8, home=home)
+    assert done.returncode == 1
+    assert "voice.state.pt was made with other settings" in done.stderr
+    done = run(*tiny, "--work", tmp_path, "--init", name, "--anew", "voice", "--stage", "fusion", home=home)
+    assert done.returncode == 1
+    assert "voice.state.pt is missing; train the voice branch first" in done.stderr
+    done = run("train", "--corpora", corpora_folder, "--work", home / "work", "--stage", "fusion", home=home)
+    assert done.returncode == 1
+    assert "face.state.pt holds a branch of another shape" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_branch_keeps_what_it_was_trained_with_and_its_prior_is_taken_once(trained, corpora_folder, tmp_path):
+    """The text and face branches stay; of the voice, which learns, all of the start is kept."""
+    home, name = trained
+    done = run(
+        "train", "--corpora", corpora_folder, "--work", tmp_path, "--model", "tiny", "--init", name, "--stage", "voice", "fusion",
+        "--voice-epochs", 1, "--voice-batch", 16, "--init-share", 1, "--fusion-steps", 20, "--fusion-batch", 16,
+        "--name", "joined", home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = (checkpoint.load(n, home / "checkpoints") for n in (name, "joined"))
+    for m in ("face", "text"):
+        assert second.meta["stages"][m] == first.meta["stages"][m]
+    assert [c.meta["training"]["voice_batch"] for c in (first, second)] == [8, 16]
+    assert first.meta["training"]["face_batch"] == second.meta["training"]["face_batch"] == 16
+    for part in ("encoders", "heads"):
+        for key, value in getattr(first.model, part).named_parameters():
+            assert torch.equal(getattr(second.model, part).get_parameter(key), value), key
+
+
+def test_fewer_faces_than_a_batch_learn_for_as_many_epochs_as_any(tmp_path):
+    faces = Faces(
+        torch.zeros(5, 48, 48, dtype=torch.uint8),
+        torch.zeros(5, 52),
+        torch.zeros(5, dtype=torch.bool),
+        torch.eye(7)[:5],
+    )
+    train_face(EmotionModel(ModelConfig.tiny()), faces, TrainConfig(face_epochs=10), tmp_path)
+    assert settings(tmp_path / "face.state.pt")["face_epochs"] == 10
 
 
 def test_imagenet_weights_are_read_and_what_is_none_is_refused(tmp_path):

@@ -38,9 +38,9 @@ from mmer.metrics import paired_test
 from training import figures, robustness
 from training.ablation import Ablation
 from training.experiment import BUDGETS, Data
+from training.recipe import TrainConfig
 from training.rows import RobustRow, all_rows
 from training.runs import Run, Runs
-from training.train import TrainConfig
 
 
 def _right(runs: Sequence[Run]) -> np.ndarray:

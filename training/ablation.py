@@ -12,14 +12,16 @@ from mmer.labels import MODALITIES
 from mmer.metrics import classification, headline
 from mmer.model import EmotionModel
 from training import experiment, robustness
+from training.branches import branch_module
 from training.data import Faces, Texts, Voices, load_texts
 from training.experiment import Data, Drawn
-from training.loop import timed
+from training.loop import save_atomically, timed
 from training.losses import fit_temperature
-from training.manifest import class_counts
+from training.manifest import class_counts, data_hash
+from training.recipe import TrainConfig
 from training.rows import BranchRow, FusedRow, RobustRow, all_rows
 from training.runs import Run, Runs, without
-from training.train import Encoded, TrainConfig, branch_module, data_hash
+from training.tuples import Encoded, subset_probs
 
 
 class Ablation:
@@ -115,7 +117,7 @@ class Ablation:
                 else:
                     held = {m: experiment.encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
-                torch.save({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
+                save_atomically({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
         held = self._held[known]
         if part == "aside" and not self.served:
             for i, m in enumerate(MODALITIES):
@@ -136,7 +138,7 @@ class Ablation:
             ).figures  # fmt: skip
             took = timed(lambda: experiment.fit_fusion(model, row.kind, aside, config, work, choice["steps"]))
             given = self._tuples(model, key, seed)
-            probs = experiment.subset_probs(model, given)
+            probs = subset_probs(model, given.states)
             subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}
             found = {**subsets["face+voice+text"], "subsets": subsets, **choice, **took}
             found["weights"] = sum(p.numel() for p in model.fusion.parameters())
@@ -164,7 +166,7 @@ class Ablation:
             if not self.served:
                 steps = min(self.config.fusion_steps, max(self.data.budget.steps))
                 experiment.fit_fusion(model, "attention", aside, replace(self.config, seed=seed), work, steps)
-            probs = experiment.subset_probs(model, given)
+            probs = subset_probs(model, given.states)
         finally:
             model.fusion = own
         subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}

@@ -42,12 +42,14 @@ from mmer.labels import EMOTIONS, RAVDESS_CODES
 from mmer.metrics import bootstrap, by_group, classification, headline
 from mmer.model import EmotionModel
 from training import corpora, figures
+from training.branches import branch_module, train_statistics, train_voice
 from training.corpora import RAVDESS_TEST, RAVDESS_VAL
 from training.data import Voices, load_voices
 from training.loop import save_atomically
-from training.manifest import Row
+from training.manifest import Row, data_hash
+from training.recipe import TrainConfig
 from training.runs import Run, Runs, without
-from training.train import TrainConfig, branch_module, data_hash, encode_voices, train_statistics, train_voice
+from training.tuples import encode_voices
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"

@@ -1,6 +1,5 @@
 """What the rows of an ablation share: data at a budget, one branch trained, branches joined, fusion fitted and measured."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,31 +16,26 @@ from mmer.features import LanguageModel
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from training import corpora
+from training.branches import branch_module, train_face, train_statistics, train_text, train_voice
 from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
 from training.loop import save_atomically
-from training.losses import Loss, adjusted, fit_temperature
+from training.losses import Loss, adjusted
 from training.manifest import Row, class_counts
+from training.recipe import CORPORA, TrainConfig
 from training.rivals import fusion_of
 from training.rows import BranchRow
-from training.train import (
-    CORPORA,
+from training.tuples import (
+    N_TUPLES,
+    READINGS,
     Encoded,
-    TrainConfig,
     Tuples,
-    branch_module,
+    calibrate,
+    encode_aside,
     encode_faces,
     encode_texts,
     encode_voices,
-    joined,
-    train_face,
     train_fusion,
-    train_statistics,
-    train_text,
-    train_voice,
 )
-
-SUBSETS = tuple(s for size in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), size))
-N_TUPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,11 @@ BUDGETS = {
 }
 
 
-def name_of(kept: Sequence[int]) -> str:
-    return "+".join(MODALITIES[i] for i in kept)
-
-
 class Data:
     """The corpora's rows in three parts: `train` for branches, `aside` for fusion and temperatures, `val` to measure on.
 
-    No speaker is in two parts. Nothing is chosen on `val`.
+    No speaker is in two parts, but for MELD, whose own split has the sitcom's main characters in all of them. Nothing is
+    chosen on `val`.
     """
 
     def __init__(self, folder: Path, work: Path, budget: Budget):
@@ -174,35 +165,29 @@ def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) 
 
 
 def set_aside(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
-    """Return what fusion learns from: the part set aside, voices also four times disturbed, faces also without fits."""
-    voices, faces = data.load(model, "voice", "aside"), data.load(model, "face", "aside")
-    g = torch.Generator().manual_seed(seed)
-    sounds = [encode_voices(model, voices), *(encode_voices(model, voices, g) for _ in range(4))]
-    looks = [encode_faces(model, faces, fits=fits) for fits in (True, False)]
-    return {
-        "face": joined(looks),
-        "voice": joined(sounds),
-        "text": encode_texts(model, data.load(model, "text", "aside")),
-    }
+    """Return what fusion learns from: the part set aside."""
+    return encode_aside(model, *(data.load(model, m, "aside") for m in MODALITIES), seed)
 
 
 def halves(aside: dict[str, Encoded], speakers: Sequence[str]) -> tuple[dict[str, Encoded], dict[str, Encoded]] | None:
     """Return the part set aside cut in two, voices by speaker, faces and sentences evenly; None with one speaker.
 
+    All readings of an example are in the same half.
+
     Args:
-        speakers: of the voices once; `aside` may hold several readings of them.
+        aside: of `set_aside`.
+        speakers: of the voices once.
     """
     names = sorted(set(speakers))
     if len(names) < 2:
         return None
     first = {}
     for m, e in aside.items():
-        n = len(e.targets)
         if m == "voice":
-            own = np.isin(np.array(speakers), names[: len(names) // 2])
-            first[m] = torch.from_numpy(np.tile(own, n // len(speakers)))
+            own = torch.from_numpy(np.isin(np.array(speakers), names[: len(names) // 2]))
         else:
-            first[m] = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % 2 == 0
+            own = torch.randperm(len(e.targets) // READINGS[m], generator=torch.Generator().manual_seed(0)) % 2 == 0
+        first[m] = own.tile(READINGS[m])
     return tuple(
         {m: Encoded(**{k: v[first[m] == side] for k, v in vars(e).items()}) for m, e in aside.items()}
         for side in (True, False)
@@ -221,10 +206,7 @@ def fit_fusion(
         work.mkdir(parents=True, exist_ok=True)
         train_fusion(model, tuples, replace(config, fusion_steps=steps), work)
     model.fusion.eval()
-    calm = Tuples(aside, model.temperatures, 0.0)
-    states, present, targets = calm.draw(8000, torch.Generator().manual_seed(config.seed + 1))
-    with torch.no_grad():
-        model.fusion.temperature.fill_(fit_temperature(model.fusion(states, present)[0], targets))
+    calibrate(model, Tuples(aside, model.temperatures, 0.0), config.seed + 1)
 
 
 def chosen_steps(
@@ -281,17 +263,6 @@ def drawn(held: dict[str, Encoded], temperatures: Tensor, n: int = N_TUPLES) -> 
         numbered[m] = Encoded(number, number, number, e.targets)
     picks, _, _ = Tuples(numbered, torch.ones(len(MODALITIES)), 0.0).draw(n, g.manual_seed(2), subsets=False)
     return Drawn(states, targets.argmax(1).numpy(), torch.cat(picks.middles, 1).long().numpy())
-
-
-@torch.no_grad()
-def subset_probs(model: EmotionModel, given: Drawn) -> dict[str, np.ndarray]:
-    """Return probabilities (N, K) for every subset of branches."""
-    found = {}
-    for kept in SUBSETS:
-        present = torch.zeros(len(given.truth), len(MODALITIES), dtype=torch.bool)
-        present[:, list(kept)] = True
-        found[name_of(kept)] = model.fuse(given.states, present).logits.softmax(1).numpy()
-    return found
 
 
 def probabilities(row: BranchRow, logits: Tensor, counts: Tensor) -> Tensor:

@@ -1,21 +1,30 @@
 """One resumable training loop for every stage, on one device or, under `accelerate launch`, on several."""
 
+import hashlib
+import json
 import math
 import os
 import re
 import resource
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from mmer.errors import TrainingError
 from mmer.model import layout
+
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *_HALVES)
+_CLIP_NORM = 5.0
 
 
 def processes() -> PartialState:
@@ -32,8 +41,21 @@ def save_atomically(state: dict, path: Path) -> None:
 
 def weights(path: Path) -> dict[str, Tensor]:
     """Return what a stage has learned from its state file: the average over its steps where one was kept."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     return state["average"] or state["module"]
+
+
+def settings(path: Path) -> dict:
+    """Return the settings that a stage's state was made with."""
+    return torch.load(path, weights_only=True, map_location="cpu")["settings"]
+
+
+def _fingerprint(decided: dict, given: Iterable[Tensor]) -> str:
+    """Return a hash of all that decides what a stage learns."""
+    digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
+    for t in given:
+        digest.update(t.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def timed(make: Callable[[], object]) -> dict[str, float]:
@@ -71,18 +93,17 @@ def thaw(module: nn.Module, epoch: int, epochs: int) -> None:
             parameter.requires_grad_(epoch >= math.ceil(below * epochs / max(len(groups) - 1, 1)))
 
 
-def _own_rows(batch: tuple[Tensor, ...], accelerator: Accelerator) -> tuple[tuple[Tensor, ...], float]:
+def _own_rows(batch: tuple[Tensor, ...], team: PartialState) -> tuple[tuple[Tensor, ...], float]:
     """Return this process' rows of a batch that all processes drew alike, and which share of the batch they are."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    own = tuple(x[rank::world].to(accelerator.device) for x in batch)
+    own = tuple(x[team.process_index :: team.num_processes].to(team.device) for x in batch)
     return own, len(own[0]) / len(batch[0])
 
 
-def _join(tensors: list[Tensor], accelerator: Accelerator, *, mean: bool = False) -> None:
+def _join(tensors: list[Tensor], team: PartialState, *, mean: bool = False) -> None:
     """Replace tensors by their sum (or mean) over the processes, in one exchange."""
-    if accelerator.num_processes == 1 or not tensors:
+    if team.num_processes == 1 or not tensors:
         return
-    whole = accelerator.reduce(torch.cat([t.flatten().float() for t in tensors]), "mean" if mean else "sum")
+    whole = reduce(torch.cat([t.flatten().float() for t in tensors]), "mean" if mean else "sum")
     for t, part in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
         t.copy_(part.view_as(t))
 
@@ -97,8 +118,9 @@ def fit(
     *,
     epochs: int,
     work: Path,
+    decided: dict | None = None,
+    given: Iterable[Tensor] = (),
     report: Callable[[int], str] | None = None,
-    clip_norm: float = 5.0,
     average: float = 0.0,
     unfreeze: int = 0,
     precision: str = "fp32",
@@ -116,76 +138,93 @@ def fit(
             a resumed run sees the same data.
         loss_of: a mean over the rows.
         scheduler: stepped after each batch.
-        report: epoch -> a few words for the log, after each epoch.
+        decided: the settings it is made with, as JSON can hold them; kept with the state.
+        given: what else decides it, beside the weights it starts from: the data.
+        report: epoch -> a few words for the log, after each epoch and before it counts as done.
         average: decay per step of the average of the weights that the module ends with; 0 keeps the last weights.
         unfreeze: epochs over which the layers begin to learn, the head first; 0: all at once.
         precision: fp32, or bf16 or fp16 under autocast.
+
+    Raises:
+        TrainingError: `other_settings` when the state in `work` was made with others.
     """
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision
-    )
-    module.to(accelerator.device, memory_format=layout(module))
-    optimizer = accelerator.prepare_optimizer(optimizer)
+    team = processes()
+    decided = decided or {}
+    loop = {"epochs": epochs, "average": average, "unfreeze": unfreeze, "precision": precision}
+    made_with = _fingerprint({**decided, **loop}, (*module.state_dict().values(), *given))
+    module.to(team.device, memory_format=layout(module))
+    half = _HALVES.get(precision)
+    scaler = torch.amp.GradScaler(team.device.type, enabled=half == torch.float16)
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     path = work / f"{name}.state.pt"
     first = done = 0  # epochs finished, batches of the next one done
     if path.is_file():
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        if state.get("made_with") != made_with:
+            raise TrainingError(
+                "other_settings",
+                f"{path} was made with other settings, data or first weights; give another folder, or delete it to begin anew",
+            )
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        scaler.load_state_dict(state["scaler"])
         if averaged is not None:
-            averaged.module.load_state_dict(state["average"] or state["module"])
+            averaged.module.load_state_dict(state["average"])
             averaged.n_averaged.fill_(scheduler.last_epoch)
-        first, done = state["epoch"] + 1, state.get("done", 0)
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
+        first, done = state["epoch"] + 1, state["done"]
+    copies = (module,) if averaged is None else (module, averaged.module)
+    buffers = [b for m in copies for b in m.buffers() if b.is_floating_point()]
 
     def save(epoch: int, done: int = 0) -> None:
-        _join(buffers, accelerator, mean=True)
-        if accelerator.is_main_process:
+        _join(buffers, team, mean=True)
+        if team.is_main_process:
             kept = averaged.module.state_dict() if averaged is not None else None
             save_atomically(
                 {"module": module.state_dict(), "average": kept, "optimizer": optimizer.state_dict(),
-                 "scheduler": scheduler.state_dict(), "epoch": epoch, "done": done},
+                 "scheduler": scheduler.state_dict(), "scaler": scaler.state_dict(), "epoch": epoch, "done": done,
+                 "made_with": made_with, "settings": decided},
                 path,
             )  # fmt: skip
-        accelerator.wait_for_everyone()
+        team.wait_for_everyone()
 
     saved = time.monotonic()
     for epoch in range(first, epochs):
         thaw(module, epoch, unfreeze)
         module.train()
         total = n = 0
-        bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5, disable=not accelerator.is_main_process)  # fmt: skip
+        bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5, disable=not team.is_main_process)  # fmt: skip
         for i, batch in enumerate(bar):
             if i < done:
                 continue
-            torch.manual_seed(1_000_003 * (epoch + 1) + 7919 * i + accelerator.process_index)  # dropout
-            own, share = _own_rows(batch, accelerator)
-            with accelerator.autocast():
+            torch.manual_seed(1_000_003 * (epoch + 1) + 7919 * i + team.process_index)  # dropout
+            own, share = _own_rows(batch, team)
+            with torch.autocast(team.device.type, dtype=half) if half else nullcontext():
                 loss = loss_of(*own) * share
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
-            _join([p.grad for p in module.parameters() if p.grad is not None], accelerator)
-            accelerator.unscale_gradients(optimizer)
-            clip_grad_norm_(module.parameters(), clip_norm)
-            optimizer.step()
+            scaler.scale(loss).backward()
+            _join([p.grad for p in module.parameters() if p.grad is not None], team)
+            scaler.unscale_(optimizer)
+            clip_grad_norm_(module.parameters(), _CLIP_NORM)
+            scaler.step(optimizer)
+            scaler.update()
             scheduler.step()
             if averaged is not None:
                 averaged.update_parameters(module)
-            loss = accelerator.reduce(loss.detach(), "sum")
+            loss = reduce(loss.detach(), "sum")
             total, n = total + float(loss), n + 1
             bar.set_postfix(loss=f"{total / n:.3f}", refresh=False)  # with the bar, not at every step
-            late = torch.tensor(float(time.monotonic() - saved > 60 * save_minutes), device=accelerator.device)
-            if accelerator.reduce(late, "sum") > 0:  # one process' clock is enough: all must save together
+            late = torch.tensor(float(time.monotonic() - saved > 60 * save_minutes), device=team.device)
+            if reduce(late, "sum") > 0:  # one process' clock is enough: all must save together
                 save(epoch - 1, i + 1)
                 saved = time.monotonic()
         done = 0
+        module.eval()
+        _join(buffers, team, mean=True)
+        words = report(epoch) if report else ""  # before the epoch counts: who is killed here has it reported again
         save(epoch)
         saved = time.monotonic()
-        module.eval()
-        words = report(epoch) if report else ""
-        if accelerator.is_main_process:
+        if team.is_main_process:
             tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
     if not path.is_file():  # no epoch was asked for: what it started from is what it has learned
         save(epochs - 1)

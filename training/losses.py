@@ -63,14 +63,13 @@ def class_balanced_weights(counts: Tensor, beta: float = 0.999) -> Tensor:
     return (inverse * there.sum() / inverse.sum()).float()
 
 
-def focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+def focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Return the cross-entropy in which what is already right counts less: (1 - p)^gamma times each term.
 
     https://arxiv.org/abs/1708.02002
     """
     log_p = logits.log_softmax(1)
-    terms = targets * (1 - log_p.exp()) ** gamma * log_p
-    return -(terms if weights is None else terms * weights).sum(1).mean()
+    return -(targets * (1 - log_p.exp()) ** gamma * log_p).sum(1).mean()
 
 
 def margins(counts: Tensor, largest: float = 0.5) -> Tensor:
@@ -82,30 +81,26 @@ def margins(counts: Tensor, largest: float = 0.5) -> Tensor:
     return margin * largest / margin.max()
 
 
-def ldam(
-    logits: Tensor, targets: Tensor, margin: Tensor, *, scale: float = 1.0, weights: Tensor | None = None
-) -> Tensor:
+def ldam(logits: Tensor, targets: Tensor, margin: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy in which each class must win by its margin. https://arxiv.org/abs/1906.07413
 
-    The paper scales cosine logits by 30; our heads are linear, so the scale is 1 and the margin is in logits.
+    The paper scales cosine logits by 30; our heads are linear, so nothing is scaled and the margin is in logits.
     """
-    own = scale * logits
-    lowered = own - scale * margin
-    itself = torch.eye(own.shape[1], dtype=torch.bool, device=own.device)
-    others = own[:, None].masked_fill(itself, float("-inf")).logsumexp(2)  # (B, K): of all but the class
+    lowered = logits - margin
+    itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others = logits[:, None].masked_fill(itself, float("-inf")).logsumexp(2)  # (B, K): of all but the class
     terms = targets * (lowered - torch.logaddexp(others, lowered))
     return -(terms if weights is None else terms * weights).sum(1).mean()
 
 
-def multi_label(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def multi_label(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of a sigmoid output, one yes or no for each emotion.
 
     The likeliest label of a row is a whole yes and the others are relative to it: two labels of one half each are two
     yeses. The probabilities of such a model are `logits.sigmoid()` and need not sum to 1.
     """
     yes = targets / targets.amax(1, keepdim=True)
-    terms = yes * logsigmoid(logits) - (1 - yes) * softplus(logits)
-    return -(terms if weights is None else terms * weights).mean()
+    return -(yes * logsigmoid(logits) - (1 - yes) * softplus(logits)).mean()
 
 
 @dataclass
@@ -132,17 +127,18 @@ class Loss:
         self.progress = epoch / epochs
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        counts = self.counts.to(logits.device)
         if self.name == "smoothing":
             return soft_cross_entropy(logits, targets, smoothing=self.smoothing)
         if self.name == "class_balanced":
-            return soft_cross_entropy(logits, targets, weights=class_balanced_weights(self.counts, self.beta))
+            return soft_cross_entropy(logits, targets, weights=class_balanced_weights(counts, self.beta))
         if self.name == "focal":
             return focal(logits, targets, gamma=self.gamma)
         if self.name == "ldam_drw":
-            weights = class_balanced_weights(self.counts, self.beta) if self.progress >= self.deferred else None
-            return ldam(logits, targets, margins(self.counts), weights=weights)
+            weights = class_balanced_weights(counts, self.beta) if self.progress >= self.deferred else None
+            return ldam(logits, targets, margins(counts), weights=weights)
         if self.name == "logit_adjustment":
-            return soft_cross_entropy(logits, targets, log_prior=log_prior(self.counts, self.tau))
+            return soft_cross_entropy(logits, targets, log_prior=log_prior(counts, self.tau))
         if self.name == "sigmoid":
             return multi_label(logits, targets)
         return soft_cross_entropy(logits, targets)

@@ -1,0 +1,144 @@
+"""What a model starts from, a checkpoint or other people's weights, and how what its stages learned is put into it."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmer import checkpoint
+from mmer.config import ModelConfig
+from mmer.errors import TrainingError
+from mmer.labels import MODALITIES
+from mmer.model import EmotionModel
+from training.branches import branch_module
+from training.loop import settings, weights
+from training.losses import log_prior
+from training.manifest import Row, class_counts
+from training.recipe import TrainConfig
+
+
+def shape_of(loaded: checkpoint.Checkpoint | None, anew: Sequence[str], usual: ModelConfig) -> ModelConfig:
+    """Return the shape of a checkpoint's model, but for the branches that begin anew, which have the usual one."""
+    if loaded is None:
+        return usual
+    ours = tuple(f"{m}_" for m in anew)
+    return replace(loaded.config.model, **{k: v for k, v in vars(usual).items() if k.startswith(ours)})
+
+
+def of_branches(model: EmotionModel) -> set[str]:
+    return {name for name in model.state_dict() if name.startswith(("encoders.", "heads."))}
+
+
+def start_from(model: EmotionModel, other: EmotionModel, anew: Sequence[str] = ()) -> set[str]:
+    """Take over every weight of the other's branches that has its name and shape here; return their names.
+
+    Args:
+        anew: branches that take nothing over.
+    """
+    own, theirs = model.state_dict(), other.state_dict()
+    taken = {
+        name: theirs[name]
+        for name in of_branches(model) & set(theirs)
+        if theirs[name].shape == own[name].shape and name.split(".")[1] not in anew
+    }
+    model.load_state_dict(taken, strict=False)
+    return set(taken)
+
+
+def adopt(
+    branch: nn.ModuleDict, state: Path, statistics: Path | None, started: dict[str, Tensor], share: float
+) -> None:
+    """Put what a stage learned into its branch, but for a share of the weights that it started from.
+
+    Args:
+        statistics: state of the voice's statistics, which learn in a stage of their own.
+    """
+    learned = weights(state)
+    if statistics and branch["encoder"].statistics is not None:
+        if not statistics.is_file():
+            raise TrainingError("no_state", f"{statistics} is missing; give --stage voice again, which goes on")
+        learned |= {f"encoder.{k}": v for k, v in weights(statistics).items()}
+    try:
+        branch.load_state_dict(between(learned, started, share))
+    except RuntimeError as error:
+        raise TrainingError("other_shape", f"{state} holds a branch of another shape; give the options it was trained with, as --anew or --model") from error  # fmt: skip
+
+
+def between(learned: dict[str, Tensor], started: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return weights that keep `share` of those that training started from; counters and what is new are as learned.
+
+    https://arxiv.org/abs/2109.01903
+    """
+
+    def mixed(name: str, value: Tensor) -> Tensor:
+        first = started.get(name)
+        if first is None or first.shape != value.shape or not value.is_floating_point():
+            return value
+        return value.lerp(first, share)
+
+    return {name: mixed(name, value) for name, value in learned.items()}
+
+
+def imagenet_weights(path: str) -> dict[str, Tensor]:
+    """Return torchvision's ResNet-18 weights from a .pth file, or, without one, from where torchvision keeps them.
+
+    Raises:
+        TrainingError: `bad_weights` when the file holds no such weights, `no_weights` when they cannot be fetched.
+    """
+    from torchvision.models import ResNet18_Weights
+
+    try:
+        if not path:
+            return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise TrainingError("no_weights", f"ResNet-18's ImageNet weights cannot be had: {error}; give --imagenet FILE") from error  # fmt: skip
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise TrainingError("bad_weights", f"{path} is not a file of PyTorch weights; torchvision's resnet18 .pth is one") from error  # fmt: skip
+    if not isinstance(found, dict) or found.get("conv1.weight", torch.empty(0)).shape != (64, 3, 7, 7):
+        raise TrainingError("bad_weights", f"{path} does not hold the weights of torchvision's resnet18")
+    return found
+
+
+def assemble(
+    model: EmotionModel, work: Path, config: TrainConfig, loaded: checkpoint.Checkpoint | None, fresh: set[str],
+    anew: Sequence[str], rows: dict[str, tuple[Row, ...]],
+) -> dict[str, dict]:  # fmt: skip
+    """Put what the stages in `work` learned into the model's branches; return the settings they were trained with.
+
+    Args:
+        loaded: the checkpoint that training started from.
+        fresh: names of the tensors that did not start from it.
+        anew: branches that began from nothing.
+        rows: what each branch was trained on.
+
+    Raises:
+        TrainingError: `no_state` where a branch has tensors that nothing has trained.
+    """
+    before, stages = ({}, {}) if loaded is None else (loaded.meta.get(k, {}) for k in ("training", "stages"))
+    training = asdict(config) | {k: v for k, v in before.items() if k.split("_")[0] in MODALITIES}
+    stages = dict(stages)  # of branches that stay as they were, what they were trained with
+    learned = [m for m in MODALITIES if (work / f"{m}.state.pt").is_file()]
+    share = {m: config.init_share if loaded and m not in anew else 0.0 for m in MODALITIES}
+    for m in MODALITIES:
+        state, rest = work / f"{m}.state.pt", work / "voice_statistics.state.pt"
+        if m in learned:
+            started = branch_module(loaded.model, m).state_dict() if share[m] else {}
+            adopt(branch_module(model, m), state, rest if m == "voice" else None, started, share[m])
+            stages[m] = settings(state)
+            training |= {k: v for k, v in {**asdict(config), **stages[m]}.items() if k.startswith(f"{m}_")}
+        elif any(name.split(".")[1] == m for name in fresh):
+            raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
+    with torch.no_grad():
+        for m, field, tau in (("face", "face_tau", -config.face_tau), ("text", "text_back", config.text_back)):
+            if m in learned or field not in before:  # else the weights of --init have it already
+                part = 1 - share[m] if field in before else 1.0
+                model.heads[m][1].bias += log_prior(torch.tensor(class_counts(rows[m])), tau * part)
+        # Rounded before anything is measured: the file holds them in half the bytes.
+        for parameter in (*model.encoders.parameters(), *model.heads.parameters()):
+            parameter.copy_(parameter.half())
+    model.eval()
+    return {"training": training, "stages": stages}

@@ -1,0 +1,188 @@
+"""How fusion learns without paired corpora: from label-matched tuples of what the branches make of single examples."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmer.errors import TrainingError
+from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
+from mmer.metrics import classification
+from mmer.model import BranchStates, EmotionModel
+from mmer.voice import log_mel
+from training import augment
+from training.branches import one_cycle
+from training.data import Faces, Texts, Voices
+from training.loop import fit, processes
+from training.losses import fit_temperature, soft_cross_entropy
+from training.recipe import TrainConfig, settings_of
+
+N_TUPLES = 4000  # drawn to measure on
+READINGS = {"face": 2, "voice": 5, "text": 1}  # of each example that fusion learns from, see `encode_aside`
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One branch's states on a set of examples."""
+
+    middle: Tensor  # (N, C_middle)
+    top: Tensor  # (N, state)
+    logits: Tensor  # (N, K) before calibration
+    targets: Tensor  # (N, K)
+
+
+def joined(parts: list[Encoded]) -> Encoded:
+    """Return several readings of the same examples as one set."""
+    return Encoded(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Encoded)})
+
+
+@torch.no_grad()
+def encode(model: EmotionModel, modality: str, inputs: Iterator[tuple], targets: Tensor) -> Encoded:
+    """Run a branch over batches of its encoder's inputs."""
+    middles, tops, logits = [], [], []
+    for batch in inputs:
+        state = model.encoders[modality](*batch)
+        middles.append(state.middle)
+        tops.append(state.top)
+        logits.append(model.heads[modality](state.top))
+    return Encoded(torch.cat(middles), torch.cat(tops), torch.cat(logits), targets)
+
+
+def encode_faces(model: EmotionModel, data: Faces, *, fits: bool) -> Encoded:
+    def inputs() -> Iterator[tuple]:
+        for i in torch.arange(len(data.images)).split(256):
+            seen = torch.ones(len(i), 1, dtype=torch.bool)
+            fitted = data.fitted[i][:, None] & fits
+            yield data.images[i][:, None, None].float() / 255, seen, data.blendshapes[i][:, None], fitted
+
+    return encode(model, "face", inputs(), data.targets)
+
+
+def encode_voices(model: EmotionModel, data: Voices, noisy: torch.Generator | None = None) -> Encoded:
+    """With a generator, other speeds, stretches and noise; without, each utterance whole as it is."""
+
+    def inputs() -> Iterator[tuple]:
+        for i, samples in enumerate(tqdm(data.samples, desc="voice states", leave=False, mininterval=5)):
+            if noisy is not None:
+                samples = augment.waveform(samples, min(len(samples), 5 * 16_000), noisy)
+            mel = log_mel(samples).mel[None]
+            heard = () if data.whisper is None else (data.whisper[i : i + 1], torch.ones(1, dtype=torch.bool))
+            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *heard
+
+    return encode(model, "voice", inputs(), data.targets)
+
+
+def encode_texts(model: EmotionModel, data: Texts) -> Encoded:
+    return encode(model, "text", (data.batch(i) for i in torch.arange(len(data.targets)).split(256)), data.targets)
+
+
+def encode_aside(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
+    """Return what fusion learns from: faces with and without landmark fits, voices as they are and disturbed, sentences."""
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "face": joined([encode_faces(model, faces, fits=fits) for fits in (True, False)]),
+        "voice": joined([encode_voices(model, voices, noisy) for noisy in (None, *(READINGS["voice"] - 1) * [g])]),
+        "text": encode_texts(model, texts),
+    }
+
+
+class Tuples:
+    """Label-matched tuples: draws of one example of each branch that carry the same label."""
+
+    def __init__(self, encoded: dict[str, Encoded], temperatures: Tensor, conflict: float):
+        self.encoded, self.temperatures, self.conflict = encoded, temperatures, conflict
+        # Examples by their first label; those with several labels stay out.
+        self.by_label = {
+            m: [torch.nonzero(e.targets[:, k] > 0.99).flatten() for k in range(N_EMOTIONS)] for m, e in encoded.items()
+        }
+        for m, pools in self.by_label.items():
+            missing = [EMOTIONS[k] for k, pool in enumerate(pools) if not len(pool)]
+            if missing:
+                raise TrainingError(
+                    "no_tuples", f"no {m} example says {', '.join(missing)}; fusion needs some of each emotion"
+                )
+
+    def draw(self, n: int, g: torch.Generator, *, subsets: bool = True) -> tuple[BranchStates, Tensor, Tensor]:
+        """Return branch states, `present` (n, 3) and targets (n, K): the mean of the labels that are present."""
+        label = torch.randint(N_EMOTIONS, (n,), generator=g)
+        carried = label[:, None].repeat(1, len(MODALITIES))  # (n, 3)
+        odd = torch.rand(n, generator=g) < self.conflict
+        which = torch.randint(len(MODALITIES), (n,), generator=g)
+        carried[odd, which[odd]] = torch.randint(N_EMOTIONS, (int(odd.sum()),), generator=g)
+        present = torch.ones(n, len(MODALITIES), dtype=torch.bool)
+        if subsets:  # half whole, half with one branch left out; one branch alone needs no fusion
+            gone = torch.rand(n, generator=g) < 0.5
+            present[gone, torch.randint(len(MODALITIES), (n,), generator=g)[gone]] = False
+        middles, tops, logits = [], [], []
+        for i, m in enumerate(MODALITIES):
+            e = self.encoded[m]
+            pick = torch.empty(n, dtype=torch.long)
+            for k in range(N_EMOTIONS):
+                rows = carried[:, i] == k
+                pool = self.by_label[m][k]
+                pick[rows] = pool[torch.randint(len(pool), (int(rows.sum()),), generator=g)]
+            here = present[:, i, None]
+            middles.append(e.middle[pick] * here)
+            tops.append(e.top[pick] * here)
+            logits.append(e.logits[pick] / self.temperatures[i] * here)
+        shares = nn.functional.one_hot(carried, N_EMOTIONS).float() * present[..., None]
+        targets = shares.sum(1) / present.sum(1, keepdim=True)
+        return BranchStates(tuple(middles), torch.stack(tops, 1), torch.stack(logits, 1)), present, targets
+
+
+def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work: Path) -> None:
+    optimizer = torch.optim.AdamW(model.fusion.parameters(), config.fusion_lr, weight_decay=0.05)
+    rounds, per_round = 10, max(config.fusion_steps // 10, 1)
+
+    def batches(epoch: int) -> Iterator[tuple]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        for _ in range(per_round):
+            states, present, targets = tuples.draw(config.fusion_batch, g)
+            yield *states.middles, states.tops, states.logits, present, targets
+
+    def hidden(x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, config.fusion_dropout)
+
+    def loss_of(face: Tensor, voice: Tensor, text: Tensor, tops: Tensor, logits: Tensor, present: Tensor, targets: Tensor) -> Tensor:  # fmt: skip
+        states = BranchStates((hidden(face), hidden(voice), hidden(text)), hidden(tops), logits)
+        return soft_cross_entropy(model.fusion(states, present)[0], targets)
+
+    fit(
+        "fusion", model.fusion, optimizer, one_cycle(optimizer, rounds * per_round), batches, loss_of, epochs=rounds, work=work,
+        decided={**settings_of("fusion", config), "conflict": tuples.conflict}, precision=config.precision,
+        given=(tuples.temperatures, *(e.logits for e in tuples.encoded.values())),
+    )  # fmt: skip
+    if processes().is_main_process:  # a matter of seconds: the next fusion, on other branches, begins anew
+        (work / "fusion.state.pt").unlink()
+
+
+def calibrate(model: EmotionModel, tuples: Tuples, seed: int) -> None:
+    """Fit the fusion's temperature on tuples, which carry no conflict."""
+    states, present, targets = tuples.draw(8000, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        model.fusion.temperature.fill_(fit_temperature(model.fusion(states, present)[0], targets))
+
+
+@torch.no_grad()
+def subset_probs(model: EmotionModel, states: BranchStates) -> dict[str, np.ndarray]:
+    """Return probabilities (N, K) for every subset of branches, as `face+voice`."""
+    found = {}
+    for size in range(1, len(MODALITIES) + 1):
+        for kept in itertools.combinations(range(len(MODALITIES)), size):
+            present = torch.zeros(len(states.tops), len(MODALITIES), dtype=torch.bool)
+            present[:, list(kept)] = True
+            found["+".join(MODALITIES[i] for i in kept)] = model.fuse(states, present).logits.softmax(1).numpy()
+    return found
+
+
+def subset_table(model: EmotionModel, tuples: Tuples, seed: int) -> dict[str, dict]:
+    """Measure every subset of branches on label-matched tuples, none of them conflicting."""
+    states, _, targets = tuples.draw(N_TUPLES, torch.Generator().manual_seed(seed), subsets=False)
+    truth = targets.argmax(1).numpy()
+    found = {name: classification(truth, probs) for name, probs in subset_probs(model, states).items()}
+    return {name: {k: round(f[k], 4) for k in ("accuracy", "uar", "ece")} for name, f in found.items()}
