@@ -157,7 +157,8 @@ class Queue:
 
         Args:
             lead_time_s: from the item's first sight to the answer.
-            blind: whether the model's answer was hidden until the choice.
+            blind: whether the model's answer was hidden until the choice. An answer given again after it was taken back
+                is not: what the model said was told with the first.
 
         Raises:
             LabelError: `lease_lost, already_submitted, unknown_assignment, not_yours, missing_target, not_in_label_set`
@@ -171,6 +172,8 @@ class Queue:
             lease = take_again(session, lease, item)
             utterance = session.get(UtteranceRecord, item.utterance_id)
             seen = _seen(session, utterance, lease.leased_at)
+            if blind and session.scalar(select(LabelRecord.id).filter_by(assignment_id=lease.id).limit(1)):
+                blind = False
             label_ids = tuple(
                 self._store.add_label(
                     utterance.clip_id, annotator, answer.emotions, start_s=utterance.start_s, end_s=utterance.end_s,
@@ -221,6 +224,9 @@ class Queue:
 
         The labels stay as rows that newer rows take back. A skipped item whose slots others have filled meanwhile is lent
         all the same: it may then be judged once more than `per_item`.
+
+        Raises:
+            LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it.
         """
         with self._store.writing() as session:
             project = self._current(session)
@@ -237,6 +243,10 @@ class Queue:
             item = session.get(ItemRecord, last.item_id, with_for_update={"key_share": True})
             rows = select(LabelRecord.id, LabelRecord.outcome).filter_by(assignment_id=last.id)
             rows = session.execute(rows.where(LabelRecord.outcome != UNDO).order_by(LabelRecord.id)).all()
+            if last.gold and rows and rows[-1].outcome != "skip":
+                raise LabelError(
+                    "answer_told", "the last item's right answer was known and has been told, so yours stays"
+                )
             counting = select(CurrentLabelRecord.label_id).where(
                 CurrentLabelRecord.label_id.in_([row.id for row in rows])
             )

@@ -327,6 +327,27 @@ def test_everybody_meets_each_gold_item_once_and_learns_how_they_did(store):
     assert {slots(store)[item] for item in ids[:3]} == {3}
 
 
+def test_an_answer_whose_right_one_was_told_stays(store):
+    queue, (item,) = a_queue(store, 1, gold_share=1.0)
+    projects.set_gold(store, queue.project, item, "anger", actor="boss")
+    queue.submit(queue.next("ann")[0].assignment_id, "ann", SKIP)
+    task = queue.undo("ann")  # of a skip nothing is told
+    assert not queue.submit(task.assignment_id, "ann", Answer("fear")).gold.right
+    with pytest.raises(LabelError) as caught:
+        queue.undo("ann")
+    assert caught.value.code == "answer_told"
+    assert [x.emotions for x in store.labels()] == [{"fear": 1.0}]
+
+
+def test_an_answer_given_again_is_not_blind(store):
+    queue, _ = a_queue(store, 1)
+    task = queue.next("ann")[0]
+    queue.submit(task.assignment_id, "ann", Answer("anger"), blind=True)
+    queue.undo("ann")
+    queue.submit(task.assignment_id, "ann", Answer("fear"), blind=True)
+    assert [(x.emotions, x.blind) for x in store.labels()] == [({"fear": 1.0}, False)]
+
+
 def test_the_share_of_gold_items_is_about_what_was_asked_for(store):
     queue, ids = a_queue(store, 300, gold_share=0.2)
     for item in ids[:100]:

@@ -101,7 +101,17 @@ def test_what_was_looked_at_before_choosing_is_not_blind_and_undo_brings_the_ite
     assert list(service.store.labels()) == []
     client.predict(["anger"], api_name="/label_submit")
     (label,) = service.store.labels()
-    assert (label.emotions, label.blind) == ({"anger": 1.0}, True)
+    assert (label.emotions, label.blind) == ({"anger": 1.0}, False)  # it was told with the answer taken back
+
+
+def test_a_look_is_not_forgotten_when_the_same_item_is_fetched_again(tmp_path, served):
+    service, url = served(filled(tmp_path))
+    client = Client(url, verbose=False)
+    first = start(client)["items"][0]
+    client.predict(api_name="/label_reveal")
+    assert start(client)["items"][0]["id"] == first["id"]
+    client.predict(["fear"], api_name="/label_submit")
+    assert next(service.store.labels()).blind is False
 
 
 def test_what_was_changed_after_a_look_is_not_blind_and_what_stayed_is(tmp_path, served):

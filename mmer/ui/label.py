@@ -1,6 +1,5 @@
 """The Label tab: one item after the other, judged blind, by mouse or by keyboard alone."""
 
-import mimetypes
 import time
 from dataclasses import dataclass, field
 from html import escape
@@ -41,7 +40,6 @@ class Sitting:
     name: str = ""
     tasks: list[Task] = field(default_factory=list)  # the one on the screen, then the one that is loaded ahead
     since: float = 0.0  # monotonic: when the first of them was sent
-    revealed: dict[str, list[str]] | None = None  # what was chosen when the model's answer was looked at
 
     @property
     def task(self) -> Task:
@@ -54,6 +52,7 @@ def tab(service: Service) -> None:
     """Lay out the tab in the page being built, and wire it."""
     store = service.store
     queues: dict[int, Queue] = {}  # by project: a queue remembers where each annotator was
+    looked: dict[int, dict[str, list[str]]] = {}  # by lent item: what was chosen when the model's answer was looked at
     sitting = gr.State(None, time_to_live=12 * 3600)
 
     with gr.Row(equal_height=False):
@@ -184,9 +183,10 @@ def tab(service: Service) -> None:
             raise LabelError(
                 "other_item", "the page does not show this item yet, so nothing was stored; look at it and answer again"
             )
-        blind = chosen.blind and now.revealed in (None, said)
+        blind = chosen.blind and looked.get(done.assignment_id, said) == said
         lead_s = float(lead_s) if lead_s else time.monotonic() - now.since
         left = queue(chosen).submit(done.assignment_id, now.name, answers, lead_time_s=round(lead_s, 3), blind=blind)
+        looked.pop(done.assignment_id, None)
         known = {task.assignment_id for task in now.tasks[1:]}
         now = Sitting(now.project, now.name, queue(chosen).next(now.name, 2))
         return go_on(now, chosen, known=known) | {
@@ -243,8 +243,8 @@ def tab(service: Service) -> None:
         now, chosen = current(request, profile, now)
         chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
         # Only what was chosen before and stays is blind.
-        now.revealed = {t: list(c or ()) for t, c in chose.items()} if now.revealed is None else now.revealed
-        yield {told: _model(now.task), sitting: now}
+        looked.setdefault(now.task.assignment_id, {t: list(c or ()) for t, c in chose.items()})
+        yield {told: _model(now.task)}
 
     quiet = {"show_progress": "hidden"}
     shown = [feed, sitting, status, desk, *said, intensity, confidence, comment, transcript, valence, arousal, told]
@@ -264,9 +264,7 @@ def tab(service: Service) -> None:
     ]  # fmt: skip
     for event in events:
         event.success(None, feed, None, js="(feed) => mmerLabel.feed(feed)")
-    reveal.click(
-        revealing, [*said, sitting], [told, sitting, status], api_name="label_reveal", preprocess=False, **quiet
-    )
+    reveal.click(revealing, [*said, sitting], [told, status], api_name="label_reveal", preprocess=False, **quiet)
 
 
 # The page knows which item it shows and since when; the server sees neither.
@@ -315,7 +313,7 @@ def _shown(task: Task, *, with_media: bool) -> dict:
     kind = "text"
     media, note = None, ""
     if task.media is not None:
-        guessed = mimetypes.guess_type(task.media.name)[0] or "video/mp4"
+        guessed = cards.media_type(task.media)
         kind = guessed.split("/")[0]
         size = task.media.stat().st_size
         if size > cards.SHOWN_BYTES:
