@@ -39,7 +39,10 @@ try:
 except MmerError as error:
     sys.exit(f"error: {error}")
 demo = build(service)
-threading.Thread(target=service.predictor.warm, daemon=True).start()  # the page is there before the weights are
+if spaces:
+    service.predictor.warm()  # a GPU is lent to what this thread has loaded
+else:
+    threading.Thread(target=service.predictor.warm, daemon=True).start()  # the page is there before the weights are
 
 if options:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")

@@ -152,7 +152,7 @@ def _card(n_labels: int, clips: Counter, texts: dict[str, tuple[str, str]]) -> s
         *(f"| {version or 'none: labels only, no media'} | {n} |" for version, n in sorted(clips.items(), key=str)),
     ]
     for version, (scope, text) in sorted(texts.items()):
-        kept = "the clip" if scope == "media" else "features without face and voice"
+        kept = {"media": "the clip", "features": "features without face and voice", "words": "its words"}[scope]
         lines += ["", f"### {version}: {kept}", "", *(f"> {line}" for line in text.splitlines())]
     return "\n".join(lines) + "\n"
 

@@ -116,7 +116,8 @@ class Store:
         """Return the id of the clip with this content; what an earlier registration did not know is filled in.
 
         Args:
-            path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`.
+            path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`. With that and no
+                path, the consent is to keep words.
             consent_text: what the person agreed to: the one way into the media folder and the features folder.
             features: what the model's branches made of the clip; with them the consent is to keep these and no recording.
             keep_until: when what is kept under the consent has to go; an earlier date given before stands.
@@ -135,7 +136,7 @@ class Store:
                     "no_consent", f"{name}: features are kept only with a consent and in a features folder"
                 )
             copy = retention.write_in(features, sha256, self.features_dir)
-        elif consent_text:
+        elif consent_text and path:
             stored = next(self.media_dir.glob(f"{sha256}*"), None)
             copy = None if stored else retention.copy_in(path, sha256, self.media_dir)
         try:
@@ -161,6 +162,8 @@ class Store:
                     placed = None if final.exists() else final
                     os.replace(copy, final)
                     clip.features = final.name
+                elif consent_text and not path:
+                    self._record_consent(session, clip, consent_text, "words")
                 elif consent_text:
                     self._record_consent(session, clip, consent_text, "media")
                     if copy:
@@ -182,7 +185,8 @@ class Store:
     def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str, scope: str) -> None:
         version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
         given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version, scope=scope)
-        if session.scalar(given) is None or not (clip.media or clip.features):  # the same words again, after their time
+        again = scope != "words" and not (clip.media or clip.features)  # the same text once more, after its time
+        if session.scalar(given) is None or again:
             session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text, scope=scope))
 
     def utterance(

@@ -206,6 +206,17 @@ def test_only_the_numbers_of_a_recording_can_be_kept(client, service, tmp_path):
     assert label.states.stat().st_size < 10_000  # two seconds of sound would be 64,000
 
 
+def test_with_consent_a_sentence_is_kept_and_the_consent_too(client, service, text_encoder):
+    raw, _ = analyse(client, text="I never said that")
+    consents = "SELECT scope, text FROM consents JOIN clips ON clips.id = consents.clip_id WHERE sha256 = ?"
+    for _ in range(2):
+        client.predict("surprise", annotator="bea", consent=True, api_name="/save_label")
+        (label,) = service.store.labels(sha256=raw["sha256"])
+        assert (label.transcript, label.media) == ("I never said that", None)
+        with service.store.engine.connect() as connection:
+            assert connection.exec_driver_sql(consents, (raw["sha256"],)).all() == [("words", CONSENT)]
+
+
 def test_files_put_together_are_read_together_and_not_kept(client, service, still, voice_only, face_model):
     raw, _ = analyse(client, image=still, audio=voice_only)
     assert raw["present"] == {"face": True, "voice": True, "text": False}

@@ -18,8 +18,8 @@ _HEAD = """<header class="mm-head"><h1>What emotion does this clip show?</h1>
 speech and little data: it is no lie detector, does not know what anybody feels, and must not decide about people.</p>
 </header>"""
 _FOOT = """<p class="mm-hint">Nothing is kept without consent: an upload is deleted from this server within two hours,
-and nothing is sent elsewhere. Saving a correction stores your label and the model's answer; the recording and its words
-only when you tick the box.</p>"""
+and nothing is sent elsewhere. Saving a correction stores your label, what you typed beside it and the model's answer; the
+recording and its words only when you tick the box.</p>"""
 
 # What `launch` gets. Uploads can be fetched by who knows their path; nothing else on the disk can.
 LAUNCH = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from annotations.label import check_label
 from annotations.people import Accounts
 from annotations.store import Store
+from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import ClipError, LabelError
 from mmer.features import with_text
@@ -68,7 +69,8 @@ class Service:
         self.store.expire()
         self.accounts = Accounts(paths.accounts)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
-        self._judge, self.explain = on_gpu(self.predictor.analyse), on_gpu(self.explain)
+        self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
+        self.explain, self.reread = on_gpu(self.explain), on_gpu(self.reread)
 
     def analyse(
         self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
@@ -158,8 +160,8 @@ class Service:
             result.sha256,
             name=result.clip if keep_media else f"clip {result.sha256[:8]}",
             speaker=speaker.strip() or None,
-            consent_text=CONSENT if keep_media else NUMBERS_CONSENT if keep_numbers else None,
-            features=self.predictor.states_of(result) if keep_numbers else None,
+            consent_text=CONSENT if keep_media or keep_words else NUMBERS_CONSENT if keep_numbers else None,
+            features=self._states_of(result) if keep_numbers else None,
             keep_until=self._keep_until() if keep_media or keep_numbers else None,
             duration_s=result.duration_s,
         )
@@ -184,5 +186,6 @@ class Service:
         return datetime.now(timezone.utc) + timedelta(days=days) if days else None
 
     def health(self) -> dict:
-        """Return whether clips can be answered, and by what."""
-        return {"status": "ok", "checkpoint": self.predictor.checkpoint.id, "device": self.predictor.device}
+        """Return whether clips can be answered, and by what: it is loaded with the next of them."""
+        promoted = checkpoint.promoted(self.paths.checkpoints)
+        return {"status": "ok", "checkpoint": promoted, "device": self.predictor.device}
