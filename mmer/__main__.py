@@ -36,10 +36,12 @@ def _analyse(args: argparse.Namespace) -> int:
     predictor = Predictor(Paths.from_env(), args.checkpoint)
     predictor.checkpoint  # noqa: B018  a missing checkpoint ends the run, not each clip
     failed = 0
+    # A name that is not UTF-8 holds halves of characters: they are written as JSON escapes them.
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with ExitStack() as stack:
         outputs = [sys.stdout]
         if args.out:
-            outputs.append(stack.enter_context(args.out.open("w", encoding="utf-8")))
+            outputs.append(stack.enter_context(args.out.open("w", encoding="utf-8", errors="backslashreplace")))
         clips = [[c] for c in args.clips] or [[]]
         for files in tqdm(clips, unit="clip", file=sys.stderr, disable=not sys.stderr.isatty() or len(clips) < 2):
             line = _one(predictor, files, args)
@@ -52,7 +54,7 @@ def _analyse(args: argparse.Namespace) -> int:
 def _one(predictor, files: list[str], args: argparse.Namespace) -> dict:
     clip = files[0] if files else "text"
     try:
-        result = predictor.analyse(*files, text=args.text, speech=not args.no_speech, denoise=args.denoise)
+        result = predictor.analyse(*files, name=clip, text=args.text, speech=not args.no_speech, denoise=args.denoise)
         line = result.to_dict()
         if args.explain:
             line["explanation"] = None

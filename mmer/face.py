@@ -154,17 +154,6 @@ class FaceTracker:
         self._tracks += [[sightings[j]] for j in sorted(left)]
 
 
-def fit_crop(image: np.ndarray) -> FaceTrack | None:
-    """Return the face in a picture that is a face crop already, as FER2013's are; None when none is seen.
-
-    Args:
-        image: (H, W) or (H, W, 3) uint8.
-    """
-    with _Looker(assets.find("face_landmarker"), True, 1) as looker:
-        face = looker.look_in_crop(image)
-    return _as_track([_sighting(VideoFrame(0.0, image), face, FaceConfig())], 0) if face else None
-
-
 def fit_crops(images: Iterable[np.ndarray]) -> Iterator[np.ndarray | None]:
     """Yield the blendshapes (52,) of each face crop, None for one in which no face is seen."""
     with _Looker(assets.find("face_landmarker"), True, 1) as looker:

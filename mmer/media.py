@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmer.config import MediaLimits
 from mmer.errors import ClipError
@@ -29,6 +30,9 @@ _WORKS = "video (mp4, webm, mov, mkv, avi), sound (wav, flac, mp3, m4a, ogg, opu
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
 _EXIF_ORIENTATION = 0x0112
 _EXIF_DEGREES = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
+_EXIF_TURN = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
+_DAMAGED = (OSError, ValueError, TypeError, SyntaxError, struct.error)  # what Pillow raises for damaged data
+_GUESSED = ("aac", "mp3")  # bare streams, whose length FFmpeg guesses from their first bits: off by a factor of 30
 _SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 kHz
 _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
 _PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
@@ -83,8 +87,11 @@ def content_hash(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def probe(path: str | os.PathLike, limits: MediaLimits | None = None) -> MediaInfo:
+def probe(path: str | os.PathLike, limits: MediaLimits | None = None, *, whole: bool = True) -> MediaInfo:
     """Return what a clip is, from its headers and its first picture.
+
+    Args:
+        whole: all of it will be read: then the limit on seconds holds for what its header says.
 
     Raises:
         ClipError: `not_found`, `not_a_file`, `not_readable`, `empty_file`, `too_large`, `not_media`, `no_streams`,
@@ -94,13 +101,13 @@ def probe(path: str | os.PathLike, limits: MediaLimits | None = None) -> MediaIn
     path, size_bytes = _checked(path, limits)
     if (image := _open_image(path, limits)) is not None:
         with image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = _orientation(image)
             width, height = image.size if orientation < 5 else image.size[::-1]
         found = {"kind": "image", "duration_s": None, "width": width, "height": height, "fps": None,
                  "rotation": _EXIF_DEGREES.get(orientation, 0), "sample_rate": None, "channels": None}  # fmt: skip
     else:
         with _open(path) as container:
-            found = _describe(path, container, limits)
+            found = _describe(path, container, limits, whole)
     return MediaInfo(str(path), path.name, content_hash(path), size_bytes, **found)
 
 
@@ -137,7 +144,7 @@ def stream(
     with _open(path) as container:
         video, audio = _streams(path, container, limits)
         if whole:
-            _duration(path, container, limits)
+            _duration(path, container, limits, whole)
         decoders: list[_Decoder] = []
         if picture and video is not None:
             decoders.append(_Picture(path, video, limits, start_s, end_s, fps))
@@ -354,10 +361,10 @@ def _streams(path: Path, container, limits: MediaLimits):
     return video, audio
 
 
-def _describe(path: Path, container, limits: MediaLimits) -> dict:
+def _describe(path: Path, container, limits: MediaLimits, whole: bool) -> dict:
     """Return what `MediaInfo` says of a video or a sound."""
     video, audio = _streams(path, container, limits)
-    duration_s, fps, rotation, width, height = _duration(path, container, limits), None, 0, None, None
+    duration_s, fps, rotation, width, height = _duration(path, container, limits, whole), None, 0, None, None
     main = _Decoder(path, audio if video is None else video, limits, 0.0, math.inf)
     frame = next((frame for _, packet in _packets(container, [main]) for frame in main.decode(packet)), None)
     if frame is None and (video is None or audio is None):
@@ -379,14 +386,14 @@ def _describe(path: Path, container, limits: MediaLimits) -> dict:
     }
 
 
-def _duration(path: Path, container, limits: MediaLimits) -> float | None:
-    """Return the seconds the container claims, None when it does not say."""
+def _duration(path: Path, container, limits: MediaLimits, whole: bool) -> float | None:
+    """Return the seconds the container claims, None when it does not say. Of a bare stream FFmpeg only guesses them."""
     if container.duration is None:
         return None
     duration_s = container.duration / av.time_base
     if duration_s <= 0:
         raise _zero_length(path)
-    if duration_s > limits.max_seconds + _SLACK_S:
+    if whole and duration_s > limits.max_seconds + _SLACK_S and container.format.name not in _GUESSED:
         raise _too_long(path, duration_s, limits)
     return duration_s
 
@@ -456,15 +463,34 @@ def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
     return image
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where the EXIF is missing, damaged or says something else."""
+    try:
+        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except _DAMAGED:
+        return 1
+    return found if found in range(1, 9) else 1
+
+
 def _decode_image(path: Path, image: Image.Image, limits: MediaLimits) -> np.ndarray:
     """Return a picture as (H, W, 3) RGB, turned as its EXIF says and scaled down to a video frame's limit."""
+    turn = _EXIF_TURN.get(_orientation(image))
     try:
         scale = math.sqrt(limits.max_pixels / (image.width * image.height))
         if scale < 1:
             image.thumbnail((int(image.width * scale), int(image.height * scale)))
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged data
+        if image.mode.startswith(("I", "F")):
+            image = _eight_bits(image)
+        return np.array((image if turn is None else image.transpose(turn)).convert("RGB"))
+    except _DAMAGED as error:
         raise ClipError("undecodable", f"{path.name} is a damaged picture ({error}); export it again") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a grey picture of more depth with 256 levels; where its mode does not say what white is, over its range."""
+    grey = np.nan_to_num(np.array(image, np.float32))
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(grey.min()), float(grey.max()))
+    return Image.fromarray(((grey - low) / max(high - low, 1e-9) * 255).round().astype(np.uint8))
 
 
 def _check_pixels(path: Path, width: int, height: int, most: int) -> None:

@@ -21,6 +21,8 @@ from mmer.media import AudioChunk, MediaInfo, VideoFrame
 from mmer.speech import OFF, Transcriber, Transcript, typed
 from mmer.voice import Span
 
+_OFF_S = 1.0  # by which a container may be off: a stream that ends earlier than another is nothing to correct
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -95,7 +97,8 @@ class Perceiver:
 
     def __init__(self, paths: Paths, device: str = "cpu"):
         self.paths, self.device = paths, device
-        self.transcriber = Transcriber(paths.whisper, device, download_root=paths.assets / "whisper")
+        whisper = paths.whisper or ("turbo" if device == "cuda" else "base")
+        self.transcriber = Transcriber(whisper, device, download_root=paths.assets / "whisper")
         self._language: LanguageModel | None = None
         self._lock = threading.Lock()
 
@@ -122,7 +125,6 @@ class Perceiver:
         end_s: float | None = None,
         whole: bool = False,
         face_crop: bool = False,
-        face: int | None = None,
         denoise: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Observation:
@@ -137,7 +139,6 @@ class Perceiver:
             end_s: see `start_s`.
             whole: the clip is one utterance (a row of a corpus), not to be cut.
             face_crop: the picture already is a face crop: nothing is detected in it.
-            face: the `track_id` of the face to read, instead of the most prominent one.
             denoise: reduce steady noise before the voice branch listens.
             should_stop: asked with every piece of media; True ends the work.
 
@@ -151,7 +152,7 @@ class Perceiver:
             raise ClipError(
                 "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
             )
-        infos = [media.probe(f, config.media) for f in files]
+        infos = [media.probe(f, config.media, whole=start_s is None and end_s is None) for f in files]
         seen = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
         wants_words = "text" in modalities and speech and not text
         heard = next((i for i in infos if i.has_sound), None) if "voice" in modalities or wants_words else None
@@ -166,6 +167,7 @@ class Perceiver:
         worker = _FaceWorker(tracker, clock) if tracker else None
         tracks: list[FaceTrack] = []
         chunks: list[AudioChunk] = []
+        decoded_s = 0.0  # how far on the clip's time line the pictures go
         try:
             since = time.perf_counter()
             for info in dict.fromkeys(i for i in (seen, heard) if i is not None):
@@ -178,13 +180,19 @@ class Perceiver:
                         raise MmerError("stopped", "stopped before the end of the clip")
                     if isinstance(piece, AudioChunk):
                         chunks.append(piece)
-                    elif worker is not None:
+                        continue
+                    decoded_s = piece.time_s + 1 / config.face.fps
+                    if worker is not None:
                         worker.add(replace(piece, time_s=piece.time_s - (start_s or 0.0)))
                     else:
                         tracks = [corpus_face(piece.rgb, config.face.crop_size)]
             clock.add("decode", since)
             samples = None if heard is None else media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
-            duration_s = _duration(infos, samples, config, start_s, end_s)
+            if samples is not None and len(samples):
+                decoded_s = max(decoded_s, len(samples) / config.voice.sample_rate + (start_s or 0.0))
+            looked = seen if worker is not None or face_crop else None
+            everything = all((i is looked or not i.has_picture) and (i is heard or not i.has_sound) for i in infos)
+            duration_s = _duration(infos, decoded_s, everything, start_s, end_s)
             spans = self._find_speech(samples, notices, clock)
             cuts = _cuts(config, spans, samples, duration_s, whole)
             transcript = self._hear(config, samples, spans, cuts, text, wants_words, "voice" in modalities, notices, clock, should_stop)  # fmt: skip
@@ -194,14 +202,13 @@ class Perceiver:
         if tracker is not None:
             tracks = tracker.tracks()
             notices += faces.quality(tracks[0] if tracks else None, tracker.n_frames, len(tracks))
-        if face is not None:
-            tracks.sort(key=lambda t: t.track_id != face)
         since = time.perf_counter()
         # A row of a corpus is known to hold an utterance, even one that voice activity misses.
         sound = samples if "voice" in modalities and (spans or whole) and samples is not None and len(samples) else None
         if sound is not None and denoise:
             sound = voice.denoise(sound, config.voice.sample_rate)
-        items = [_cut_out(config, cut, tracks, sound, duration_s, whole) for cut in cuts]
+        still = not duration_s or (seen is not None and seen.kind == "image")
+        items = [_cut_out(config, cut, tracks, sound, whole or still) for cut in cuts]
         if sound is not None and transcript.states:
             items = [replace(item, whisper=s) for item, s in zip(items, transcript.states, strict=True)]
         clock.add("voice", since)
@@ -278,14 +285,16 @@ def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, 
     return [Span(duration_s * i / n, duration_s * (i + 1) / n) for i in range(n)]
 
 
-def _cut_out(
-    config: Config, cut: Span, tracks: list[FaceTrack], sound, duration_s: float | None, whole: bool
-) -> Features:
-    """Return the face and the voice of one utterance."""
+def _cut_out(config: Config, cut: Span, tracks: list[FaceTrack], sound, whole_face: bool) -> Features:
+    """Return the face and the voice of one utterance.
+
+    Args:
+        whole_face: all of the face belongs to it: a picture shows no moment of the sound that comes with it.
+    """
     rate, item = config.voice.sample_rate, Features(cut.start_s, cut.end_s)
     if tracks:
         # Silence at the ends of a whole row is cut from the voice but not from the face: it may show more before a word.
-        start_s, end_s = (0.0, float("inf")) if whole or not duration_s else (cut.start_s, cut.end_s)
+        start_s, end_s = (0.0, float("inf")) if whole_face else (cut.start_s, cut.end_s)
         track = trim(tracks[0], start_s, end_s, config.model.max_crops)
         item = replace(item, face=track, landmarks=track is not None and bool(track.regions.any()))
     if sound is not None:
@@ -294,11 +303,20 @@ def _cut_out(
     return item
 
 
-def _duration(infos, samples, config: Config, start_s: float | None, end_s: float | None) -> float | None:
-    """Return the length of what is read: stated, or measured where the container does not say."""
-    stated = max((i.duration_s for i in infos if i.duration_s is not None), default=None)
-    if stated is None and samples is not None and len(samples):
-        stated = len(samples) / config.voice.sample_rate + (start_s or 0.0)
+def _duration(
+    infos: Sequence[MediaInfo], decoded_s: float, everything: bool, start_s: float | None, end_s: float | None
+) -> float | None:
+    """Return the length of what is read: what the container says where that is what came out, else what came out.
+
+    Args:
+        decoded_s: how far decoding came on the clip's time line; 0.0: nothing that has a length was decoded.
+        everything: nothing was left out of it.
+    """
+    found_s = max((i.duration_s for i in infos if i.duration_s is not None), default=None)
+    if decoded_s and any(i.kind != "image" for i in infos):
+        short = found_s is None or decoded_s > found_s + _OFF_S
+        long = everything and end_s is None and not short and decoded_s < found_s - _OFF_S
+        found_s = decoded_s if short or long else found_s
     if end_s is not None:
-        stated = end_s if stated is None else min(end_s, stated)
-    return None if stated is None else max(stated - (start_s or 0.0), 0.0)
+        found_s = end_s if found_s is None else min(end_s, found_s)
+    return None if found_s is None else max(found_s - (start_s or 0.0), 0.0)

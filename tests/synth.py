@@ -23,6 +23,7 @@ CODECS = {
     ".flac": (None, "flac"),
     ".mp3": (None, "libmp3lame"),
     ".m4a": (None, "aac"),
+    ".aac": (None, "aac"),
     ".ogg": (None, "libopus"),
     ".opus": (None, "libopus"),
 }

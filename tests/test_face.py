@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from mmer.config import FaceConfig
 from mmer.errors import AssetError
-from mmer.face import REGIONS, FaceTracker, _pose, fit_crop, fit_crops, quality
+from mmer.face import REGIONS, FaceTracker, _pose, fit_crops, quality
 from mmer.media import VideoFrame, stream
 from tests import synth
 
@@ -201,18 +201,12 @@ def test_pictures_are_not_kept():
 
 def test_a_corpus_crop_is_fitted():
     small = synth.face(mouth_open=0.3).crop((50, 60, 270, 280)).resize((48, 48), Image.Resampling.BOX)
-    track = fit_crop(np.asarray(small.convert("L")))
     large = photograph(synth.face(mouth_open=0.3))[0]
-    correlation, _ = alike(track.crops, large.crops)
-    assert correlation > 0.96  # measured 0.981
-    assert (track.blendshapes - large.blendshapes).abs().mean() < 0.06  # measured 0.035
-    assert track.pose_deg.abs().max() < 8
     flat = np.full((48, 48), 128, np.uint8)
-    assert fit_crop(flat) is None
     found = list(fit_crops([np.asarray(small), flat, np.asarray(small.convert("L"))]))
     assert found[1] is None
     assert np.abs(found[0] - found[2]).mean() < 0.05  # in colour and without
-    assert found[2] == pytest.approx(track.blendshapes[0].numpy())
+    assert np.abs(found[2] - large.blendshapes[0].numpy()).mean() < 0.06  # measured 0.035
 
 
 def test_quality_names_what_is_wrong(plain):

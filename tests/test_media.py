@@ -321,6 +321,30 @@ def test_an_animated_gif_is_a_video_and_a_plain_one_a_picture(tmp_path):
     assert probe(tmp_path / "plain.gif").kind == "image"
 
 
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\x00\x00garbage",
+        b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x02\x00\x02\x00\x00\x006\x00\x00\x00",
+    ],
+)
+def test_a_picture_whose_exif_is_damaged_is_shown_as_it_lies(tmp_path, exif):
+    QUADRANTS.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert probe(tmp_path / "a.jpg").rotation == 0
+    (frame,), _ = parts(tmp_path / "a.jpg")
+    assert_upright(frame.rgb)
+
+
+def test_grey_pictures_of_any_depth_show_the_same(tmp_path):
+    grey = np.linspace(0, 1, 64 * 48).reshape(48, 64)
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray((grey * 65535).astype(np.uint16)).save(tmp_path / "b.tif")
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "c.tif")
+    for name in ("a.png", "b.tif", "c.tif"):
+        (frame,), _ = parts(tmp_path / name)
+        assert np.abs(frame.rgb[..., 0] - grey * 255).max() <= 1, name
+
+
 def test_a_large_photograph_is_scaled_down_to_a_frame(tmp_path):
     QUADRANTS.resize((4032, 3024)).save(tmp_path / "12mp.jpg")
     assert (probe(tmp_path / "12mp.jpg").width, probe(tmp_path / "12mp.jpg").height) == (4032, 3024)

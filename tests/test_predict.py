@@ -85,6 +85,34 @@ def test_files_that_belong_together_are_one_clip(predictor, still, voice_only, f
     assert result.sha256 not in {f.sha256 for f in result.observation.files}
 
 
+def test_a_picture_stays_with_every_utterance_of_the_sound_beside_it(predictor, still, tmp_path, face_model):
+    pause, word = synth.silence(1.5), synth.voice(1.5)
+    sound = synth.write_clip(tmp_path / "late.wav", seconds=6, voice=np.concatenate([pause, word, pause, word]))
+    result = predictor.analyse(still, sound, speech=False)
+    assert len(result.segments) == 2
+    assert result.segments[0].start_s > 1
+    assert [s.present for s in result.segments] == [(True, True, False)] * 2
+
+
+@pytest.mark.parametrize("suffix", [".aac", ".mp3"])
+def test_the_length_is_that_of_what_was_decoded_where_the_file_only_lets_one_guess(predictor, tmp_path, suffix):
+    """A bare stream that begins with silence: FFmpeg takes its first bits for the rate of all."""
+    sound = np.concatenate([synth.silence(4), synth.voice(8)])
+    clip = synth.write_clip(tmp_path / f"bare{suffix}", seconds=12, voice=sound)
+    result = predictor.analyse(clip, speech=False)
+    assert result.duration_s == pytest.approx(12, abs=0.3)
+    assert all(4 - 0.5 < s.start_s < s.end_s <= result.duration_s for s in result.segments)
+    assert result.present["voice"]
+
+
+def test_a_stretch_of_a_recording_longer_than_the_limit_is_read(predictor, voice_only):
+    config = replace(predictor.checkpoint.config, media=replace(predictor.checkpoint.config.media, max_seconds=1.0))
+    with pytest.raises(ClipError, match="clips up to 1 s are accepted"):
+        predictor.perceiver.observe(config, voice_only, speech=False)
+    seen = predictor.perceiver.observe(config, voice_only, speech=False, start_s=0.5, end_s=1.3)
+    assert seen.duration_s == pytest.approx(0.8)
+
+
 def test_nothing_to_read_gives_no_emotion(predictor, tmp_path):
     clip = synth.write_clip(tmp_path / "silence.wav", seconds=2, voice=synth.silence(2))
     result = predictor.analyse(clip)
@@ -209,7 +237,7 @@ def command(home: Path, *arguments) -> subprocess.CompletedProcess:
 
 
 def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, talk, voice_only, tmp_path):
-    bad = tmp_path / "bad.mp4"
+    bad = tmp_path / os.fsdecode(b"bad \xff.mp4")  # a name that is no UTF-8
     bad.write_text("this is no video")
     out = tmp_path / "r.jsonl"
     done = command(home, talk, bad, voice_only, "--explain", "--out", out)
@@ -218,7 +246,7 @@ def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, ta
     assert [json.loads(line) for line in out.read_text().splitlines()] == lines
     assert [line["clip"] for line in lines] == [str(talk), str(bad), str(voice_only)]
     assert lines[1] == {"clip": str(bad), "error": {"code": "not_media", "message": lines[1]["error"]["message"]}}
-    assert "bad.mp4" in lines[1]["error"]["message"]
+    assert bad.name in lines[1]["error"]["message"]
     for line in (lines[0], lines[2]):
         assert set(line) == {
             "clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution", "transcript",

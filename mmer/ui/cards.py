@@ -1,8 +1,10 @@
 """Results as HTML: every bar has its number, colour is never alone, and what comes from outside is escaped."""
 
 import base64
+import mimetypes
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from mmer.ui.service import Saved
 
 # Of a clip, which travels inside the answer: a file would lie where its address can be fetched.
 SHOWN_BYTES = 32 * 2**20
+_VIDEO = (".3gp", ".3g2")  # taken for sound by their names' list
 NAMES = {"face": "Face", "voice": "Voice", "text": "Words"}
 # The share of the probability from which the headline says so.
 _CERTAINTY = ((0.75, "Clearly"), (0.5, "Probably"), (0.0, "Perhaps"))
@@ -31,6 +34,14 @@ def likely(probability: float) -> str:
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, a true minus; what rounds to zero is not negative."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def media_type(path: Path) -> str:
+    """Return how a browser is told of a clip, by the ending of its name; what is neither sound nor picture is video."""
+    found = mimetypes.guess_type(path.name)[0] or ""
+    if path.suffix.lower() in _VIDEO or not found.startswith(("audio/", "image/", "video/")):
+        return found if found.startswith("video/") else "video/mp4"
+    return found
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -1,6 +1,5 @@
 """The Review tab: how far annotators agree, what they differ about, and the final word on it."""
 
-import mimetypes
 from dataclasses import asdict
 from html import escape
 
@@ -240,7 +239,7 @@ def _item(found: Item) -> str:
 def _media(found: Item) -> str:
     if found.media is None:
         return '<p class="mm-hint">The recording was not kept, so only its labels can be seen.</p>'
-    kind = mimetypes.guess_type(found.media.name)[0] or ""
+    kind = cards.media_type(found.media)
     size = found.media.stat().st_size
     if size > cards.SHOWN_BYTES:
         return f'<p class="mm-hint">{cards.too_large(size)}</p>'
@@ -256,7 +255,7 @@ def _media(found: Item) -> str:
     )
     return (
         f'<{tag} class="mm-clip" controls playsinline preload="auto" src="{data}{part}" aria-label="The clip that was judged">'
-        f"This browser cannot play {escape(kind) or 'this kind of file'}.</{tag}>{note}"
+        f"This browser cannot play {escape(kind)}.</{tag}>{note}"
     )
 
 
