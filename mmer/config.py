@@ -24,7 +24,7 @@ class Paths:
     assets: Path = ROOT / "data" / "assets"
     database_url: str = ""  # empty: the SQLite file in `home`
     device: str = "auto"  # auto | cpu | cuda
-    whisper: str = "base"  # a Whisper model name or a .pt file
+    whisper: str = ""  # a Whisper model name or a .pt file; empty: base, on a GPU turbo
     keep_days: int = 0  # retention period of recordings kept with consent; 0: until somebody asks for their deletion
     host: str = "127.0.0.1"  # address the page listens on
     space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
@@ -38,7 +38,7 @@ class Paths:
             assets=assets,
             database_url=os.environ.get("MMER_DATABASE_URL") or f"sqlite:///{home / 'mmer.db'}",
             device=os.environ.get("MMER_DEVICE") or "auto",
-            whisper=os.environ.get("MMER_WHISPER") or "base",
+            whisper=os.environ.get("MMER_WHISPER") or "",
             keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),
             host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
             space=os.environ.get("SPACE_ID") or "",

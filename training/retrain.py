@@ -160,7 +160,7 @@ def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | 
     config = predictor.checkpoint.config
     if item.media is not None and media.content_hash(item.media) != item.sha256:
         raise ClipError("clip_changed", "the file is no longer the one that was labelled")
-    heard_by = predictor.paths.whisper if speech and item.words is None else None
+    heard_by = predictor.perceiver.transcriber.model_name if speech and item.words is None else None
     reading = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, heard_by])
     file = cache / f"{item.sha256}-{hashlib.sha256(reading.encode()).hexdigest()[:16]}.pt" if cache else None
     if file is not None and file.is_file():
