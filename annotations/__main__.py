@@ -25,7 +25,7 @@ from annotations.store import Store
 from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
 from annotations.upgrade import upgrade
 from mmer.config import Paths
-from mmer.errors import LabelError
+from mmer.errors import LabelError, MmerError
 from mmer.labels import EMOTIONS
 
 _ACTOR = "command line"  # in the audit log
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--push REPO goes with --format hf")
     try:
         return args.run(args)
-    except LabelError as error:
+    except MmerError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
     except (SQLAlchemyError, OSError) as error:
         print(f"failed: {str(error).splitlines()[0]}", file=sys.stderr)

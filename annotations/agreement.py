@@ -197,8 +197,8 @@ def gold_accuracy(
 ) -> dict[str, tuple[int, int]]:
     """Return, for each annotator who answered gold items, how many answers were right and how many there were.
 
-    The newest known answer counts; an answer is right when its heaviest emotion is one of the known ones. Without a
-    target, all count.
+    The newest known answer counts, unless it was taken back; an answer is right when its heaviest emotion is one of the
+    known ones, so one that names none is not. Without a target, all count.
     """
     newest = select(func.max(GoldRecord.id)).group_by(GoldRecord.item_id, GoldRecord.target)
     query = (
@@ -208,13 +208,15 @@ def gold_accuracy(
         .where(
             GoldRecord.id.in_(newest),
             GoldRecord.target == CurrentLabelRecord.target,
-            CurrentLabelRecord.outcome == "label",
+            CurrentLabelRecord.outcome != "skip",
         )
     )
     if target is not None:
         query = query.where(CurrentLabelRecord.target == target)
     found: dict[str, tuple[int, int]] = {}
     for annotator, top, known in session.execute(_within(query, project_id)):
+        if not known:
+            continue
         right, n = found.get(annotator, (0, 0))
         found[annotator] = (right + (top in known), n + 1)
     return found

@@ -11,6 +11,7 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MOST_WEIGHT = 1e9  # beyond it the other emotions of a label would vanish
 _MOST_LEAD_S = 7 * 86400  # a tab left open over a week says nothing about the work
 
 
@@ -41,6 +42,7 @@ class Label:
     lead_time_s: float | None = None  # from the item's first sight to the answer
     blind: bool | None = None  # whether the model's answer was hidden until the choice
     item_id: int | None = None  # in a project's queue
+    words: str | None = None  # what is said in it, as it came or was transcribed; `transcript` is the annotator's
     states: Path | None = None  # what the model's branches made of the clip, kept with consent instead of the media
 
 
@@ -127,7 +129,7 @@ def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
     for name, weight in ({emotions: 1.0} if isinstance(emotions, str) else emotions).items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= _MOST_WEIGHT:
             raise LabelError("bad_weight", f"weight {weight!r} of {name!r} is not a positive number")
         shares[emotion(name)] = shares.get(emotion(name), 0.0) + weight
     total = sum(shares.values())
@@ -139,7 +141,8 @@ def check_segment(start_s: float | None, end_s: float | None) -> tuple[float | N
     """Return a segment's bounds in whole milliseconds, None and None for the whole clip."""
     if start_s is None and end_s is None:
         return None, None
-    if start_s is None or end_s is None or not 0 <= start_s < end_s < math.inf:
+    known = start_s is not None and end_s is not None
+    if not known or not 0 <= start_s < end_s < math.inf or round(start_s, 3) == round(end_s, 3):
         raise LabelError("bad_segment", f"segment {start_s} to {end_s} s; a segment starts at 0 or later, then ends")
     return round(start_s, 3), round(end_s, 3)
 
@@ -158,6 +161,8 @@ def check_text(value: str, what: str) -> str:
 def current(rows: Iterable) -> list:
     """Return those of one annotator's rows of one clip that count: not undone, not corrected, the newest of their key.
 
+    A skip says nothing about the clip, so it takes no judgement's place.
+
     Args:
         rows: have `id, supersedes, outcome, start_s, end_s, target, created_at` of a LabelRecord.
     """
@@ -166,6 +171,6 @@ def current(rows: Iterable) -> list:
     living = [row for row in rows if row.outcome != UNDO and row.id not in undone]
     corrected = {row.supersedes for row in living}
     newest = {}
-    for row in sorted(living, key=lambda row: (row.created_at, row.id)):
+    for row in sorted(living, key=lambda row: (row.outcome != "skip", row.created_at, row.id)):
         newest[row.start_s, row.end_s, row.target] = row
     return [row for row in newest.values() if row.id not in corrected]

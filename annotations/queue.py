@@ -172,7 +172,8 @@ class Queue:
             lease = take_again(session, lease, item)
             utterance = session.get(UtteranceRecord, item.utterance_id)
             seen = _seen(session, utterance, lease.leased_at)
-            if blind and session.scalar(select(LabelRecord.id).filter_by(assignment_id=lease.id).limit(1)):
+            answered = select(LabelRecord.id).filter_by(item_id=item.id, annotator_id=person).limit(1)
+            if blind and session.scalar(answered):
                 blind = False
             label_ids = tuple(
                 self._store.add_label(

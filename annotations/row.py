@@ -110,7 +110,7 @@ class Reader:
             value = fragment[1]
             segment = {"start_s": _number(fragment[2], "segment"), "end_s": _number(fragment[3], "segment")}
             path = find(value, self._folder)
-        known = next((text for text in (value, sha256 or "") if re.fullmatch("[0-9a-fA-F]{64}", text)), None)
+        known = next((text for text in (value, str(sha256 or "")) if re.fullmatch("[0-9a-fA-F]{64}", text)), None)
         if path is None and known:
             return None, known.lower(), segment
         if path is None:

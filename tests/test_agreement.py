@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from annotations.aggregate import METHODS, aggregate
-from annotations.agreement import Ratings, agreement, alpha, cohen_kappas, kappa, one_against_rest
+from annotations.agreement import Ratings, agreement, alpha, cohen_kappas, gold_accuracy, kappa, one_against_rest
 from annotations.label import Label
 from annotations.schema import CurrentLabelRecord, GoldRecord, ItemRecord, ProjectRecord
 from annotations.standing import entropy
@@ -157,6 +157,11 @@ def test_gold_counts_by_its_newest_answer(labelled):
         }
     assert (everything.n_items, everything.n_labels) == (5, 12)  # a stretch in a queue and out of it is one stretch
     assert (project.n_items, project.n_labels, project.n_shared) == (2, 3, 1)
+    labelled.add_label(1, "bea", outcome="cannot_tell", item_id=items[0])  # who cannot tell what is known is not right
+    with labelled.writing() as session:
+        session.add(GoldRecord(item_id=items[2], emotions={}))  # taken back
+    with labelled.reading() as session:
+        assert gold_accuracy(session) == {"ann": (1, 1), "bea": (0, 1)}
 
 
 def test_unknown_projects_and_targets_are_named(labelled):

@@ -344,7 +344,8 @@ def test_an_answer_given_again_is_not_blind(store):
     task = queue.next("ann")[0]
     queue.submit(task.assignment_id, "ann", Answer("anger"), blind=True)
     queue.undo("ann")
-    queue.submit(task.assignment_id, "ann", Answer("fear"), blind=True)
+    queue.release(task.assignment_id, "ann")
+    queue.submit(queue.next("ann")[0].assignment_id, "ann", Answer("fear"), blind=True)
     assert [(x.emotions, x.blind) for x in store.labels()] == [({"fear": 1.0}, False)]
 
 
