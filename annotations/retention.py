@@ -95,6 +95,14 @@ def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
     return files
 
 
+def on_record(session: Session, hashes: Iterable[str]) -> set[str]:
+    """Return those of the hashes that clips have."""
+    hashes, found = list(hashes), set()
+    for i in range(0, len(hashes), 1000):
+        found |= set(session.scalars(select(ClipRecord.sha256).where(ClipRecord.sha256.in_(hashes[i : i + 1000]))))
+    return found
+
+
 def remove(session: Session, folders: Iterable[Path], hashes: list[str], *, keep_labels: bool = False) -> Removal:
     """Delete the clips' files below the folders and all their rows; reports and the audit keep "removed" for the hash.
 
@@ -183,10 +191,10 @@ def copies_with(engine: Engine, hashes: list[str]) -> tuple[str, ...]:
 
 
 def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) -> int:
-    """Delete media and features no clip row names, as a killed upload leaves them, compact SQLite; return the files deleted."""
+    """Delete what no clip row names, as a killed upload leaves it, compact SQLite; return how many files were deleted."""
     with Session(engine.execution_options(write=True)) as session, session.begin():  # no upload ends meanwhile
         kept = {name for row in session.execute(select(ClipRecord.media, ClipRecord.features)) for name in row if name}
-        # Whatever else lies in the folders is not ours to delete: in the features folder, a cache of its own.
+        # Whatever else lies in the folders is not ours to delete.
         ours = ((media_dir, r"\.?[0-9a-f]{64}\."), (features_dir, r"\.?[0-9a-f]{64}\.(.*\.tmp|states)\.$"))
         orphans = [
             file
@@ -194,6 +202,10 @@ def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) ->
             for file in (folder.glob("*") if folder else ())
             if re.match(pattern, f"{file.name}.") and file.name not in kept
         ]
+        # The features folder is a cache too: of a clip that was deleted meanwhile nothing may stay.
+        cached = [f for f in (features_dir.glob("*") if features_dir else ()) if re.match(r"[0-9a-f]{64}-", f.name)]
+        known = on_record(session, {file.name[:64] for file in cached})
+        orphans += [file for file in cached if file.name[:64] not in known]
         # A young temporary file may be an upload on its way.
         orphans = [file for file in orphans if file.suffix != ".tmp" or time.time() - file.stat().st_mtime > 3600]
         for file in orphans:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from sqlalchemy import bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -57,6 +57,10 @@ _WRITTEN, _COUNTED = (
         (LabelRecord.__table__, _ROW),
         (CurrentLabelRecord.__table__, ("label_id", "item_id", "target")),
     )
+)  # fmt: skip
+_SAME_STRETCH = and_(  # as the unique index of utterances puts it
+    UtteranceRecord.clip_id == LabelRecord.clip_id,
+    *(func.coalesce(getattr(UtteranceRecord, x), -1) == func.coalesce(getattr(LabelRecord, x), -1) for x in ("start_s", "end_s")),
 )  # fmt: skip
 _SHARED = [field.name for field in fields(Label) if field.name in LabelRecord.__table__.columns]
 
@@ -128,7 +132,7 @@ class Store:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
-        speaker = check_text(speaker or "", "speaker") or None
+        speaker = check_text(speaker or "", "speaker").strip() or None
         stored = copy = placed = None
         if features is not None:
             if not consent_text or not self.features_dir:
@@ -372,11 +376,12 @@ class Store:
         query = (
             select(
                 *(getattr(LabelRecord, name) for name in _SHARED), AnnotatorRecord.name, ClipRecord.sha256, ClipRecord.name,
-                ClipRecord.speaker, ClipRecord.media, ClipRecord.path, ClipRecord.features,
+                ClipRecord.speaker, ClipRecord.media, ClipRecord.path, ClipRecord.features, UtteranceRecord.transcript,
             )
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
+            .outerjoin(UtteranceRecord, _SAME_STRETCH)
             .where(LabelRecord.outcome.in_(list(outcomes)))
             .order_by(*([CurrentLabelRecord.clip_id] if by_clip else []), CurrentLabelRecord.label_id)
             .execution_options(yield_per=1000)
@@ -386,7 +391,7 @@ class Store:
         if unconsumed:
             query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
-            for *shared, annotator, sha256, name, speaker, kept, path, features in session.execute(query):
+            for *shared, annotator, sha256, name, speaker, kept, path, features, words in session.execute(query):
                 media = self.file_of(kept, path)
                 yield Label(
                     **dict(zip(_SHARED, shared, strict=True)),
@@ -396,6 +401,7 @@ class Store:
                     in_place=media is not None and not (kept and media == self.media_dir / kept),
                     annotator=annotator,
                     speaker=speaker,
+                    words=words,
                     states=self.features_dir / features if features and self.features_dir else None,
                 )
 
@@ -418,14 +424,33 @@ class Store:
         with self.reading() as session:
             return _removals(session, run_id)
 
+    def deleted(self, hashes: Iterable[str]) -> set[str]:
+        """Return those of the clips that are on record no more."""
+        with self.reading() as session:
+            return set(hashes) - retention.on_record(session, hashes)
+
     def finish_run(
-        self, run_id: int, verdict: str, *, checkpoint: str | None = None, report=None, label_ids: Iterable[int] = ()
+        self,
+        run_id: int,
+        verdict: str,
+        *,
+        checkpoint: str | None = None,
+        report=None,
+        clips: Mapping[str, Iterable[str]] | None = None,
+        label_ids: Iterable[int] = (),
     ) -> None:
-        """Record how a run ended, what it made and which labels it consumed, as far as they were not deleted since."""
+        """Record how a run ended, what it made and which labels it consumed, as far as they were not deleted since.
+
+        Args:
+            clips: hashes that the report names, in lists with a name each.
+        """
         with self.writing() as session:
             run = _require(session, TrainingRunRecord, run_id, "run")
             run.finished_at, run.verdict, run.checkpoint = now(), verdict, checkpoint
             removed = _removals(session, run_id)
+            if clips:
+                named = {name: sorted(retention.on_record(session, hashes)) for name, hashes in clips.items()}
+                report = {**(report or {}), **named}
             run.report = {**(report or {}), "removed": removed} if removed else report
             label_ids = list(label_ids)
             for i in range(0, len(label_ids), 1000):
@@ -446,6 +471,7 @@ class Store:
     def delete_speaker(self, speaker: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
         """Delete all clips of a speaker, as `delete_clip` does one."""
         what = f"clip of speaker {speaker!r}"
+        speaker = speaker.strip()
         return self._delete(ClipRecord.speaker == speaker, what, speaker, keep_labels, actor)
 
     def _delete(self, condition, what: str, speaker: str | None, keep_labels: bool, actor: str) -> retention.Removal:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from annotations import backup, retention
+from annotations.__main__ import main
 from annotations.schema import OUTCOMES, Base, LabelRecord, PredictionRecord, TrainingRunRecord
 from annotations.store import Store
 from mmer.config import ROOT
@@ -128,6 +129,40 @@ def test_undo_is_a_new_row_and_the_label_before_counts_again(store):
     store.undo(first, "ann")
     assert list(store.labels(OUTCOMES)) == []
     assert store.counts()["labels"] == 4
+
+
+def test_a_skip_takes_no_judgements_place(store):
+    clip = store.register_clip(None, "a" * 64, name="a")
+    kept = store.add_label(clip, "ann", "anger")
+    skip = store.add_label(clip, "ann", outcome="skip")
+    assert [label.id for label in store.labels(OUTCOMES)] == [kept]
+    store.undo(kept, "ann")
+    assert [label.id for label in store.labels(OUTCOMES)] == [skip]
+    again = store.add_label(clip, "ann", outcome="cannot_tell")
+    assert [label.id for label in store.labels(OUTCOMES)] == [again]
+
+
+@pytest.mark.parametrize("emotions", [{"anger": 10**400}, {"anger": 1e308, "fear": 1e308}, {"anger": float("nan")}])
+def test_weights_beyond_all_measure_are_refused(store, emotions):
+    clip = store.register_clip(None, "a" * 64, name="a")
+    with refused("bad_weight"):
+        store.add_label(clip, "ann", emotions)
+
+
+def test_a_segment_that_rounds_to_nothing_is_refused(store):
+    clip = store.register_clip(None, "a" * 64, name="a")
+    with refused("bad_segment"):
+        store.add_label(clip, "ann", "anger", start_s=0.0001, end_s=0.0004)
+
+
+def test_a_label_knows_what_is_said_in_its_stretch(store):
+    clip = store.register_clip(None, "a" * 64, name="a")
+    store.utterance(clip, transcript="all of it")
+    store.utterance(clip, 1.0, 2.0, transcript="a part")
+    store.add_label(clip, "ann", "anger")
+    store.add_label(clip, "ann", "fear", start_s=1.0, end_s=2.0)
+    store.add_label(clip, "ann", "joy", start_s=2.0, end_s=3.0)
+    assert [label.words for label in store.labels()] == ["all of it", "a part", None]
 
 
 def test_correction_of_another_segment_replaces_it_until_undone(store):
@@ -316,6 +351,35 @@ def test_labels_deleted_during_a_training_run_do_not_break_its_end_and_their_ids
     with store.engine.connect() as connection:
         assert connection.execute(text("SELECT label_id FROM training_run_labels")).all() == [(kept,)]
     assert store.add_label(clips[0], "bea", "fear") > gone
+
+
+def test_a_report_names_no_clip_that_was_deleted_during_its_run(store):
+    for letter in "ab":
+        store.register_clip(None, letter * 64, name=letter)
+    run = store.start_run(None)
+    store.delete_clip("b" * 64)
+    assert store.deleted(["a" * 64, "b" * 64]) == {"b" * 64}
+    store.finish_run(
+        run, "refused", report={"n": 1}, clips={"held_out_clips": ["a" * 64, "b" * 64], "skipped_clips": ["b" * 64]}
+    )
+    with store.reading() as session:
+        report = session.get(TrainingRunRecord, run).report
+    assert (report["held_out_clips"], report["skipped_clips"], report["n"]) == (["a" * 64], [], 1)
+
+
+def test_what_was_cached_of_a_deleted_clip_goes_with_the_next_vacuum(store):
+    store.register_clip(None, "a" * 64, name="a")
+    store.features_dir.mkdir()
+    for letter in "ab":
+        (store.features_dir / f"{letter * 64}-0123456789abcdef.pt").write_bytes(b"crops")
+    assert retention.vacuum(store.engine, store.media_dir, store.features_dir) == 1
+    assert [f.name[0] for f in store.features_dir.iterdir()] == ["a"]
+
+
+def test_a_speaker_is_the_same_with_spaces_around(store):
+    store.register_clip(None, "a" * 64, name="a", speaker=" zoe")
+    store.register_clip(None, "b" * 64, name="b", speaker="zoe ")
+    assert store.delete_speaker(" zoe ").clips == 2
 
 
 def test_deleted_speaker_leaves_no_trace(store, tmp_path):
@@ -547,3 +611,12 @@ def test_database_of_another_version_or_program_is_refused(store, tmp_path):
     for url in ("sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x"):
         with refused("bad_database_url"):
             Store(url, tmp_path)
+
+
+def test_a_setting_that_is_none_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("MMER_KEEP_DAYS", "x")
+    assert main(["stats"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "bad_setting: MMER_KEEP_DAYS is 'x'; a whole number of days is needed, 0 for no end\n"
+    )

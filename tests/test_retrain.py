@@ -1,5 +1,6 @@
 """Corrections to a better model, through the open page and the command as a user would run it."""
 
+import hashlib
 import json
 import os
 import random
@@ -171,3 +172,14 @@ def test_encoders_learn_only_from_what_can_be_looked_at_again():
     found = adapt.choose(model, ex, [str(i) for i in range(n)], adapt.AdaptConfig(epochs=2, deep_from=n))
     assert not found.deep
     assert found.nll <= found.served_nll
+
+
+def test_a_sentence_that_came_as_a_row_teaches_its_words(tmp_path):
+    """Annotators of a queue leave the words as they are, so only the stretch itself knows them."""
+    store = Store(f"sqlite:///{tmp_path / 'mmer.db'}", tmp_path / "media", tmp_path / "features")
+    words = "I  hate this"
+    clip = store.register_clip(None, hashlib.sha256(words.encode()).hexdigest(), name="a sentence")
+    store.utterance(clip, transcript=words)
+    store.add_label(clip, "anna", "anger")
+    (item,), skipped = gather(list(store.labels(OUTCOMES)))
+    assert (item.words, set(item.targets), skipped) == (words, {"all"}, [])

@@ -79,11 +79,13 @@ def prelabel(paths: Paths, name: str, *, again: bool = False, speech: bool = Fal
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, tqdm(unit="item", mininterval=1) as bar:
         while batch := list(islice(waiting, _BATCH)):
             for item, found in pool.map(one, batch):
-                if isinstance(found, MmerError):
-                    failed.append(f"{item.name}: {found}")
-                else:
+                try:
+                    if isinstance(found, MmerError):
+                        raise found
                     keep(store, item, *found)
                     n_done += 1
+                except MmerError as error:  # keep: it was deleted meanwhile
+                    failed.append(f"{item.name}: {error}")
                 bar.update()
     Queue(store, chosen).rank()
     return n_done, failed

@@ -52,6 +52,7 @@ from tqdm import tqdm
 from annotations.aggregate import METHODS, Key, aggregate
 from annotations.agreement import gold_accuracy
 from annotations.label import Label
+from annotations.retention import delete_files
 from annotations.review import finals
 from annotations.schema import OUTCOMES, TrainingRunRecord
 from annotations.store import Store
@@ -102,14 +103,23 @@ class Judged:
         return f"{self.sha256} {self.start_s} {self.end_s} {self.words}"
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A clip or segment that nothing can be learnt from."""
+
+    sha256: str
+    name: str
+    reason: str  # "code: words"
+
+
 def gather(
     labels: Sequence[Label],
     method: str = "soft",
     *,
     gold: Mapping[str, tuple[int, int]] | None = None,
     final: Mapping[Key, Mapping[str, float]] | None = None,
-) -> tuple[list[Judged], list[tuple[str, str]]]:
-    """Return what can be trained on, and (name, reason) of each clip or segment that cannot.
+) -> tuple[list[Judged], list[Skipped]]:
+    """Return what can be trained on, and each clip or segment that cannot.
 
     Args:
         labels: of any outcome: a reviewer may have decided where nobody could tell.
@@ -122,7 +132,7 @@ def gather(
     judged, skipped = [], []
     for (sha256, start_s, end_s), rows in found.items():
         first = rows[0]
-        words = next((r.transcript for r in reversed(rows) if r.transcript is not None), None)
+        words = next((r.transcript for r in reversed(rows) if r.transcript is not None), first.words)
         targets = {}
         for output in OUTPUTS:
             shares = made.get((sha256, start_s, end_s, output))
@@ -136,7 +146,9 @@ def gather(
             typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
             targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
             if not targets:
-                skipped.append((first.name, "media_missing: the recording was not kept, or is no longer there"))
+                skipped.append(
+                    Skipped(sha256, first.name, "media_missing: the recording was not kept, or is no longer there")
+                )
                 continue
         group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
         ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
@@ -210,7 +222,7 @@ def read(
         stream = tqdm(pool.map(one, items), total=len(items), desc="clips", unit="clip", mininterval=1)
         for item, seen in zip(items, stream, strict=True):
             if isinstance(seen, str):
-                skipped.append((item.name, seen))
+                skipped.append(Skipped(item.sha256, item.name, seen))
             else:
                 kept.append(item)
                 found.append(seen)
@@ -231,7 +243,7 @@ def read(
     )
     useful = ex.judged.any(1)
     skipped += [
-        (item.name, "nothing_to_teach: what the label is about was not found in it")
+        Skipped(item.sha256, item.name, "nothing_to_teach: what the label is about was not found in it")
         for item, use in zip(kept, useful, strict=True)
         if not use
     ]
@@ -381,8 +393,8 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
             items, ex, unread = read(predictor, items, speech=speech, cache=paths.features, deep=deep)
             skipped += unread
             missing = too_few(items, config)
-        for name, reason in skipped:
-            print(f"skipped {name}: {reason}", file=sys.stderr)
+        for one in skipped:
+            print(f"skipped {one.name}: {one.reason}", file=sys.stderr)
         left_out = f"; {len(skipped)} clips or segments skipped" if skipped else ""
         if missing:
             return TOO_FEW, f"too few labels: {missing}{left_out}"
@@ -396,7 +408,7 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
                     session.get(TrainingRunRecord, run).aggregation = config.aggregation
             model, report = train(served, items, ex, config)
             report["removed"] = [] if run is None else store.removals(run)
-            report["skipped"] = dict(Counter(reason.split(":")[0] for _, reason in skipped))
+            report["skipped"] = dict(Counter(one.reason.split(":")[0] for one in skipped))
             if dry_run:
                 return REFUSED if report["reasons"] else PROMOTED, f"dry run: {_line(report)}{left_out}"
             with undisturbed():
@@ -414,6 +426,9 @@ def _conclude(paths, store, run, served, model, report, items, skipped) -> None:
     """Put the model in use if nothing speaks against it, and record the run."""
     if (now := checkpoint.promoted(paths.checkpoints)) != served.id:
         report["reasons"].append(f"meanwhile {now} was put in use; run again")
+    if gone := store.deleted({i.sha256 for i in items}):
+        delete_files([paths.features], sorted(gone))  # what this run cached of them since
+        report["reasons"].append(f"{len(gone)} of its clips were deleted meanwhile; run again")
     report["verdict"], report["checkpoint"] = ("refused" if report["reasons"] else "promoted"), None
     try:
         if not report["reasons"]:
@@ -430,9 +445,12 @@ def _conclude(paths, store, run, served, model, report, items, skipped) -> None:
             report["checkpoint"] = checkpoint.save(model, served.config, paths.checkpoints, meta)
         # The files name no clip: a deletion cleans the database's copy of the report, which does.
         _write(paths.home / "runs" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{run}", report)
-        named = {"skipped_clips": skipped, "held_out_clips": sorted({i.sha256 for i in items if is_held_out(i.group, report["settings"]["held_out"])})}  # fmt: skip
+        held_out = {i.sha256 for i in items if is_held_out(i.group, report["settings"]["held_out"])}
+        named = {"skipped_clips": {one.sha256 for one in skipped}, "held_out_clips": held_out}
         ids = [label for i in items for label in i.label_ids]
-        store.finish_run(run, report["verdict"], checkpoint=report["checkpoint"], report=report | named, label_ids=ids)
+        store.finish_run(
+            run, report["verdict"], checkpoint=report["checkpoint"], report=report, clips=named, label_ids=ids
+        )
         if report["checkpoint"]:
             checkpoint.promote(report["checkpoint"], paths.checkpoints)
     except BaseException:
@@ -508,7 +526,12 @@ def main() -> int:
     for name in ("min_labels", "min_held_out", "epochs", "lr", "draws"):
         if not getattr(config, name) > 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(config, name)} is not above 0")
-    paths = Paths.from_env()
+    if config.seed < 0:
+        parser.error(f"--seed {config.seed} is below 0")
+    try:
+        paths = Paths.from_env()
+    except MmerError as error:
+        parser.error(str(error))
     if args.home:
         home = args.home.expanduser().resolve()
         paths = replace(paths, home=home, database_url=f"sqlite:///{home / 'mmer.db'}")
