@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from annotations import elan, hub, labelstudio, labelstudio_tasks, table, webvtt
 from annotations.label import Label, check_label
-from annotations.row import FIELDS, Reader, content_hash, is_set
+from annotations.row import FIELDS, NUMBERS, Reader, content_hash, is_set
 from annotations.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.store import Store
 from mmer.errors import LabelError
@@ -95,7 +95,7 @@ def import_labels(
                     if _is_present(session, clip_id, label):
                         report.present += 1
                     else:
-                        store.add_label(clip_id, **label, session=session)
+                        store.add_label(clip_id, **_unsaid(session, clip_id, label), **label, session=session)
                         report.imported += 1
                     last = clip, clip_id  # not before: a bad row takes back the clip it registered
     return report
@@ -156,6 +156,24 @@ def _is_present(session: Session, clip_id: int, label: dict) -> bool:
     return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(_STORED, key))
 
 
+def _unsaid(session: Session, clip_id: int, label: dict) -> dict:
+    """Return what a row that corrects the annotator's current label says nothing about, as it is there.
+
+    What described the answer itself (how strong, how long, whether blind) stays only with the same answer.
+    """
+    annotator, values = check_label(**label)
+    key = {"clip_id": clip_id, "annotator": annotator, "created_at": None}
+    for row in session.scalars(_STORED, key):
+        newer = values["created_at"] is None or values["created_at"] >= row.created_at
+        if newer and all(getattr(row, name) == values[name] for name in ("target", "start_s", "end_s")):
+            same = (row.emotions, row.outcome) == (values["emotions"], values["outcome"])
+            kept = _OF_STRETCH + (_OF_ANSWER if same else ())
+            return {name: value for name in kept if name not in label and (value := getattr(row, name)) is not None}
+    return {}
+
+
+_OF_STRETCH = ("transcript", "prediction_id", "item_id", "assignment_id")
+_OF_ANSWER = ("confidence", "comment", *NUMBERS, "blind")
 _JUDGED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says
 _STORED = (  # built once: putting a statement together takes longer than running it
     select(LabelRecord)

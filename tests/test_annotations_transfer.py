@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from annotations import projects
 from annotations.__main__ import main
 from annotations.label import Label
+from annotations.queue import Answer, Queue
 from annotations.row import COLUMNS
 from annotations.schema import OUTCOMES
 from annotations.store import Store
@@ -225,3 +227,23 @@ def test_another_database_does_not_touch_the_configured_media(clip, tmp_path, st
     for command in ("upgrade", "vacuum"):
         assert main([command, "--database", str(tmp_path / "else" / "x.db")]) == 0
     assert [file.name for file in store.media_dir.iterdir()] == [f"{sha256}.mp4"]
+
+
+def test_a_correction_from_a_table_keeps_what_it_does_not_speak_of(store, tmp_path):
+    clip_id = store.register_clip(None, "a" * 64, name="a")
+    chosen = projects.create(store, "voices", gold_share=0.0, actor="boss")
+    projects.add_items(store, chosen, [store.utterance(clip_id)])
+    queue = Queue(store, chosen)
+    answer = Answer("anger", comment="a tpyo", intensity=1.0, transcript="go away")
+    queue.submit(queue.next("ann")[0].assignment_id, "ann", answer, lead_time_s=2.5, blind=True)
+    (before,) = store.labels()
+    table = tmp_path / "labels.csv"
+    export_labels(store, table, "csv")
+    for old, new in (("a tpyo", "a typo"), ("anger", "fear")):
+        table.write_text(table.read_text().replace(old, new))
+        assert import_labels(store, table, "csv").imported == 1
+        (after,) = store.labels()
+        assert (after.transcript, after.item_id) == ("go away", before.item_id)
+        if new == "a typo":
+            assert (after.comment, after.intensity, after.lead_time_s, after.blind) == ("a typo", 1.0, 2.5, True)
+    assert (after.emotions, after.intensity, after.blind) == ({"fear": 1.0}, None, None)
