@@ -20,7 +20,9 @@ from pathlib import Path
 from sqlalchemy import JSON, Engine, String, Text, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
+from annotations import standing
 from annotations.schema import (
+    CLOSED,
     AdjudicationRecord,
     AuditRecord,
     Base,
@@ -143,10 +145,11 @@ def _anonymise(session: Session, clip_id: int) -> int:
         (AdjudicationRecord, {"comment": ""}),
     ):
         session.execute(update(table).where(table.clip_id == clip_id).values(**erased))
-    items = select(ItemRecord.id).join(UtteranceRecord).where(UtteranceRecord.clip_id == clip_id)
+    own = select(ItemRecord.id).join(UtteranceRecord).where(UtteranceRecord.clip_id == clip_id)
+    items = session.scalars(own).all()
     session.execute(update(GoldRecord).where(GoldRecord.item_id.in_(items)).values(why=""))
-    # Nobody can be shown it any more.
-    session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=0, gold=False))
+    session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=CLOSED, gold=False))
+    standing.restate(session, item_ids=items)  # whose comments are gone
     return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
 
 

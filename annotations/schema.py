@@ -40,6 +40,7 @@ OLDER = ("0001",)  # those that `python -m annotations upgrade` brings up to it
 TARGETS = ("all", "face", "voice", "text")
 OUTCOMES = ("label", "skip", "cannot_tell", "broken")
 UNDO = "undo"  # the outcome of a row that only takes another one back
+CLOSED = -1_000_000  # free slots of an item that nobody can be shown any more: no slot given back opens it
 ROLES = ("viewer", "annotator", "reviewer", "admin")  # each may do what those before it may
 ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "random")  # what a queue shows first
 LEASED, DONE, RELEASED, EXPIRED = "leased", "done", "released", "expired"  # the life of an assignment

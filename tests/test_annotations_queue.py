@@ -19,6 +19,7 @@ from annotations.schema import (
     CurrentLabelRecord,
     ItemRecord,
     LabelRecord,
+    StandingRecord,
     now,
 )
 from mmer.errors import LabelError
@@ -291,6 +292,19 @@ def test_an_undone_skip_takes_its_slot_again(store):
     assert slots(store) == {item: 1}
     queue.submit(task.assignment_id, "ann", Answer("anger"))
     assert slots(store) == {item: 1}
+
+
+def test_an_item_made_anonymous_never_comes_back(store):
+    queue, _ = a_queue(store, 1, per_item=3)
+    ann, bob = queue.next("ann")[0], queue.next("bob")[0]
+    queue.submit(ann.assignment_id, "ann", Answer("anger", comment="her at home"))
+    store.delete_clip(f"{0:064x}", keep_labels=True)
+    with store.reading() as session:
+        assert not any(session.scalars(select(StandingRecord.commented)))
+    queue.release(bob.assignment_id, "bob")
+    projects.change(store, "voices", actor="boss", per_item=5)
+    assert queue.next("cem") == []
+    assert [label.emotions for label in store.labels()] == [{"anger": 1.0}]
 
 
 def test_progress_counts_what_is_held(store):
