@@ -23,6 +23,7 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel, layout
 
 BASE = "base"
+_ABSENT = {"voice_statistics": 0, "face_stride": 1}  # how a checkpoint was built that does not say
 _BASE_FOLDER = Path(__file__).resolve().parent / "checkpoints" / BASE
 
 
@@ -122,9 +123,7 @@ def _config(stored: dict) -> Config:
     for name, cls in parts.items():
         known = {f.name for f in fields(cls)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.get(name, {}).items() if k in known}
-        if name == "model":
-            values.setdefault("voice_statistics", 0)  # checkpoints from before it have none
-        made[name] = cls(**values)
+        made[name] = cls(**({**_ABSENT, **values} if name == "model" else values))
     return Config(**made)
 
 

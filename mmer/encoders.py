@@ -139,7 +139,10 @@ class FaceEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         widths = (64, 128, 256, 512) if config.face_resnet18 else config.face_widths
-        self.cnn = ResNet18() if config.face_resnet18 else ResidualStages(widths, config.face_blocks, 1, config.skip)
+        if config.face_resnet18:
+            self.cnn = ResNet18()
+        else:
+            self.cnn = ResidualStages(widths, config.face_blocks, config.face_stride, config.skip)
         self.middle_size, c_top = widths[-2], widths[-1]
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(

@@ -30,13 +30,14 @@ def test_a_saved_checkpoint_answers_the_same(tmp_path):
     assert checkpoint.listing(tmp_path) == [name]
 
 
-def test_a_checkpoint_from_before_the_statistics_has_none(tmp_path):
-    old = replace(ModelConfig.tiny(), voice_statistics=0)
+def test_a_checkpoint_from_before_a_choice_was_there_is_built_as_it_was(tmp_path):
+    old = replace(ModelConfig.tiny(), voice_statistics=0, face_stride=1)
     model = make_model(old)
     name = checkpoint.save(model, Config(model=old), tmp_path, {"parent": None})
     note = tmp_path / name / "meta.json"
     meta = json.loads(note.read_text())
-    del meta["config"]["model"]["voice_statistics"]
+    for choice in ("voice_statistics", "face_stride"):
+        del meta["config"]["model"][choice]
     note.write_text(json.dumps(meta))
     loaded, batch = checkpoint.load(name, tmp_path), make_batch(2)
     assert loaded.config.model == old
