@@ -160,7 +160,7 @@ def label(desk: Desk) -> list[dict]:
     page.wait_for_function(CHOSEN, arg=0)
     desk.choose(1)
     desk.press("Enter")
-    done(emotions={"anger": 1.0}, blind=True)
+    done(emotions={"anger": 1.0}, blind=False)
 
     desk.press("Enter")  # nothing chosen: told so, and nothing lost
     desk.told("choose an emotion")
