@@ -52,7 +52,7 @@ class Budget:
 
 BUDGETS = {
     "full": Budget(ModelConfig(), None, {}, text_tuned=True),
-    # Two cores: about 9 minutes for a face row, 9 for a voice row, 2 for a text row.
+    # One core: about 2 minutes for a face row, 16 for a voice row, 1 for a text row, once their data is read.
     "small": Budget(
         ModelConfig(), {"face": 5, "voice": 20, "text": 2}, {"face": 8000, "text": 12_000}, 1000, (100, 300)
     ),
