@@ -108,9 +108,8 @@ class ConsentRecord(Base):
     clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
     text_version: Mapped[str] = mapped_column(String(12))  # start of the text's own hash
     text: Mapped[str]
-    scope: Mapped[str] = mapped_column(
-        default="media", server_default="media"
-    )  # or features (without face and voice), or words
+    # media, features (without face and voice) or words
+    scope: Mapped[str] = mapped_column(default="media", server_default="media")
     given_at: Mapped[datetime] = mapped_column(default=now)
 
 

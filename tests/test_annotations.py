@@ -614,6 +614,7 @@ def test_database_of_another_version_or_program_is_refused(store, tmp_path):
 
 
 def test_a_setting_that_is_none_is_said_in_one_line(monkeypatch, capsys):
+    # The command reads its settings from the environment, so that is what the test sets.
     monkeypatch.setenv("MMER_KEEP_DAYS", "x")
     assert main(["stats"]) == 1
     assert (
