@@ -21,7 +21,7 @@ from training.manifest import class_counts, data_hash
 from training.recipe import TrainConfig
 from training.rows import BranchRow, FusedRow, RobustRow, all_rows
 from training.runs import Run, Runs, without
-from training.tuples import Encoded, subset_probs
+from training.tuples import Encoded, encoded, subset_probs
 
 
 class Ablation:
@@ -70,7 +70,7 @@ class Ablation:
     def _branch(self, row: BranchRow, seed: int, work: Path) -> Run:
         m, found = row.modality, {}
         took = timed(lambda: found.update(model=self._branch_model(row, seed)))
-        held = experiment.encoded(found["model"], m, self.data.load(found["model"], m, "val", row.measured))
+        held = encoded(found["model"], m, self.data.load(found["model"], m, "val", row.measured))
         counts = torch.tensor(class_counts(self.data.rows(m, "train", row.corpus)))
         probs = experiment.probabilities(row, held.logits, counts).numpy()
         rows = self.data.rows(m, "val", row.measured)
@@ -115,7 +115,7 @@ class Ablation:
                 if part == "aside":
                     held = experiment.set_aside(model, self.data, 0 if self.served else seed)
                 else:
-                    held = {m: experiment.encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
+                    held = {m: encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
                 save_atomically({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
         held = self._held[known]
@@ -160,7 +160,7 @@ class Ablation:
         aside = None if self.served else self._states("aside", model, key, seed)
         held = dict(self._states("val", model, key, seed))
         if row.how != "clean":
-            held[row.modality] = experiment.encoded(model, row.modality, self.worse(model, row, work))
+            held[row.modality] = encoded(model, row.modality, self.worse(model, row, work))
         given = experiment.drawn(held, model.temperatures)
         try:
             if not self.served:

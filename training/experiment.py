@@ -31,9 +31,6 @@ from training.tuples import (
     Tuples,
     calibrate,
     encode_aside,
-    encode_faces,
-    encode_texts,
-    encode_voices,
     train_fusion,
 )
 
@@ -155,13 +152,6 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
     for state in work.glob("*.state.pt"):
         state.unlink()
     return model.eval()
-
-
-def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) -> Encoded:
-    """Run a branch over a loaded part."""
-    if modality == "face":
-        return encode_faces(model, loaded, fits=True)
-    return encode_voices(model, loaded) if modality == "voice" else encode_texts(model, loaded)
 
 
 def set_aside(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:

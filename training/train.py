@@ -48,9 +48,7 @@ from training.tuples import (
     Tuples,
     calibrate,
     encode_aside,
-    encode_faces,
-    encode_texts,
-    encode_voices,
+    encoded,
     subset_probs,
     subset_table,
     train_fusion,
@@ -134,7 +132,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     for i, m in enumerate(MODALITIES):
         model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
     told("fusion", lambda: train_fusion(model, Tuples(aside, model.temperatures, config.conflict), config, work))
-    faces, voices, texts = load(val)
+    heldout = load(val)
     if not team.is_main_process:
         return "the first process writes the checkpoint"
     calm = Tuples(aside, model.temperatures, 0.0)
@@ -142,7 +140,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     states, _, targets = calm.draw(N_TUPLES, torch.Generator().manual_seed(config.seed + 3), subsets=False)
     threshold = abstain.fit(subset_probs(model, states), targets.argmax(1).numpy())
 
-    held = {"face": encode_faces(model, faces, fits=True), "voice": encode_voices(model, voices), "text": encode_texts(model, texts)}  # fmt: skip
+    held = {m: encoded(model, m, part) for m, part in zip(MODALITIES, heldout, strict=True)}
     table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)
     for name, line in table.items():
         print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))

@@ -81,6 +81,13 @@ def encode_texts(model: EmotionModel, data: Texts) -> Encoded:
     return encode(model, "text", (data.batch(i) for i in torch.arange(len(data.targets)).split(256)), data.targets)
 
 
+def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) -> Encoded:
+    """Run a branch over a loaded part."""
+    if modality == "face":
+        return encode_faces(model, loaded, fits=True)
+    return encode_voices(model, loaded) if modality == "voice" else encode_texts(model, loaded)
+
+
 def encode_aside(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
     """Return what fusion learns from: faces with and without landmark fits, voices as they are and disturbed, sentences."""
     g = torch.Generator().manual_seed(seed)
