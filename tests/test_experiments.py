@@ -15,8 +15,8 @@ from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
 from training import abstain, corpora, figures
 from training.ablate import page
-from training.crossval import CrossValidation, Fold, emobox, labels
 from training.experiment import drawn, halves
+from training.folds import CrossValidation, Fold, emobox, labels
 from training.manifest import Row
 from training.recipe import TrainConfig
 from training.rows import all_rows
