@@ -17,7 +17,7 @@ from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from training import corpora
 from training.branches import branch_module, train_face, train_statistics, train_text, train_voice
-from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
+from training.data import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_off
 from training.loop import save_atomically
 from training.losses import Loss, adjusted
 from training.manifest import Row, class_counts
@@ -102,9 +102,7 @@ class Data:
             elif modality == "text":
                 self._loaded[key] = load_texts(rows, self.work, self.language, encoder)
             else:
-                self._loaded[key] = load_voices(rows)
-                if len(self._loaded[key].samples) != len(rows):
-                    raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
+                self._loaded[key] = load_every_voice(rows)
         return self._loaded[key]
 
 

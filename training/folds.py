@@ -19,7 +19,7 @@ from mmer.metrics import bootstrap, by_group, classification, headline
 from mmer.model import EmotionModel
 from training.branches import branch_module, train_statistics, train_voice
 from training.corpora import RAVDESS_TEST, RAVDESS_VAL
-from training.data import Voices, load_voices
+from training.data import Voices, load_every_voice, load_voices
 from training.loop import save_atomically
 from training.manifest import Row, data_hash
 from training.recipe import TrainConfig
@@ -170,10 +170,7 @@ class CrossValidation:
     @cached_property
     def voices(self) -> Voices:
         """The recordings, read at first use: a finished experiment needs none."""
-        found = load_voices(self.rows)
-        if len(found.samples) != len(self.rows):
-            raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
-        return replace(found, targets=self.targets)
+        return replace(load_every_voice(self.rows), targets=self.targets)
 
     @cached_property
     def others(self) -> Voices:
