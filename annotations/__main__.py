@@ -16,14 +16,18 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from annotations import backup, hub, projects, retention
-from annotations.intake import Intake, take_in, take_predictions
-from annotations.people import Accounts
-from annotations.queue import Queue
-from annotations.schema import ORDERS, ROLES, TARGETS, now, sqlite_file
+from annotations import retention
+from annotations.accounts import Accounts
+from annotations.db import backup
+from annotations.db.engine import sqlite_file
+from annotations.db.schema import ORDERS, ROLES, TARGETS, now
+from annotations.db.upgrade import upgrade
+from annotations.formats import huggingface
+from annotations.formats.import_export import FORMATS, content_hash, export_labels, format_of, import_labels
+from annotations.queue import projects
+from annotations.queue.assignment import Queue
+from annotations.queue.media_import import Intake, take_in, take_predictions
 from annotations.store import Store
-from annotations.transfer import FORMATS, content_hash, export_labels, format_of, import_labels
-from annotations.upgrade import upgrade
 from mmer.config import Paths
 from mmer.errors import LabelError, MmerError
 from mmer.labels import EMOTIONS
@@ -222,7 +226,7 @@ def _export(args) -> int:
     if report.left_out:
         print(f"left out, as {args.format} has no place for it: {_counted(report.left_out)}", file=sys.stderr)
     if args.push:
-        print(f"pushed to {hub.push(args.out, args.push)}, which is private")
+        print(f"pushed to {huggingface.push(args.out, args.push)}, which is private")
     return 0
 
 

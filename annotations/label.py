@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from annotations.schema import OUTCOMES, TARGETS, UNDO, now
+from annotations.db.schema import OUTCOMES, TARGETS, UNDO, now
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from sqlalchemy import JSON, Engine, String, Text, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from annotations import standing
-from annotations.schema import (
+from annotations import item_summary
+from annotations.db.engine import sqlite_file
+from annotations.db.schema import (
     CLOSED,
     AdjudicationRecord,
     AuditRecord,
@@ -34,7 +35,6 @@ from annotations.schema import (
     PredictionRecord,
     TrainingRunRecord,
     UtteranceRecord,
-    sqlite_file,
 )
 from mmer.errors import LabelError
 
@@ -149,7 +149,7 @@ def _anonymise(session: Session, clip_id: int) -> int:
     items = session.scalars(own).all()
     session.execute(update(GoldRecord).where(GoldRecord.item_id.in_(items)).values(why=""))
     session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=CLOSED, gold=False))
-    standing.restate(session, item_ids=items)  # whose comments are gone
+    item_summary.restate(session, item_ids=items)  # whose comments are gone
     return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
 
 

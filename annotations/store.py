@@ -18,9 +18,9 @@ from sqlalchemy import and_, bindparam, delete, func, insert, literal, select, u
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from annotations import retention, standing
-from annotations.label import Label, check_label, check_segment, check_text, current
-from annotations.schema import (
+from annotations import item_summary, retention
+from annotations.db.engine import connect, sqlite_file
+from annotations.db.schema import (
     OUTCOMES,
     UNDO,
     AnnotatorRecord,
@@ -34,12 +34,11 @@ from annotations.schema import (
     RemovalRecord,
     TrainingRunRecord,
     UtteranceRecord,
-    connect,
     now,
-    sqlite_file,
     training_run_labels,
 )
-from annotations.turn import turn
+from annotations.db.write_lock import turn
+from annotations.label import Label, check_label, check_segment, check_text, current
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
@@ -346,7 +345,7 @@ class Store:
             connection.execute(_COUNT, new)
         changed = [was[label] for label in gone] + [(row["item_id"], row["target"]) for row in new]
         for item_id, target in sorted({place for place in changed if place[0] is not None}):
-            standing.restate(session, target, [item_id])
+            item_summary.restate(session, target, [item_id])
         return label_id
 
     def _own(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):

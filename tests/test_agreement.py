@@ -5,11 +5,11 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from annotations.aggregate import METHODS, aggregate
-from annotations.agreement import Ratings, agreement, alpha, cohen_kappas, gold_accuracy, kappa, one_against_rest
+from annotations.db.schema import CurrentLabelRecord, GoldRecord, ItemRecord, ProjectRecord
+from annotations.item_summary import entropy
 from annotations.label import Label
-from annotations.schema import CurrentLabelRecord, GoldRecord, ItemRecord, ProjectRecord
-from annotations.standing import entropy
+from annotations.review.aggregate import METHODS, aggregate
+from annotations.review.agreement import Ratings, agreement, alpha, cohen_kappas, gold_accuracy, kappa, one_against_rest
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, N_EMOTIONS
 

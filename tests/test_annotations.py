@@ -16,9 +16,10 @@ from sqlalchemy import String, cast, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotations import backup, retention
+from annotations import retention
 from annotations.__main__ import main
-from annotations.schema import OUTCOMES, Base, LabelRecord, PredictionRecord, TrainingRunRecord
+from annotations.db import backup
+from annotations.db.schema import OUTCOMES, Base, LabelRecord, PredictionRecord, TrainingRunRecord
 from annotations.store import Store
 from mmer.config import ROOT
 from mmer.errors import LabelError

@@ -15,10 +15,10 @@ import pytest
 from pympi import Eaf
 
 from annotations.__main__ import main
+from annotations.db.schema import OUTCOMES
+from annotations.formats.import_export import FORMATS, export_labels, format_of, import_labels
 from annotations.label import Label
-from annotations.schema import OUTCOMES
 from annotations.store import Store
-from annotations.transfer import FORMATS, export_labels, format_of, import_labels
 from mmer.config import ROOT
 from mmer.errors import LabelError
 
@@ -139,7 +139,7 @@ def test_a_killed_export_leaves_the_old_one(store, tmp_path, format):
     before = contents(out)
     code = (
         "import os, signal, sys; from pathlib import Path; from annotations.store import Store\n"
-        "from annotations.transfer import export_labels\n"
+        "from annotations.formats.import_export import export_labels\n"
         "def dying(labels):\n"
         "    yield from (label for n, label in enumerate(labels) if n < 8 or os.kill(os.getpid(), signal.SIGKILL))\n"
         "store = Store(sys.argv[1], Path(sys.argv[2]))\n"

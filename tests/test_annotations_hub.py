@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import update
 
-from annotations import hub
-from annotations.schema import ClipRecord, ConsentRecord
+from annotations.db.schema import ClipRecord, ConsentRecord
+from annotations.formats import huggingface
+from annotations.formats.import_export import export_labels, import_labels
 from annotations.store import Store
-from annotations.transfer import export_labels, import_labels
 from mmer.config import ROOT
 from mmer.errors import LabelError
 
@@ -169,12 +169,12 @@ def server():
 def test_a_push_makes_a_private_dataset_and_forgets_what_the_folder_forgot(exported, server):
     folder, hashes = exported
     url, repo = server
-    assert hub.push(folder, "ann/labels", endpoint=url, token="hf_right") == f"{url}/datasets/ann/labels"
+    assert huggingface.push(folder, "ann/labels", endpoint=url, token="hf_right") == f"{url}/datasets/ann/labels"
     assert repo["private"] is True
     assert repo["files"] == files(folder)
     (folder / "media" / f"{hashes['kept']}.wav").unlink()  # its speaker was deleted
     (folder / "notes.txt").write_text("not part of an export")
-    hub.push(folder, "ann/labels", endpoint=url, token="hf_right")
+    huggingface.push(folder, "ann/labels", endpoint=url, token="hf_right")
     assert set(repo["files"]) == {"README.md", "metadata.parquet", f"features/{hashes['part']}-x.npz"}
 
 
@@ -182,7 +182,7 @@ def test_a_public_dataset_gets_nothing(exported, server):
     url, repo = server
     repo["private"] = False
     with pytest.raises(LabelError, match="dataset ann/labels is public; make it private, or name another"):
-        hub.push(exported[0], "ann/labels", endpoint=url, token="hf_right")
+        huggingface.push(exported[0], "ann/labels", endpoint=url, token="hf_right")
     assert repo["files"] == {}
     assert [path for path, _ in repo["asked"]] == ["/api/repos/create"]
 
@@ -198,7 +198,7 @@ def test_a_public_dataset_gets_nothing(exported, server):
 def test_a_push_that_fails_is_one_clear_error(exported, server, repo, port, token, said):
     url = f"http://127.0.0.1:{port}" if port else server[0]
     with pytest.raises(LabelError, match=said) as raised:
-        hub.push(exported[0], repo, endpoint=url, token=token)
+        huggingface.push(exported[0], repo, endpoint=url, token=token)
     assert raised.value.code == "push_failed"
     assert server[1]["files"] == {}
 

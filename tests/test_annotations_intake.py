@@ -8,12 +8,12 @@ import pytest
 from pyarrow import parquet
 from sqlalchemy import select
 
-from annotations import projects
 from annotations.__main__ import main
-from annotations.intake import take_in
-from annotations.queue import Queue
-from annotations.row import content_hash
-from annotations.schema import ClipRecord, ConsentRecord, UtteranceRecord
+from annotations.db.schema import ClipRecord, ConsentRecord, UtteranceRecord
+from annotations.formats.label_row import content_hash
+from annotations.queue import projects
+from annotations.queue.assignment import Queue
+from annotations.queue.media_import import take_in
 from annotations.store import Store
 from mmer.errors import LabelError
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import event, func, select
 
-from annotations import projects
-from annotations.leases import FEW
-from annotations.queue import MORE_ANNOTATORS, Answer, Queue
-from annotations.ranking import branches, k_center, margin, uncertainty
-from annotations.schema import (
+from annotations.db.schema import (
     UNDO,
     AssignmentRecord,
     AuditRecord,
@@ -22,6 +18,10 @@ from annotations.schema import (
     StandingRecord,
     now,
 )
+from annotations.queue import projects
+from annotations.queue.assignment import MORE_ANNOTATORS, Answer, Queue
+from annotations.queue.leases import FEW
+from annotations.queue.priorities import branches, k_center, margin, uncertainty
 from mmer.errors import LabelError
 from tests.load import annotators as load
 

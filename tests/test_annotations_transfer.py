@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from annotations import projects
 from annotations.__main__ import main
+from annotations.db.schema import OUTCOMES
+from annotations.formats.import_export import export_labels, import_labels
+from annotations.formats.label_row import COLUMNS
 from annotations.label import Label
-from annotations.queue import Answer, Queue
-from annotations.row import COLUMNS
-from annotations.schema import OUTCOMES
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
 from annotations.store import Store
-from annotations.transfer import export_labels, import_labels
 from mmer.config import ROOT
 from mmer.errors import LabelError
 

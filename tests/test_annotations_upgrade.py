@@ -10,11 +10,12 @@ from alembic.config import Config
 from sqlalchemy import inspect, text
 
 import annotations
-from annotations import backup
 from annotations.__main__ import main
-from annotations.schema import OUTCOMES, VERSION, connect, open_engine, version_of
+from annotations.db import backup
+from annotations.db.engine import connect, open_engine, version_of
+from annotations.db.schema import OUTCOMES, VERSION
+from annotations.db.upgrade import upgrade
 from annotations.store import Store
-from annotations.upgrade import upgrade
 from mmer.errors import LabelError
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -26,7 +27,7 @@ def at_version(url: str, revision: str) -> None:
     engine = open_engine(url)
     with engine.execution_options(write=True).begin() as connection:
         settings = Config()
-        settings.set_main_option("script_location", str(Path(annotations.__file__).parent / "migrations"))
+        settings.set_main_option("script_location", str(Path(annotations.__file__).parent / "db" / "migrations"))
         settings.attributes["connection"] = connection
         command.upgrade(settings, revision)
     engine.dispose()

@@ -19,7 +19,7 @@ import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from annotations.people import Accounts
+from annotations.accounts import Accounts
 from mmer import checkpoint, states
 from mmer.config import ROOT, Config, ModelConfig, Paths
 from mmer.labels import EMOTIONS, MODALITIES

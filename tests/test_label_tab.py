@@ -7,10 +7,10 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from annotations import projects
-from annotations.people import Accounts
-from annotations.queue import Queue
-from annotations.schema import OUTCOMES
+from annotations.accounts import Accounts
+from annotations.db.schema import OUTCOMES
+from annotations.queue import projects
+from annotations.queue.assignment import Queue
 from annotations.store import Store
 from mmer import media
 from mmer.config import Paths

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from annotations.people import Accounts, Person, may, require
-from annotations.schema import ROLES
+from annotations.accounts import Accounts, Person, may, require
+from annotations.db.schema import ROLES
 from mmer.config import ROOT, Paths
 from mmer.errors import LabelError
 

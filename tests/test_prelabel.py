@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from annotations import projects
-from annotations.queue import Queue
-from annotations.ranking import uncertainty
-from annotations.schema import ItemRecord, PredictionRecord, UtteranceRecord
+from annotations.db.schema import ItemRecord, PredictionRecord, UtteranceRecord
+from annotations.queue import projects
+from annotations.queue.assignment import Queue
+from annotations.queue.priorities import uncertainty
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.config import Config, ModelConfig, Paths

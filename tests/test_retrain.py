@@ -14,9 +14,9 @@ import torch
 from gradio_client import Client, handle_file
 from sqlalchemy import select
 
-from annotations.aggregate import METHODS
-from annotations.review import adjudicate, finals
-from annotations.schema import OUTCOMES, TrainingRunRecord
+from annotations.db.schema import OUTCOMES, TrainingRunRecord
+from annotations.review.adjudication import adjudicate, finals
+from annotations.review.aggregate import METHODS
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.config import Paths

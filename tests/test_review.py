@@ -13,14 +13,15 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from sqlalchemy import delete, func, select
 
-from annotations import projects, review
-from annotations.agreement import agreement
-from annotations.people import Accounts
-from annotations.projects import add_items, create
-from annotations.queue import Answer, Queue
-from annotations.review import Filters, adjudicate, disagreements, finals, history
-from annotations.schema import AdjudicationRecord, AuditRecord, ItemRecord, StandingRecord
-from annotations.standing import restate
+from annotations.accounts import Accounts
+from annotations.db.schema import AdjudicationRecord, AuditRecord, ItemRecord, StandingRecord
+from annotations.item_summary import restate
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
+from annotations.queue.projects import add_items, create
+from annotations.review import adjudication
+from annotations.review.adjudication import Filters, adjudicate, disagreements, finals, history
+from annotations.review.agreement import agreement
 from mmer.config import Paths
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
@@ -152,7 +153,7 @@ def test_a_decision_is_appended_and_taken_back_by_another_row(filled):
     adjudicate(store, 2, None, None, "all", "anger", "rita", "the voice decides")
     adjudicate(store, 2, None, None, "all", {"anger": 3, "disgust": 1}, "rolf")
     assert finals(store) == {key: {"anger": 0.75, "disgust": 0.25}}
-    assert review.item(store, items[1]).final == {"anger": 0.75, "disgust": 0.25}
+    assert adjudication.item(store, items[1]).final == {"anger": 0.75, "disgust": 0.25}
     adjudicate(store, 2, None, None, "all", None, "rita")
     assert finals(store) == {}
     assert not disagreements(store, "faces")[0].decided
@@ -198,13 +199,13 @@ def test_an_item_shows_the_labels_that_count_side_by_side(filled):
     projects.set_gold(
         store, projects.project(store, "faces"), items[1], "anger", why="the speaker says so", actor="ada"
     )
-    found = review.item(store, items[1])
+    found = adjudication.item(store, items[1])
     assert [(g.annotator, g.emotions, g.lead_time_s, g.blind, g.model) for g in found.labels] == [
         ("ann", {"anger": 1.0}, 4.0, True, "fear"), ("bea", {"disgust": 1.0}, 4.0, True, "fear"), ("cy", {"anger": 1.0}, None, None, None),
     ]  # fmt: skip
     assert found.gold == {"anger": 1.0}
     assert found.media is None
-    assert [g.model for g in review.item(store, items[1], "face").labels] == ["neutral"] * 3
+    assert [g.model for g in adjudication.item(store, items[1], "face").labels] == ["neutral"] * 3
 
 
 def test_standings_made_anew_are_those_kept(filled):
@@ -307,7 +308,7 @@ def test_a_kept_clip_travels_in_the_answer_and_nowhere_else(url, service):
     client = log_in(url, "rita")
     detail, *_ = client.predict(1, "all", api_name="/review_open")
     (data,) = re.findall('src="data:audio/[a-z-]+;base64,([^"#]+)', detail)
-    media = review.item(service.store, 1).media
+    media = adjudication.item(service.store, 1).media
     assert base64.b64decode(data) == media.read_bytes()
     assert "&lt;img src=x onerror=alert(1)&gt;" in detail
     assert "<img src=x" not in detail

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from annotations.projects import Pending, pending, project
-from annotations.queue import Queue
+from annotations.queue.assignment import Queue
+from annotations.queue.projects import Pending, pending, project
 from annotations.store import Store
 from mmer.config import Paths
 from mmer.errors import ClipError, MmerError

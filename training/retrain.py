@@ -49,12 +49,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from annotations.aggregate import METHODS, Key, aggregate
-from annotations.agreement import gold_accuracy
+from annotations.db.schema import OUTCOMES, TrainingRunRecord
 from annotations.label import Label
 from annotations.retention import delete_files
-from annotations.review import finals
-from annotations.schema import OUTCOMES, TrainingRunRecord
+from annotations.review.adjudication import finals
+from annotations.review.aggregate import METHODS, Key, aggregate
+from annotations.review.agreement import gold_accuracy
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.checkpoint import Checkpoint
@@ -123,7 +123,7 @@ def gather(
 
     Args:
         labels: of any outcome: a reviewer may have decided where nobody could tell.
-        method: of `annotations.aggregate`, as `gold` and `final` are.
+        method: of `annotations.review.aggregate`, as `gold` and `final` are.
     """
     made = aggregate(labels, method, gold=gold, final=final)
     found: dict[tuple, list[Label]] = {}

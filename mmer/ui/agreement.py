@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from annotations.agreement import Agreement
+from annotations.review.agreement import Agreement
 from mmer.labels import EMOTIONS
 from mmer.ui.cards import NAMES, percent
 

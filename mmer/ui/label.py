@@ -8,11 +8,11 @@ from pathlib import Path
 import gradio as gr
 from gradio.oauth import OAuthProfile
 
-from annotations import projects
-from annotations.intake import take_kept
-from annotations.projects import Project
-from annotations.queue import Answer, Progress, Queue, Receipt, Task
-from annotations.schema import TARGETS
+from annotations.db.schema import TARGETS
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Progress, Queue, Receipt, Task
+from annotations.queue.media_import import take_kept
+from annotations.queue.projects import Project
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import cards

@@ -6,11 +6,11 @@ from html import escape
 import gradio as gr
 from gradio.oauth import OAuthProfile
 
-from annotations import agreement as measured
-from annotations import review
-from annotations.projects import projects
-from annotations.review import Disputed, Event, Filters, Given, Item
-from annotations.schema import TARGETS
+from annotations.db.schema import TARGETS
+from annotations.queue.projects import projects
+from annotations.review import adjudication
+from annotations.review import agreement as measured
+from annotations.review.adjudication import Disputed, Event, Filters, Given, Item
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import agreement, cards
@@ -89,7 +89,7 @@ def tab(service: Service) -> None:
             emotion or None, (annotator or "").strip() or None, outcome or None, **{flag: True for flag in flags or ()}
         )
         at = max(at, 0)
-        found = review.disagreements(store, project, target, filters=filters, offset=at, limit=_PAGE + 1)
+        found = adjudication.disagreements(store, project, target, filters=filters, offset=at, limit=_PAGE + 1)
         shown = found[:_PAGE]
         return {
             items: gr.Radio(choices=[(_line(d), d.item_id) for d in shown], value=None),
@@ -133,7 +133,7 @@ def tab(service: Service) -> None:
         return turn
 
     def look(item_id: int, target: str) -> dict:
-        found, events = review.item(store, item_id, target), review.history(store, item_id)
+        found, events = adjudication.item(store, item_id, target), adjudication.history(store, item_id)
         return {
             detail: _item(found),
             past: _history(events),
@@ -160,8 +160,8 @@ def tab(service: Service) -> None:
     def judge(who: str, place: tuple[int, str] | None, emotion: str | None, why: str) -> dict:
         if not place:
             raise LabelError("no_item", "open an item first")
-        found = review.item(store, *place)
-        review.adjudicate(store, found.clip_id, found.start_s, found.end_s, found.target, emotion, who, why or "")
+        found = adjudication.item(store, *place)
+        adjudication.adjudicate(store, found.clip_id, found.start_s, found.end_s, found.target, emotion, who, why or "")
         told = f"Decided: {emotion}." if emotion else "The decision is taken back; the annotators' labels count again."
         return look(*place) | {decided: cards.status(told), comment: ""}
 

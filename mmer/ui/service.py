@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annotations.accounts import Accounts
 from annotations.label import check_label
-from annotations.people import Accounts
 from annotations.store import Store
 from mmer import checkpoint
 from mmer.config import Paths

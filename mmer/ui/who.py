@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from annotations.people import Person, require
+from annotations.accounts import Person, require
 from mmer.errors import LabelError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def allowed(
     account here. Without accounts the page is open, to the person at this machine for everything, to others for labels.
 
     Args:
-        action: one of `annotations.people.ACTIONS`.
+        action: one of `annotations.accounts.ACTIONS`.
         profile: of the Hugging Face login.
         name: what they call themselves; it counts where nobody logs in.
 

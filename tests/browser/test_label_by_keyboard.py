@@ -5,8 +5,8 @@ import shutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from annotations import projects
-from annotations.schema import OUTCOMES, AssignmentRecord, LabelRecord
+from annotations.db.schema import OUTCOMES, AssignmentRecord, LabelRecord
+from annotations.queue import projects
 from annotations.store import Store
 from mmer import media
 from mmer.ui.page import LAUNCH, build

@@ -23,9 +23,7 @@ from sqlalchemy import func, insert, select
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from annotations import projects
-from annotations.queue import Answer, Queue
-from annotations.schema import (
+from annotations.db.schema import (
     AssignmentRecord,
     ClipRecord,
     CurrentLabelRecord,
@@ -33,6 +31,8 @@ from annotations.schema import (
     LabelRecord,
     UtteranceRecord,
 )
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 

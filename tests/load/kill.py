@@ -21,8 +21,8 @@ from sqlalchemy import select, text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from annotations.db.schema import AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.label import current
-from annotations.schema import AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 

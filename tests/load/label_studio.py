@@ -28,7 +28,7 @@ from gradio_client import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from annotations import projects
+from annotations.queue import projects
 from annotations.store import Store
 from mmer.config import ROOT
 from mmer.labels import EMOTIONS

@@ -20,10 +20,7 @@ from sqlalchemy import case, func, insert, literal, select, text, update
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from annotations import projects
-from annotations.agreement import agreement
-from annotations.queue import Answer, Queue
-from annotations.schema import (
+from annotations.db.schema import (
     AnnotatorRecord,
     AssignmentRecord,
     ClipRecord,
@@ -32,6 +29,9 @@ from annotations.schema import (
     LabelRecord,
     now,
 )
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
+from annotations.review.agreement import agreement
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 from tests.load.annotators import PROJECT, fill

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from annotations import perclip
+from annotations.db.schema import TARGETS
+from annotations.formats import file_per_clip
+from annotations.formats.label_row import to_row
 from annotations.label import Label
-from annotations.row import to_row
-from annotations.schema import TARGETS
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -27,7 +27,7 @@ _VOICE = re.compile(r"<v((?:\.[^\s.>]+)*)[ \t\n]+([^>]*)>(.*?)(?=<v[.\s]|</v>|\Z
 
 def write(labels: Iterable[Label], out: Path, store: Store) -> None:
     """Write a folder of one .vtt per clip; the labels of one clip must follow each other."""
-    perclip.write(labels, out, store, ".vtt", _save)
+    file_per_clip.write(labels, out, store, ".vtt", _save)
 
 
 def _save(labels: list[Label], length_s: float, file: Path) -> None:
@@ -61,7 +61,7 @@ def read(path: Path, left_out: Counter) -> Iterator[tuple[str, dict | LabelError
     Raises:
         LabelError: `unreadable_file`.
     """
-    return perclip.read(path, ".vtt", _rows)
+    return file_per_clip.read(path, ".vtt", _rows)
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
@@ -74,7 +74,7 @@ def _rows(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
         raise LabelError("unreadable_file", f"{file} is not WebVTT: its first line is not WEBVTT")
     found = (re.fullmatch(r"NOTE (clip|sha256|speaker): (.*)", block.strip()) for block in blocks)
     notes = {note[1]: html.unescape(note[2]) for note in found if note}
-    clip = {"clip": notes.get("clip") or perclip.named_clip("", file)}
+    clip = {"clip": notes.get("clip") or file_per_clip.named_clip("", file)}
     clip |= {name: notes.get(name) for name in ("sha256", "speaker")}
     n_cues = 0
     for block in blocks[1:]:

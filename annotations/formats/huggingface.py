@@ -18,10 +18,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from sqlalchemy import bindparam, select
 
-from annotations.atomic import new_folder
+from annotations.db.schema import ClipRecord, ConsentRecord
+from annotations.formats.atomic_write import new_folder
+from annotations.formats.label_row import DETAILS, FIELDS
 from annotations.label import Label
-from annotations.row import DETAILS, FIELDS
-from annotations.schema import ClipRecord, ConsentRecord
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS

@@ -9,8 +9,8 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from annotations.schema import CurrentLabelRecord, ItemRecord, PredictionRecord, UtteranceRecord
-from annotations.standing import entropy, same_segment
+from annotations.db.schema import CurrentLabelRecord, ItemRecord, PredictionRecord, UtteranceRecord
+from annotations.item_summary import entropy, same_segment
 from mmer.labels import EMOTIONS, N_EMOTIONS
 
 PREDICTED = ("uncertainty", "margin", "branches")  # orders that rest on the model's newest prediction

@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 from pympi import Eaf
 
-from annotations import perclip
+from annotations.db.schema import TARGETS
+from annotations.formats import file_per_clip
+from annotations.formats.label_row import FIELDS, is_set, is_verdict, to_row
 from annotations.label import Label
-from annotations.row import FIELDS, is_set, is_verdict, to_row
-from annotations.schema import TARGETS
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -28,7 +28,7 @@ WHOLE, PART, NOTE = "clip", "segment", "note"  # a tier's type: "segment face", 
 
 def write(labels: Iterable[Label], out: Path, store: Store) -> None:
     """Write a folder of one .eaf per clip; the labels of one clip must follow each other."""
-    perclip.write(labels, out, store, ".eaf", _save)
+    file_per_clip.write(labels, out, store, ".eaf", _save)
 
 
 def _save(labels: list[Label], length_s: float, file: Path) -> None:
@@ -86,7 +86,7 @@ def read(path: Path, left_out: Counter) -> Iterator[tuple[str, dict | LabelError
     Raises:
         LabelError: `unreadable_file`.
     """
-    return perclip.read(path, ".eaf", lambda file: _rows(file, left_out))
+    return file_per_clip.read(path, ".eaf", lambda file: _rows(file, left_out))
 
 
 def _rows(file: Path, left_out: Counter) -> Iterator[tuple[str, dict]]:
@@ -94,7 +94,7 @@ def _rows(file: Path, left_out: Counter) -> Iterator[tuple[str, dict]]:
     properties = dict(document.properties)
     linked = [unquote(urlsplit(media.get("MEDIA_URL") or "").path) for media in document.media_descriptors]
     clip = {
-        "clip": properties.get("clip") or perclip.named_clip(next(iter(linked), ""), file),
+        "clip": properties.get("clip") or file_per_clip.named_clip(next(iter(linked), ""), file),
         "sha256": properties.get("sha256"),
         "speaker": properties.get("speaker"),
     }

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from annotations.db.schema import ClipRecord, PredictionRecord
+from annotations.formats.label_row import content_hash
 from annotations.label import check_segment, check_text
-from annotations.projects import Project, add_items, create, project, projects
-from annotations.row import content_hash
-from annotations.schema import ClipRecord, PredictionRecord
+from annotations.queue.projects import Project, add_items, create, project, projects
 from annotations.store import Store
 from mmer.errors import LabelError
 

@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from annotations.schema import (
+from annotations.db.schema import (
     TARGETS,
     AnnotatorRecord,
     CurrentLabelRecord,
@@ -27,7 +27,7 @@ from annotations.schema import (
     ProjectRecord,
     UtteranceRecord,
 )
-from annotations.standing import model_emotion
+from annotations.item_summary import model_emotion
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, N_EMOTIONS

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from annotations.atomic import new_file
+from annotations.formats.atomic_write import new_file
+from annotations.formats.label_row import COLUMNS, DETAILS, FIELDS, REQUIRED, to_row
 from annotations.label import Label
-from annotations.row import COLUMNS, DETAILS, FIELDS, REQUIRED, to_row
 from mmer.errors import LabelError
 
 HOLDS = {"csv": FIELDS - set(DETAILS), "jsonl": FIELDS}

@@ -10,8 +10,8 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from annotations.db.schema import ROLES
 from annotations.label import check_text
-from annotations.schema import ROLES
 from mmer.errors import LabelError
 
 try:

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.orm import Session
 
-from annotations.schema import DONE, EXPIRED, LEASED, RELEASED, AssignmentRecord, ItemRecord, ProjectRecord
+from annotations.db.schema import DONE, EXPIRED, LEASED, RELEASED, AssignmentRecord, ItemRecord, ProjectRecord
 from mmer.errors import LabelError
 
 _OVERDUE = 100  # leases released in one call

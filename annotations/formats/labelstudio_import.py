@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
-from annotations.labelstudio import NUMBERS, SEGMENT, TEXTS
-from annotations.row import find, is_verdict
-from annotations.schema import OUTCOMES, TARGETS
+from annotations.db.schema import OUTCOMES, TARGETS
+from annotations.formats.label_row import find, is_verdict
+from annotations.formats.labelstudio_export import NUMBERS, SEGMENT, TEXTS
 from mmer.errors import LabelError
 
 FRAME_RATE = 24.0  # what Label Studio assumes for a <Video> without frameRate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from annotations.leases import DONE_NOW, IS_GOLD, LENT, LENT_AS_GOLD, OPEN, TOUCHED, not_touched
-from annotations.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
+from annotations.db.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
+from annotations.queue.leases import DONE_NOW, IS_GOLD, LENT, LENT_AS_GOLD, OPEN, TOUCHED, not_touched
 
 _COUNTED = 2000  # open items up to which they are counted each time
 _RECOUNT_S = 300

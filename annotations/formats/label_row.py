@@ -11,8 +11,8 @@ import re
 from datetime import datetime, timezone
 from pathlib import Path
 
+from annotations.db.schema import OUTCOMES
 from annotations.label import Label, check_label, check_text, weights
-from annotations.schema import OUTCOMES
 from mmer.errors import LabelError
 
 COLUMNS = ("clip", "label", "annotator", "target", "confidence", "comment", "created_at", "speaker")

@@ -8,8 +8,7 @@ from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotations.label import check_text, weights
-from annotations.schema import (
+from annotations.db.schema import (
     ORDERS,
     TARGETS,
     AnnotatorRecord,
@@ -20,6 +19,7 @@ from annotations.schema import (
     ProjectRecord,
     UtteranceRecord,
 )
+from annotations.label import check_text, weights
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion

@@ -6,7 +6,8 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from annotations.schema import OLDER, VERSION, sqlite_file
+from annotations.db.engine import sqlite_file
+from annotations.db.schema import OLDER, VERSION
 from mmer.errors import LabelError
 
 

@@ -9,12 +9,7 @@ from pathlib import Path
 from sqlalchemy import Float, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from annotations.label import check_label, weights
-from annotations.leases import FEW, Leases, shift_slots, take_again
-from annotations.progress import GoldVerdict, Progress, Tally, verdict
-from annotations.projects import Project, annotator_id, gold_answers
-from annotations.ranking import PREDICTED, contested, priorities
-from annotations.schema import (
+from annotations.db.schema import (
     DONE,
     LEASED,
     ORDERS,
@@ -31,6 +26,11 @@ from annotations.schema import (
     UtteranceRecord,
     now,
 )
+from annotations.label import check_label, weights
+from annotations.queue.leases import FEW, Leases, shift_slots, take_again
+from annotations.queue.priorities import PREDICTED, contested, priorities
+from annotations.queue.progress import GoldVerdict, Progress, Tally, verdict
+from annotations.queue.projects import Project, annotator_id, gold_answers
 from annotations.store import Store
 from mmer.errors import LabelError
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from sqlalchemy import and_, delete, insert, select
 from sqlalchemy.orm import Session
 
-from annotations.schema import (
+from annotations.db.schema import (
     TARGETS,
     AdjudicationRecord,
     CurrentLabelRecord,

@@ -14,10 +14,10 @@ from pathlib import Path
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from annotations import elan, hub, labelstudio, labelstudio_tasks, table, webvtt
+from annotations.db.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
+from annotations.formats import csv_jsonl, elan, huggingface, labelstudio_export, labelstudio_import, webvtt
+from annotations.formats.label_row import FIELDS, NUMBERS, Reader, content_hash, is_set
 from annotations.label import Label, check_label
-from annotations.row import FIELDS, NUMBERS, Reader, content_hash, is_set
-from annotations.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -52,7 +52,7 @@ def format_of(file: Path) -> str:
     Raises:
         LabelError: `unknown_format`.
     """
-    if (file / hub.METADATA).is_file():
+    if (file / huggingface.METADATA).is_file():
         return "hf"
     inside = next((path for path in file.iterdir() if path.suffix in ENDINGS), file) if file.is_dir() else file
     if inside.suffix.lower() not in ENDINGS:
@@ -115,18 +115,20 @@ def export_labels(store: Store, out: Path, format: str, *, progress: Callable[[I
             report.left_out.update(name for name in FIELDS - holds if is_set(label, name))
             yield label
 
-    if format in table.HOLDS:
-        table.write(labels(holds=table.HOLDS[format]), out, format)
+    if format in csv_jsonl.HOLDS:
+        csv_jsonl.write(labels(holds=csv_jsonl.HOLDS[format]), out, format)
     else:
-        module = {"labelstudio": labelstudio, "hf": hub, "elan": elan, "webvtt": webvtt}[format]
+        module = {"labelstudio": labelstudio_export, "hf": huggingface, "elan": elan, "webvtt": webvtt}[format]
         module.write(labels(by_clip=True, holds=module.HOLDS), out, store)
     return report
 
 
 def _read(file: Path, format: str, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
-    if format in table.HOLDS:
-        return table.read(file, format)
-    return {"labelstudio": labelstudio_tasks, "hf": hub, "elan": elan, "webvtt": webvtt}[format].read(file, left_out)
+    if format in csv_jsonl.HOLDS:
+        return csv_jsonl.read(file, format)
+    return {"labelstudio": labelstudio_import, "hf": huggingface, "elan": elan, "webvtt": webvtt}[format].read(
+        file, left_out
+    )
 
 
 def _take(rows: Iterator, file: Path) -> list:

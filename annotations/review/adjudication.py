@@ -8,10 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from annotations.agreement import project_id_of
-from annotations.label import check_segment, check_text, weights
-from annotations.projects import annotator_id
-from annotations.schema import (
+from annotations.db.schema import (
     TARGETS,
     UNDO,
     AdjudicationRecord,
@@ -26,7 +23,10 @@ from annotations.schema import (
     StandingRecord,
     UtteranceRecord,
 )
-from annotations.standing import model_emotion, restate
+from annotations.item_summary import model_emotion, restate
+from annotations.label import check_segment, check_text, weights
+from annotations.queue.projects import annotator_id
+from annotations.review.agreement import project_id_of
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion

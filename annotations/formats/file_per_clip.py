@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sqlalchemy import bindparam, select
 
-from annotations.atomic import new_folder
+from annotations.db.schema import ClipRecord
+from annotations.formats.atomic_write import new_folder
+from annotations.formats.label_row import find
 from annotations.label import Label
-from annotations.row import find
-from annotations.schema import ClipRecord
 from annotations.store import Store
 from mmer.errors import LabelError
 

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from sqlalchemy import bindparam, select
 
-from annotations.atomic import new_file
+from annotations.db.schema import OUTCOMES, TARGETS, ClipRecord, PredictionRecord
+from annotations.formats.atomic_write import new_file
+from annotations.formats.label_row import FIELDS, is_set, to_row
 from annotations.label import Label
-from annotations.row import FIELDS, is_set, to_row
-from annotations.schema import OUTCOMES, TARGETS, ClipRecord, PredictionRecord
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 

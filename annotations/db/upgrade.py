@@ -8,8 +8,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 
-from annotations import backup
-from annotations.schema import OLDER, VERSION, connect, open_engine, sqlite_file, version_of
+from annotations.db import backup
+from annotations.db.engine import connect, open_engine, sqlite_file, version_of
+from annotations.db.schema import OLDER, VERSION
 from mmer.errors import LabelError
 
 
