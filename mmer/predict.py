@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmer import assets, checkpoint, states
+from mmer import assets, branch_states, checkpoint
 from mmer.checkpoint import Checkpoint
 from mmer.config import Paths
 from mmer.errors import AssetError, ClipError, MmerError, Notice
@@ -159,7 +159,7 @@ class Predictor:
 
     @torch.no_grad()
     def states_of(self, result: EmotionResult) -> bytes:
-        """Return what the branches made of a result's utterances, as `mmer.states` keeps it.
+        """Return what the branches made of a result's utterances, as `mmer.branch_states` keeps it.
 
         Raises:
             ClipError: `nothing_readable`.
@@ -171,7 +171,7 @@ class Predictor:
             raise ClipError("nothing_readable", f"{result.clip}: nothing was read in it that could be kept")
         batch = collate(items, loaded.config).to(self.device)
         spans = [(f.start_s, f.end_s) for f in items]
-        return states.dump(loaded.model, loaded.model.branches(batch), batch.present, share / share.sum(), spans)
+        return branch_states.dump(loaded.model, loaded.model.branches(batch), batch.present, share / share.sum(), spans)
 
     @property
     def language(self) -> LanguageModel:

@@ -20,13 +20,13 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
-from mmer import checkpoint, states
+from mmer import branch_states, checkpoint
 from mmer.config import ROOT, Config, ModelConfig, Paths
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcript, Word
-from mmer.ui import cards
-from mmer.ui.analyse import follow
+from mmer.ui import result_html
+from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
@@ -200,7 +200,7 @@ def test_only_the_numbers_of_a_recording_can_be_kept(client, service, tmp_path):
     (label,) = service.store.labels(sha256=raw["sha256"])
     assert (label.media, label.transcript) == (None, None)
     loaded = service.predictor.checkpoint
-    _, present, share = states.load(label.states, loaded.model)
+    _, present, share = branch_states.load(label.states, loaded.model)
     assert present.tolist() == [[False, True, False]]
     assert share.tolist() == [1.0]
     assert label.states.stat().st_size < 10_000  # two seconds of sound would be 64,000
@@ -252,7 +252,7 @@ def test_a_line_of_words_goes_to_its_utterance(service, clips, text_encoder):
     assert [" ".join(s.features.words) for s in read.segments] == lines
     read = service.reread(found, "the same for all")
     assert {" ".join(s.features.words) for s in read.segments} == {"the same for all"}
-    card = plain(cards.result(read))
+    card = plain(result_html.result(read))
     assert f"{n} utterances" in card
     assert f"{read.segments[1].start_s:.1f}–{read.segments[1].end_s:.1f} s {read.segments[1].emotion}" in card
 
@@ -261,7 +261,7 @@ def test_words_are_shown_with_their_times_and_escaped(service, voice_only):
     found = service.analyse([str(voice_only)], None)
     word = Word(" <img src=x onerror=alert(1)>", 0.5, 1.25, 0.9)
     found = replace(found, transcript=Transcript(word.text, "en", (word,), "ok"), clip="<b>clip</b>")
-    html = cards.word_times(found) + cards.result(found)
+    html = result_html.word_times(found) + result_html.result(found)
     assert "&lt;img src=x onerror=alert(1)&gt; <small>0.50–1.25 s</small>" in html
     assert "<img" not in html
     assert "<b>" not in html
@@ -277,7 +277,7 @@ def test_an_explanation_sums_to_what_it_explains(client, text_encoder, voice_onl
     assert set(why["trust"]) == {"voice", "text"}
     text = plain(html)
     for w in why["words"][:2]:
-        assert f"{w['word']} {cards.signed(w['score'])}" in text
+        assert f"{w['word']} {result_html.signed(w['score'])}" in text
     assert "&lt;i&gt;alone" in html
     for trust in why["trust"].values():
         assert f"{trust['verdict'].capitalize()}." in text
@@ -311,7 +311,7 @@ def test_what_is_stopped_hears_of_it():
             time.sleep(0.01)
         heard.set()
 
-    going = follow(work)
+    going = run_in_background(work)
     assert next(going)[1] is None
     assert not heard.wait(0.2)
     going.close()
@@ -413,15 +413,15 @@ def test_the_wording_follows_the_numbers(service, voice_only):
     for top, words in ((0.8, "Clearly sadness"), (0.6, "Probably sadness"), (0.4, "Perhaps sadness")):
         probs = torch.full((len(EMOTIONS),), (1 - top) / (len(EMOTIONS) - 1)).numpy()
         probs[EMOTIONS.index("sadness")] = top
-        text = plain(cards.result(replace(found, emotion="sadness", probs=probs)))
+        text = plain(result_html.result(replace(found, emotion="sadness", probs=probs)))
         assert text.startswith(f"{words} Confidence {100 * top:.0f} %")
         assert ("take it as a guess" in text) == (top < 0.5)
-    text = plain(cards.result(replace(found, emotion="sadness", probs=probs, abstain=True)))
+    text = plain(result_html.result(replace(found, emotion="sadness", probs=probs, abstain=True)))
     assert text.startswith("No reliable answer; the best guess is sadness Confidence 40 %")
 
 
 def test_no_answer_is_shown_as_certain():
-    assert [cards.likely(p) for p in (0.9964, 1.0, 0.984, 0.0)] == ["over 99 %", "over 99 %", "98 %", "0 %"]
+    assert [result_html.likely(p) for p in (0.9964, 1.0, 0.984, 0.0)] == ["over 99 %", "over 99 %", "98 %", "0 %"]
 
 
 def test_a_clip_without_anybody_gives_no_emotion(client, tmp_path, service):

@@ -19,7 +19,7 @@ FLOORS = [
     {"face", "voice", "speech"},
     {"encoders"},
     {"model"},
-    {"features", "checkpoint", "states"},
+    {"features", "checkpoint", "branch_states"},
     {"perceive"},
     {"predict", "attribution"},
     {"plots"},

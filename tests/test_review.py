@@ -26,8 +26,8 @@ from mmer.config import Paths
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.media import content_hash
-from mmer.ui.agreement import meaning
-from mmer.ui.review import tab
+from mmer.ui.agreement_html import meaning
+from mmer.ui.review_tab import tab
 from mmer.ui.service import Service
 from tests import synth
 

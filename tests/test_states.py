@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmer import states
+from mmer import branch_states
 from mmer.errors import CheckpointError
 from tests.test_model import make_batch, make_model
 
@@ -18,13 +18,13 @@ def kept(tmp_path):
     with torch.no_grad():
         found = model.branches(batch)
     file = tmp_path / "x.states"
-    file.write_bytes(states.dump(model, found, batch.present, torch.tensor([0.4, 0.6]), SPANS))
+    file.write_bytes(branch_states.dump(model, found, batch.present, torch.tensor([0.4, 0.6]), SPANS))
     return model, file, found, batch.present
 
 
 def test_states_come_back_as_they_were(kept):
     model, file, found, present = kept
-    again, here, share = states.load(file, model)
+    again, here, share = branch_states.load(file, model)
     assert torch.equal(again.tops, found.tops)
     assert all(torch.equal(a, b) for a, b in zip(again.middles, found.middles, strict=True))
     assert torch.equal(here, present)
@@ -33,21 +33,21 @@ def test_states_come_back_as_they_were(kept):
 
 def test_one_utterance_is_found_by_its_bounds(kept):
     model, file, found, present = kept
-    again, here, share = states.load(file, model, 1.25, 3.0)
+    again, here, share = branch_states.load(file, model, 1.25, 3.0)
     assert torch.equal(again.tops, found.tops[1:])
     assert torch.equal(here, present[1:])
     assert share.tolist() == [1.0]
     with pytest.raises(CheckpointError, match="no utterance from 1.0 to 2.0 s"):
-        states.load(file, model, 1.0, 2.0)
+        branch_states.load(file, model, 1.0, 2.0)
 
 
 def test_heads_and_fusion_may_have_learnt_but_not_the_encoders(kept):
     model, file, *_ = kept
     with torch.no_grad():
         model.heads["voice"][1].weight += 1
-    states.load(file, model)
+    branch_states.load(file, model)
     with pytest.raises(CheckpointError, match="other branches"):
-        states.load(file, make_model(seed=3))
+        branch_states.load(file, make_model(seed=3))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        states.load(file, model)
+        branch_states.load(file, model)

@@ -57,6 +57,7 @@ from annotations.review.aggregate import METHODS, Key, aggregate
 from annotations.review.agreement import gold_accuracy
 from annotations.store import Store
 from mmer import checkpoint, media
+from mmer.branch_states import load as load_states
 from mmer.checkpoint import Checkpoint
 from mmer.config import Paths
 from mmer.errors import ClipError, LabelError, MmerError, TrainingError
@@ -64,7 +65,6 @@ from mmer.features import collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates, EmotionModel
 from mmer.predict import Predictor
-from mmer.states import load as load_states
 from training.adapt import OUTPUTS, AdaptConfig, Examples, answers, choose, examples, fit, probabilities
 from training.gate import gate, guard
 from training.loop import save_atomically

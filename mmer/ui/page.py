@@ -7,7 +7,7 @@ import time
 import gradio as gr
 
 from mmer.config import MediaLimits
-from mmer.ui import analyse, label, review
+from mmer.ui import analyse_tab, label_tab, review_tab
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, THEME
 
@@ -25,7 +25,7 @@ recording and its words only when you tick the box.</p>"""
 LAUNCH = {
     "theme": THEME,
     "css": CSS,
-    "head": f"<script>{label.HOTKEYS}</script>",
+    "head": f"<script>{label_tab.HOTKEYS}</script>",
     "show_error": False,
     "share": False,  # a tunnel would make everybody a person at this machine
     "ssr_mode": False,
@@ -50,11 +50,11 @@ def build(service: Service) -> gr.Blocks:
             gr.Button("Log out", link="/logout", size="sm", elem_id="logout")
         with gr.Tabs():
             with gr.Tab("Analyse"):
-                analyse.tab(service)
+                analyse_tab.tab(service)
             with gr.Tab("Label"):
-                label.tab(service)
+                label_tab.tab(service)
             with gr.Tab("Review"):
-                review.tab(service)
+                review_tab.tab(service)
         gr.HTML(_FOOT)
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     return page.queue(max_size=32, default_concurrency_limit=4)

@@ -8,7 +8,7 @@ from PIL import Image
 from mmer import plots
 from mmer.attribution import Explanation, Trust
 from mmer.features import Features
-from mmer.ui.cards import NAMES, data_uri, percent, signed
+from mmer.ui.result_html import NAMES, data_uri, percent, signed
 
 _VERDICTS = {
     "trustworthy": "What the map marks first changes the answer faster than chance would",

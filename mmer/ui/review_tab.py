@@ -13,10 +13,10 @@ from annotations.review import agreement as measured
 from annotations.review.adjudication import Disputed, Event, Filters, Given, Item
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
-from mmer.ui import agreement, cards
-from mmer.ui.analyse import telling
+from mmer.ui import agreement_html, result_html
+from mmer.ui.auth import allowed
+from mmer.ui.handlers import report_errors
 from mmer.ui.service import Service
-from mmer.ui.who import allowed
 
 _PAGE = 12  # items: what a phone shows without losing the detail below
 _FLAGS = {"undecided": "Only undecided", "model_differs": "Model disagrees", "commented": "Has a comment"}
@@ -40,7 +40,10 @@ def tab(service: Service) -> None:
             [], label="Project", value=None, allow_custom_value=True, elem_id="review-project", min_width=180
         )
         target = gr.Radio(
-            [(agreement.TARGETS[t], t) for t in TARGETS], value="all", label="What was judged", elem_id="review-target"
+            [(agreement_html.TARGETS[t], t) for t in TARGETS],
+            value="all",
+            label="What was judged",
+            elem_id="review-target",
         )
         name = gr.Textbox(
             label="Your name", value="", elem_id="review-name", min_width=140, info="Where nobody logs in, it stands by what you decide."
@@ -98,18 +101,18 @@ def tab(service: Service) -> None:
             following: gr.Button(interactive=len(found) > _PAGE),
             offset: at,
             raw_items: [asdict(d) for d in shown],
-            status: cards.status(
+            status: result_html.status(
                 f"Items {at + 1} to {at + len(shown)}" if shown else "No item fits; nothing was labelled, or the filters leave none."
             ),
         }  # fmt: skip
 
-    @telling(status)
+    @report_errors(status)
     def known(request: gr.Request, profile: OAuthProfile | None):
         allowed(service, "review", request, profile)
         names = [p.name for p in projects(store)]
         yield {project: gr.Dropdown(choices=names, value=next(iter(names), None))}
 
-    @telling(status)
+    @report_errors(status)
     def showing(
         request: gr.Request, profile: OAuthProfile | None,
         project=None, target="all", emotion="", annotator="", outcome="", flags=(), name="",
@@ -119,10 +122,10 @@ def tab(service: Service) -> None:
         yield first | {panel: gr.Column(visible=False), opened: None, doing: ""}
         found = measured.agreement(store, project, target)
         # The last answer is all that a caller of the API gets; the list itself stays, somebody may have chosen from it.
-        yield {agreed: agreement.agreement(found, target), raw: _plain(found), raw_items: first[raw_items]}
+        yield {agreed: agreement_html.agreement(found, target), raw: _plain(found), raw_items: first[raw_items]}
 
     def turning(step: int):
-        @telling(status)
+        @report_errors(status)
         def turn(
             request: gr.Request, profile: OAuthProfile | None, at,
             project=None, target="all", emotion="", annotator="", outcome="", flags=(), name="",
@@ -150,7 +153,7 @@ def tab(service: Service) -> None:
             opened: (item_id, target),
         }  # fmt: skip
 
-    @telling(doing)
+    @report_errors(doing)
     def opening(request: gr.Request, profile: OAuthProfile | None, item_id=None, target="all", name=""):
         allowed(service, "review", request, profile, name)
         if not isinstance(item_id, int):
@@ -163,16 +166,16 @@ def tab(service: Service) -> None:
         found = adjudication.item(store, *place)
         adjudication.adjudicate(store, found.clip_id, found.start_s, found.end_s, found.target, emotion, who, why or "")
         told = f"Decided: {emotion}." if emotion else "The decision is taken back; the annotators' labels count again."
-        return look(*place) | {decided: cards.status(told), comment: ""}
+        return look(*place) | {decided: result_html.status(told), comment: ""}
 
-    @telling(decided)
+    @report_errors(decided)
     def deciding(request: gr.Request, profile: OAuthProfile | None, emotion=None, comment="", name="", opened=None):
         person = allowed(service, "review", request, profile, name)
         if not emotion:
             raise LabelError("no_emotion", "choose the final label")
         yield judge(person.name, opened, emotion, comment)
 
-    @telling(decided)
+    @report_errors(decided)
     def taking_back(request: gr.Request, profile: OAuthProfile | None, comment="", name="", opened=None):
         person = allowed(service, "review", request, profile, name)
         yield judge(person.name, opened, None, comment)
@@ -231,7 +234,7 @@ def _item(found: Item) -> str:
     return (
         f'<section class="mm-card mm-review" aria-label="Item"><h2 class="mm-emotion">{escape(found.name)}, '
         f"{_when(found.start_s, found.end_s)}</h2>{_media(found)}<p>{' '.join(facts)}</p>"
-        f"<h3>{len(found.labels)} labels, {agreement.TARGETS[found.target].lower()}</h3>"
+        f"<h3>{len(found.labels)} labels, {agreement_html.TARGETS[found.target].lower()}</h3>"
         f'<ul class="mm-beside">{columns}</ul></section>'
     )
 
@@ -239,11 +242,11 @@ def _item(found: Item) -> str:
 def _media(found: Item) -> str:
     if found.media is None:
         return '<p class="mm-hint">The recording was not kept, so only its labels can be seen.</p>'
-    kind = cards.media_type(found.media)
+    kind = result_html.media_type(found.media)
     size = found.media.stat().st_size
-    if size > cards.SHOWN_BYTES:
-        return f'<p class="mm-hint">{cards.too_large(size)}</p>'
-    data = cards.data_uri(found.media.read_bytes(), kind)
+    if size > result_html.SHOWN_BYTES:
+        return f'<p class="mm-hint">{result_html.too_large(size)}</p>'
+    data = result_html.data_uri(found.media.read_bytes(), kind)
     if kind.startswith("image/"):
         return f'<img class="mm-clip" src="{data}" alt="The picture that was judged">'
     part = "" if found.start_s is None else f"#t={found.start_s:.3f},{found.end_s:.3f}"
@@ -263,8 +266,8 @@ def _given(given: Given) -> str:
     """Return one annotator's word."""
     said = _shares(given.emotions) or given.outcome.replace("_", " ")
     facts = [
-        *([f"sure {cards.percent(given.confidence)}"] if given.confidence is not None else []),
-        *([f"intensity {cards.percent(given.intensity)}"] if given.intensity is not None else []),
+        *([f"sure {result_html.percent(given.confidence)}"] if given.confidence is not None else []),
+        *([f"intensity {result_html.percent(given.intensity)}"] if given.intensity is not None else []),
         *([f"after {given.lead_time_s:.1f} s"] if given.lead_time_s is not None else []),
         *([] if given.blind is None else ["blind" if given.blind else "saw the model's answer"]),
         *([f"model: {given.model}"] if given.model else []),
@@ -275,13 +278,13 @@ def _given(given: Given) -> str:
 
 def _shares(emotions: dict[str, float]) -> str:
     heaviest = sorted(emotions.items(), key=lambda pair: -pair[1])
-    return ", ".join(e if share > 0.999 else f"{e} {cards.percent(share)}" for e, share in heaviest)
+    return ", ".join(e if share > 0.999 else f"{e} {result_html.percent(share)}" for e, share in heaviest)
 
 
 def _history(events: list[Event]) -> str:
     rows = ""
     for event in events:
-        about = f" ({agreement.TARGETS[event.target].lower()})" if event.target else ""
+        about = f" ({agreement_html.TARGETS[event.target].lower()})" if event.target else ""
         what = f": {escape(event.what)}" if event.what else ""
         gone = "" if event.counts or event.kind == "undo" else " <em>no longer counts</em>"
         note = f" <q>{escape(event.comment)}</q>" if event.comment else ""

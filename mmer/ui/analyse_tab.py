@@ -1,71 +1,18 @@
 """The Analyse tab: a clip goes in, the verdict and its reasons come out, a correction is saved."""
 
-import contextvars
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import wraps
-from html import escape
+from collections.abc import Callable
 
 import gradio as gr
 
-from mmer.errors import ClipError, MmerError
+from mmer.errors import ClipError
 from mmer.labels import EMOTIONS
-from mmer.ui import cards
+from mmer.ui import result_html
+from mmer.ui.auth import allowed
+from mmer.ui.handlers import report_errors, run_in_background
 from mmer.ui.service import CANNOT_TELL, CONSENT, NUMBERS_CONSENT, Service, Shown
-from mmer.ui.who import allowed
 
-_LOG = logging.getLogger(__name__)
-_POLL_S = 0.3  # how long Stop may take
 _KEEP_S = 3600  # how long a session's result is held
 _MODEL = {"concurrency_id": "model", "concurrency_limit": 1}  # two analyses at once are slower than one after another
-_BESIDE = ThreadPoolExecutor(thread_name_prefix="analyse")
-
-
-def follow(work: Callable[[Callable[[], bool]], object]) -> Iterator[tuple[float, object]]:
-    """Run a call beside, and yield the seconds so far with None until it ends, then with what it returned.
-
-    gradio stops a generator only between two of its values, so whoever presses Stop waits for one of these.
-
-    Args:
-        work: gets a function that says whether it should stop: nobody waits for its answer any more.
-    """
-    since, stopped = time.perf_counter(), threading.Event()
-    call = _BESIDE.submit(contextvars.copy_context().run, work, stopped.is_set)
-    try:
-        while not call.done():
-            yield time.perf_counter() - since, None
-            wait([call], timeout=_POLL_S)
-        yield time.perf_counter() - since, call.result()
-    finally:
-        stopped.set()
-
-
-def telling(status: gr.HTML):
-    """Wrap a generator handler so that an error is told in the page and to the caller, a bug without its details."""
-
-    def wrap(handler):
-        @wraps(handler)
-        def guarded(*args):
-            try:
-                yield from handler(*args)
-            except Exception as error:
-                if isinstance(error, MmerError):
-                    title, message = error.code.replace("_", " ").capitalize(), error.message
-                else:
-                    _LOG.exception("%s failed", handler.__name__)
-                    title, message = "Our fault", "something went wrong in this program; the next clip will work"
-                yield {status: cards.failure(message)}
-                # For callers of the API; a browser has it in the page, and would take it for HTML.
-                raise gr.Error(
-                    escape(message, quote=False), title=title, visible=False, print_exception=False
-                ) from None
-
-        return guarded
-
-    return wrap
 
 
 def tab(service: Service) -> None:
@@ -152,22 +99,22 @@ def tab(service: Service) -> None:
     verdict = [raw, card, transcript, times, why, panel, session]
 
     def present(status: gr.HTML, what: str, work: Callable):
-        for seconds, found in follow(work):
+        for seconds, found in run_in_background(work):
             if found is None:
-                yield {status: cards.status(what, seconds)}
+                yield {status: result_html.status(what, seconds)}
             else:
                 yield {
                     raw: found.to_dict(),
-                    card: cards.result(found),
-                    transcript: cards.lines(found),
-                    times: cards.word_times(found),
+                    card: result_html.result(found),
+                    transcript: result_html.lines(found),
+                    times: result_html.word_times(found),
                     why: "",
                     status: "",
                     panel: gr.Column(visible=True),
                     session: Shown(found),
                 }
 
-    @telling(status)
+    @report_errors(status)
     def analyse(
         video=None,
         audio=None,
@@ -177,28 +124,34 @@ def tab(service: Service) -> None:
         profile: gr.OAuthProfile | None = None,
     ):
         allowed(service, "analyse", request, profile)
-        yield {raw: None, card: "", panel: gr.Column(visible=False), session: None, status: cards.status("Starting", 0)}
+        yield {
+            raw: None,
+            card: "",
+            panel: gr.Column(visible=False),
+            session: None,
+            status: result_html.status("Starting", 0),
+        }
         # A sound or a video given beside another file is meant: it comes first.
         files = [f for f in (audio, video, image) if f]
         yield from present(
             status, "Looking and listening", lambda should_stop: service.analyse(files, text, should_stop)
         )
 
-    @telling(doing)
+    @report_errors(doing)
     def read_again(transcript, shown, request: gr.Request, profile: gr.OAuthProfile | None):
         allowed(service, "analyse", request, profile)
         result = _result(shown)
         yield from present(doing, "Reading the words", lambda _: service.reread(result, transcript))
 
-    @telling(doing)
+    @report_errors(doing)
     def explaining(shown, request: gr.Request, profile: gr.OAuthProfile | None):
         allowed(service, "analyse", request, profile)
-        from mmer.ui.why import explanation  # matplotlib takes a second to load
+        from mmer.ui.explanation_html import explanation  # matplotlib takes a second to load
 
         result = _result(shown)
-        for seconds, found in follow(lambda should_stop: service.explain(result, should_stop)):
+        for seconds, found in run_in_background(lambda should_stop: service.explain(result, should_stop)):
             if found is None:
-                yield {doing: cards.status("Asking each channel why", seconds)}
+                yield {doing: result_html.status("Asking each channel why", seconds)}
             else:
                 yield {
                     raw_why: found.to_dict(),
@@ -206,7 +159,7 @@ def tab(service: Service) -> None:
                     doing: "",
                 }
 
-    @telling(saved)
+    @report_errors(saved)
     def store(
         emotion, confidence=None, comment="", annotator="", consent=False, speaker="", transcript="",
         numbers_only=False, shown=None,
@@ -218,7 +171,7 @@ def tab(service: Service) -> None:
             shown, emotion, annotator=person.name, words=transcript, confidence=confidence,
             comment=comment, speaker=speaker, consent=consent, numbers_only=numbers_only,
         )  # fmt: skip
-        yield {receipt: vars(left), saved: cards.saved(left), session: now}
+        yield {receipt: vars(left), saved: result_html.saved(left), session: now}
 
     given = [video, sound, picture, words]
     form = [emotion, confidence, comment, annotator, consent, speaker, transcript, numbers_only, session]
@@ -239,7 +192,7 @@ def tab(service: Service) -> None:
     def run(button, handler, inputs, outputs, name, status, cleared):
         """Make a button run a handler on the model; until its turn comes, the page says so."""
         waiting = button.click(
-            lambda: {status: cards.status("Waiting for its turn", 0), **cleared}, None, [status, *cleared], queue=False,
+            lambda: {status: result_html.status("Waiting for its turn", 0), **cleared}, None, [status, *cleared], queue=False,
             api_name=f"{name}_waits", api_visibility="undocumented", show_progress="hidden",
         )  # fmt: skip
         turn = waiting.then(handler, inputs, [*outputs, status], api_name=name, show_progress="hidden", **_MODEL)
@@ -255,7 +208,7 @@ def tab(service: Service) -> None:
     ]
     save.click(store, form, [receipt, saved, session], api_name="save_label", show_progress="hidden")
     gr.on(
-        [stop.click, halt.click], lambda: (cards.status("Stopped."), ""), None, [status, doing],
+        [stop.click, halt.click], lambda: (result_html.status("Stopped."), ""), None, [status, doing],
         cancels=running, api_name="stop", api_visibility="undocumented", show_progress="hidden",
     )  # fmt: skip
 

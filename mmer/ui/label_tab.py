@@ -15,12 +15,12 @@ from annotations.queue.media_import import take_kept
 from annotations.queue.projects import Project
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
-from mmer.ui import cards
-from mmer.ui.analyse import telling
+from mmer.ui import result_html
+from mmer.ui.auth import allowed
+from mmer.ui.handlers import report_errors
 from mmer.ui.service import Service
-from mmer.ui.who import allowed
 
-HOTKEYS = Path(__file__).with_name("label.js").read_text(encoding="utf-8")
+HOTKEYS = Path(__file__).with_name("label_tab.js").read_text(encoding="utf-8")
 QUESTIONS = {
     "all": "What do you find, all together?", "face": "What does the face show?", "voice": "How does the voice sound?",
     "text": "What do the words say?",
@@ -130,27 +130,27 @@ def tab(service: Service) -> None:
     def go_on(now: Sitting, chosen: Project, *, known: set[int] = frozenset(), form: bool = True) -> dict:
         found = sight(now, chosen, known=known)
         if not now.tasks:
-            return {feed: found, sitting: now, status: cards.status(_EMPTY_QUEUE), desk: gr.Column(visible=True)}
+            return {feed: found, sitting: now, status: result_html.status(_EMPTY_QUEUE), desk: gr.Column(visible=True)}
         emptied = fresh(chosen) if form else {}
         if not chosen.blind:
             emptied[told] = _model(now.task)
         return {feed: found, sitting: now, status: "", desk: gr.Column(visible=True), **emptied}
 
-    @telling(status)
+    @report_errors(status)
     def known(request: gr.Request, profile: OAuthProfile | None):
         allowed(service, "label", request, profile)
         names = [p.name for p in projects.projects(store)]
         yield {project: gr.Dropdown(choices=names, value=next(iter(names), None)), make: gr.Button(visible=not names)}
 
-    @telling(status)
+    @report_errors(status)
     def making(request: gr.Request, profile: OAuthProfile | None, name=""):
         person = allowed(service, "manage", request, profile, name)
         n = take_kept(store, _KEPT, actor=person.name or "somebody")
         names = [p.name for p in projects.projects(store)]
         yield {project: gr.Dropdown(choices=names, value=_KEPT), make: gr.Button(visible=False),
-               status: cards.status(f"{_KEPT}: {n} clips wait; press Start.")}  # fmt: skip
+               status: result_html.status(f"{_KEPT}: {n} clips wait; press Start.")}  # fmt: skip
 
-    @telling(status)
+    @report_errors(status)
     def starting(request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0):
         person = allowed(service, "label", request, profile, name)
         if not project:
@@ -195,7 +195,7 @@ def tab(service: Service) -> None:
             receipt: _plain(done, left),
         }
 
-    @telling(told)
+    @report_errors(told)
     def submitting(
         request: gr.Request, profile: OAuthProfile | None,
         all=(), face=(), voice=(), text=(), intensity=None, confidence=None, comment="", transcript="", valence=None,
@@ -216,7 +216,7 @@ def tab(service: Service) -> None:
         yield answered(request, profile, now, "label", answers, on_page, lead_s, chose)
 
     def saying(outcome: str):
-        @telling(told)
+        @report_errors(told)
         def say(request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, now=None):
             target = current(request, profile, now)[1].targets[0]
             answer = Answer(target=target, outcome=outcome, comment=comment or "")
@@ -224,7 +224,7 @@ def tab(service: Service) -> None:
 
         return say
 
-    @telling(told)
+    @report_errors(told)
     def undoing(request: gr.Request, profile: OAuthProfile | None, now=None):
         now, chosen = current(request, profile, now)
         back = queue(chosen).undo(now.name)
@@ -234,11 +234,11 @@ def tab(service: Service) -> None:
         now = Sitting(now.project, now.name, [back, *now.tasks[:1]])
         shown = go_on(now, chosen, known=held)
         yield shown | {
-            told: cards.status(f"Taken back: {back.name}. It is here again."),
+            told: result_html.status(f"Taken back: {back.name}. It is here again."),
             progress: _progress(queue(chosen).progress(now.name)),
         }
 
-    @telling(told)
+    @report_errors(told)
     def revealing(request: gr.Request, profile: OAuthProfile | None, all=(), face=(), voice=(), text=(), now=None):
         now, chosen = current(request, profile, now)
         chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
@@ -313,13 +313,13 @@ def _shown(task: Task, *, with_media: bool) -> dict:
     kind = "text"
     media, note = None, ""
     if task.media is not None:
-        guessed = cards.media_type(task.media)
+        guessed = result_html.media_type(task.media)
         kind = guessed.split("/")[0]
         size = task.media.stat().st_size
-        if size > cards.SHOWN_BYTES:
-            note = f"{cards.too_large(size)} Skip it."
+        if size > result_html.SHOWN_BYTES:
+            note = f"{result_html.too_large(size)} Skip it."
         elif with_media:
-            media = cards.data_uri(task.media.read_bytes(), guessed)
+            media = result_html.data_uri(task.media.read_bytes(), guessed)
     elif not task.transcript:
         note = "There is nothing to see or hear: the recording is not here any more. Say that it is broken."
     return {
@@ -331,10 +331,12 @@ def _shown(task: Task, *, with_media: bool) -> dict:
 def _model(task: Task) -> str:
     """Return the model's answer to an item."""
     if not task.prediction:
-        return cards.status("The model has not answered this item.")
+        return result_html.status("The model has not answered this item.")
     branches = ", ".join(f"{m} {found['emotion']}" for m, found in task.prediction["per_modality"].items() if found)
     sure = task.prediction["probs"].get(task.prediction["emotion"], 0.0)
-    return cards.status(f"Model: {task.prediction['emotion']}, {cards.percent(sure)}. By channel: {branches}.")
+    return result_html.status(
+        f"Model: {task.prediction['emotion']}, {result_html.percent(sure)}. By channel: {branches}."
+    )
 
 
 def _told(done: Task, outcome: str, answers: list[Answer], left: Receipt) -> str:
@@ -346,7 +348,7 @@ def _told(done: Task, outcome: str, answers: list[Answer], left: Receipt) -> str
     if left.gold:
         right = "as you said" if left.gold.right else f"{', '.join(left.gold.emotions)}"
         parts.append(f"This item's answer was known: {right}. {left.gold.why}".strip())
-    return cards.status(" ".join(parts))
+    return result_html.status(" ".join(parts))
 
 
 def _progress(found: Progress) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from annotations.review.agreement import Agreement
 from mmer.labels import EMOTIONS
-from mmer.ui.cards import NAMES, percent
+from mmer.ui.result_html import NAMES, percent
 
 TARGETS = {"all": "All together", **NAMES}
 _PAIRS = 200  # of annotators in the table; those who share most

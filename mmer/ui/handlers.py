@@ -1,0 +1,63 @@
+"""What the tabs' event handlers share: work in the background that can be stopped, and errors told in the page."""
+
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import wraps
+from html import escape
+
+import gradio as gr
+
+from mmer.errors import MmerError
+from mmer.ui import result_html
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.3  # how long Stop may take
+_WORKERS = ThreadPoolExecutor(thread_name_prefix="analyse")
+
+
+def run_in_background(work: Callable[[Callable[[], bool]], object]) -> Iterator[tuple[float, object]]:
+    """Run a call beside, and yield the seconds so far with None until it ends, then with what it returned.
+
+    gradio stops a generator only between two of its values, so whoever presses Stop waits for one of these.
+
+    Args:
+        work: gets a function that says whether it should stop: nobody waits for its answer any more.
+    """
+    since, stopped = time.perf_counter(), threading.Event()
+    call = _WORKERS.submit(contextvars.copy_context().run, work, stopped.is_set)
+    try:
+        while not call.done():
+            yield time.perf_counter() - since, None
+            wait([call], timeout=_POLL_S)
+        yield time.perf_counter() - since, call.result()
+    finally:
+        stopped.set()
+
+
+def report_errors(status: gr.HTML):
+    """Wrap a generator handler so that an error is told in the page and to the caller, a bug without its details."""
+
+    def wrap(handler):
+        @wraps(handler)
+        def guarded(*args):
+            try:
+                yield from handler(*args)
+            except Exception as error:
+                if isinstance(error, MmerError):
+                    title, message = error.code.replace("_", " ").capitalize(), error.message
+                else:
+                    _LOG.exception("%s failed", handler.__name__)
+                    title, message = "Our fault", "something went wrong in this program; the next clip will work"
+                yield {status: result_html.failure(message)}
+                # For callers of the API; a browser has it in the page, and would take it for HTML.
+                raise gr.Error(
+                    escape(message, quote=False), title=title, visible=False, print_exception=False
+                ) from None
+
+        return guarded
+
+    return wrap
