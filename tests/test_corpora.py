@@ -6,7 +6,9 @@ import pytest
 
 from mmer.errors import TrainingError
 from tests import synth
-from training import corpora, manifest, paired
+from training import corpora
+from training.data import unpaired
+from training.data.load import manifest, paired
 
 
 def touch(path: Path) -> Path:
@@ -30,7 +32,7 @@ def test_ravdess_video_keeps_the_splits_of_its_sound(tmp_path):
         )
     touch(tmp_path / "Actor_01" / "02-01-05-01-01-01-01.mp4")  # the same take without sound
     touch(tmp_path / "Actor_01" / "01-02-05-01-01-01-01.mp4")  # a song
-    rows = corpora.ravdess_video(tmp_path)
+    rows = unpaired.ravdess_video(tmp_path)
     assert [(r.emotions, r.speaker, r.split, r.group) for r in rows] == [
         (("neutral",), "ravdess-01", "train", "male"),
         (("neutral",), "ravdess-02", "val", "female"),
@@ -85,7 +87,7 @@ def test_meld_raw_pairs_each_sentence_with_its_clip(tmp_path):
         lines = [f'{i},"It\x92s {name} {i}.",Joey,{e},x,7,{i},1,1,x,x' for i, e in enumerate(("joy", "anger"))]
         (tmp_path / f"{name}_sent_emo.csv").write_text(header + "\n".join(lines))
         touch(tmp_path / folder / "dia7_utt0.mp4")
-    rows = corpora.meld_video(tmp_path)
+    rows = unpaired.meld_video(tmp_path)
     assert [(r.split, r.emotions, r.text) for r in rows] == [
         ("val", ("happiness",), "It’s dev 0."),
         ("test", ("happiness",), "It’s test 0."),
@@ -93,7 +95,7 @@ def test_meld_raw_pairs_each_sentence_with_its_clip(tmp_path):
     ]
     assert {r.speaker for r in rows} == {"meld-Joey"}
     assert [r.path.parent.name for r in rows] == ["dev_splits_complete", "output_repeated_splits_test", "train_splits"]
-    assert len(corpora.meld(tmp_path)) == 6  # the sentences alone are another corpus
+    assert len(unpaired.meld(tmp_path)) == 6  # the sentences alone are another corpus
 
 
 def test_savee_takes_the_picture_where_there_is_one(tmp_path):

@@ -13,15 +13,16 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
-from training import abstain, corpora, figures
 from training.ablate import page
-from training.experiment import drawn, halves
-from training.folds import CrossValidation, Fold, emobox, labels
-from training.manifest import Row
-from training.recipe import TrainConfig
-from training.rows import all_rows
-from training.runs import Run, Runs, without
-from training.tuples import READINGS, Encoded, subset_probs
+from training.data import unpaired
+from training.data.manifest import Row
+from training.experiments import figures
+from training.experiments.ablation_grid import all_rows
+from training.experiments.ablation_stages import drawn, halves
+from training.experiments.folds import CrossValidation, Fold, emobox, labels
+from training.experiments.run_cache import Run, Runs, without
+from training.learn.config import TrainConfig
+from training.learn.fusion import READINGS, Encoded, fit_abstention, subset_probs
 
 
 def test_a_finished_run_is_never_run_again(tmp_path):
@@ -250,7 +251,7 @@ def test_one_corpus_is_tested_with_what_another_taught(corpora_folder, tmp_path)
 
 
 def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corpora_folder, tmp_path):  # noqa: F811
-    rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
+    rows = [r for r in unpaired.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
     config = TrainConfig(voice_epochs=2, voice_batch=8)
     whole = CrossValidation(rows, 7, ModelConfig.tiny(), config, Runs(tmp_path), "refit")
     fold = Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))
@@ -262,8 +263,8 @@ def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corp
 
 
 def test_nothing_is_chosen_when_all_other_speakers_learn_for_all_epochs(corpora_folder, tmp_path):  # noqa: F811
-    rows = [r for r in corpora.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
-    unseen = corpora.emodb(corpora_folder)
+    rows = [r for r in unpaired.ravdess(corpora_folder) if r.speaker in ("ravdess-01", "ravdess-03", "ravdess-04")]
+    unseen = unpaired.emodb(corpora_folder)
     config = TrainConfig(voice_epochs=2, voice_batch=8, voice_statistics_epochs=2)
     folds = [Fold("x", frozenset({"ravdess-01"}), frozenset({"ravdess-03"}))]
     whole = CrossValidation(rows, 8, ModelConfig.tiny(), config, Runs(tmp_path), "fixed", unseen)
@@ -293,7 +294,7 @@ def test_the_threshold_is_that_of_every_subset_together():
     votes = 6 * sure * torch.eye(7)[truth][:, None] + torch.randn(n, 3, 7, generator=g)
     middles = tuple(torch.zeros(n, model.encoders[m].middle_size) for m in ("face", "voice", "text"))
     states = BranchStates(middles, torch.zeros(n, 3, 16), votes)
-    found = abstain.fit(subset_probs(model, states), truth.numpy(), target=0.9)
+    found = fit_abstention(subset_probs(model, states), truth.numpy(), target=0.9)
     assert found["accuracy"] >= 0.9
     assert 0.2 < found["coverage"] < 1
     kept = right = 0

@@ -15,9 +15,9 @@ from mmer.config import Config, ModelConfig
 from mmer.errors import TrainingError
 from mmer.model import EmotionModel
 from tests.test_model import make_model
-from training.branches import branch_module
-from training.loop import PRECISIONS, depths, fit, layerwise, settings, thaw, weights
-from training.transfer import between, shape_of, start_from
+from training.learn.branches import branch_module
+from training.learn.loop import PRECISIONS, depths, fit, layerwise, settings, thaw, weights
+from training.learn.warm_start import between, shape_of, start_from
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,9 +29,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from tests.test_model import make_model
-from training.loop import fit
-from training.losses import soft_cross_entropy
-from training.branches import branch_module
+from training.learn.loop import fit
+from training.learn.losses import soft_cross_entropy
+from training.learn.branches import branch_module
 
 work = Path(sys.argv[1])
 torch.set_num_threads(1)

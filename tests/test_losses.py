@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from training import losses
-from training.losses import Loss
+from training.learn import losses
+from training.learn.losses import Loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5]])
 HARD = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

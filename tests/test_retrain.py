@@ -26,8 +26,8 @@ from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
 from tests.test_model import make_model
-from training import adapt
-from training.retrain import gather
+from training.corrections import adapt
+from training.corrections.collect import gather
 
 ROOT = Path(__file__).resolve().parent.parent
 PITCH_HZ = {"happiness": 260, "sadness": 95}

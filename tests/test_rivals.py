@@ -6,9 +6,9 @@ import torch
 from mmer.config import ModelConfig
 from mmer.labels import N_EMOTIONS
 from mmer.model import BranchStates
-from training import rivals
-from training.losses import soft_cross_entropy
-from training.rivals import KINDS, fusion_of
+from training.experiments import fusion_baselines
+from training.experiments.fusion_baselines import KINDS, fusion_of
+from training.learn.losses import soft_cross_entropy
 
 CONFIG, MIDDLES = ModelConfig.tiny(), (8, 8, 24)
 SUBSETS = torch.tensor([[bool(code >> i & 1) for i in range(3)] for code in range(8)])
@@ -107,5 +107,5 @@ def test_each_learns_what_only_two_branches_together_say(kind):
 
 
 def test_every_kind_has_a_paper_and_says_what_absence_means():
-    for made in rivals.RIVALS.values():
+    for made in fusion_baselines.RIVALS.values():
         assert "http" in made.__doc__

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.robustness import blurred, covered, misheard, noisy
+from training.experiments.corruptions import blurred, covered, misheard, noisy
 
 
 @pytest.mark.parametrize("babble", [(), [np.sin(np.arange(900) / 7).astype(np.float32)] * 3], ids=["white", "babble"])

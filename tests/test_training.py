@@ -25,14 +25,15 @@ from mmer.predict import Predictor
 from mmer.voice import log_mel
 from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
-from training import augment, corpora, losses, manifest
-from training.branches import branch_module, train_face, train_statistics, train_voice
-from training.data import Faces, Voices, split_off
-from training.loop import settings
-from training.manifest import Row
-from training.recipe import TrainConfig
-from training.transfer import imagenet_weights
-from training.tuples import Encoded, Tuples
+from training import corpora
+from training.data.load import Faces, Voices, augment, manifest, split_off
+from training.data.manifest import Row
+from training.learn import losses
+from training.learn.branches import branch_module, train_face, train_statistics, train_voice
+from training.learn.config import TrainConfig
+from training.learn.fusion import Encoded, Tuples
+from training.learn.loop import settings
+from training.learn.warm_start import imagenet_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")

@@ -35,12 +35,12 @@ from mmer.config import Paths
 from mmer.errors import MmerError, TrainingError
 from mmer.labels import MODALITIES
 from mmer.metrics import paired_test
-from training import figures, robustness
-from training.ablation import Ablation
-from training.experiment import BUDGETS, Data
-from training.recipe import TrainConfig
-from training.rows import RobustRow, all_rows
-from training.runs import Run, Runs
+from training.experiments import corruptions, figures
+from training.experiments.ablation_data import BUDGETS, Data
+from training.experiments.ablation_grid import RobustRow, all_rows
+from training.experiments.ablation_runner import Ablation
+from training.experiments.run_cache import Run, Runs
+from training.learn.config import TrainConfig
 
 
 def _right(runs: Sequence[Run]) -> np.ndarray:
@@ -155,7 +155,7 @@ def draw(folder: Path, entries: Sequence[dict]) -> None:
         bars = {e["row"]: (e[key]["mean"], e[key]["sd"] if e[key]["sd"] is not None else float("nan")) for e in own}
         ours = [e["row"] for e in own if not e.get("reference")]
         figures.bars(folder / f"{group}.png", bars, f"{key}, validation", ours)
-    for how in robustness.NOISES:
+    for how in corruptions.NOISES:
         own = [e for e in entries if e["row"].startswith(f"voice-{how}")]
         if own:
             levels = [int(e["row"].rsplit("-", 1)[1][:-2]) for e in own]

@@ -32,11 +32,12 @@ from tqdm import tqdm
 
 from mmer.config import ModelConfig
 from mmer.errors import MmerError, TrainingError
-from training import corpora, figures
-from training.folds import CrossValidation, Fold, emobox, hashed
-from training.manifest import Row
-from training.recipe import TrainConfig
-from training.runs import Runs
+from training.data import unpaired
+from training.data.manifest import Row
+from training.experiments import figures
+from training.experiments.folds import CrossValidation, Fold, emobox, hashed
+from training.experiments.run_cache import Runs
+from training.learn.config import TrainConfig
 
 HOW = {
     "nested": "",
@@ -129,7 +130,7 @@ def main() -> int:
     if args.folds != "emobox" and not (args.folds.isdigit() and int(args.folds) > 2):
         parser.error(f"--folds {args.folds!r}: give emobox or a number from 3")
     seeds = args.seeds if args.one is None else [args.one]
-    read = {"ravdess": corpora.ravdess(args.corpora), "emodb": corpora.emodb(args.corpora)}
+    read = {"ravdess": unpaired.ravdess(args.corpora), "emodb": unpaired.emodb(args.corpora)}
 
     def of(name: str) -> list[Row]:
         if not read.get(name):

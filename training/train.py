@@ -35,24 +35,25 @@ from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcriber
-from training import abstain, corpora
-from training.branches import train_face, train_statistics, train_text, train_voice
-from training.data import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
-from training.loop import PRECISIONS, processes, timed
-from training.losses import fit_temperature
-from training.manifest import Row, data_hash
-from training.recipe import CORPORA, TrainConfig
-from training.transfer import assemble, imagenet_weights, of_branches, shape_of, start_from
-from training.tuples import (
+from training import corpora
+from training.data.load import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
+from training.data.manifest import Row, data_hash
+from training.learn.branches import train_face, train_statistics, train_text, train_voice
+from training.learn.config import CORPORA, TrainConfig
+from training.learn.fusion import (
     N_TUPLES,
     Tuples,
     calibrate,
     encode_aside,
     encoded,
+    fit_abstention,
     subset_probs,
     subset_table,
     train_fusion,
 )
+from training.learn.loop import PRECISIONS, processes, timed
+from training.learn.losses import fit_temperature
+from training.learn.warm_start import assemble, imagenet_weights, of_branches, shape_of, start_from
 
 
 def told(stage: str, make: Callable[[], None]) -> None:
@@ -138,7 +139,7 @@ def build(args: argparse.Namespace, config: TrainConfig) -> str:
     calm = Tuples(aside, model.temperatures, 0.0)
     calibrate(model, calm, config.seed + 1)
     states, _, targets = calm.draw(N_TUPLES, torch.Generator().manual_seed(config.seed + 3), subsets=False)
-    threshold = abstain.fit(subset_probs(model, states), targets.argmax(1).numpy())
+    threshold = fit_abstention(subset_probs(model, states), targets.argmax(1).numpy())
 
     held = {m: encoded(model, m, part) for m, part in zip(MODALITIES, heldout, strict=True)}
     table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)

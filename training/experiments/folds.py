@@ -17,14 +17,13 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, RAVDESS_CODES
 from mmer.metrics import bootstrap, by_group, classification, headline
 from mmer.model import EmotionModel
-from training.branches import branch_module, train_statistics, train_voice
-from training.corpora import RAVDESS_TEST, RAVDESS_VAL
-from training.data import Voices, load_every_voice, load_voices
-from training.loop import save_atomically
-from training.manifest import Row, data_hash
-from training.recipe import TrainConfig
-from training.runs import Run, Runs, without
-from training.tuples import encode_voices
+from training.data.load import Voices, load_every_voice, load_voices, save_atomically
+from training.data.manifest import Row, data_hash
+from training.data.unpaired import RAVDESS_TEST, RAVDESS_VAL
+from training.experiments.run_cache import Run, Runs, without
+from training.learn.branches import branch_module, train_statistics, train_voice
+from training.learn.config import TrainConfig
+from training.learn.fusion import encode_voices
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"

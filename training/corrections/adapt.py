@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates, EmotionModel
-from training.losses import fit_temperature
+from training.learn.losses import fit_temperature
 
 OUTPUTS = ("all", *MODALITIES)  # what a label can judge, and what the model answers: the fusion and each branch
 FOLDS = 3

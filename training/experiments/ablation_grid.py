@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from mmer.labels import MODALITIES
-from training import robustness
-from training.losses import LOSSES
-from training.rivals import KINDS
+from training.experiments import corruptions
+from training.experiments.fusion_baselines import KINDS
+from training.learn.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def all_rows() -> dict[str, BranchRow | FusedRow | RobustRow]:
     rows += [FusedRow(f"multi-{v}", "multi", variant=v, reference="multi") for v in ("no-skip", "no-augmentation")]
     rows += [FusedRow(f"fusion-{k}", "fusion", k, reference=None if k == "attention" else "fusion-attention") for k in KINDS]  # fmt: skip
     rows.append(RobustRow("clean", "face", "clean", 0.0))
-    for how in robustness.NOISES:
+    for how in corruptions.NOISES:
         rows += [RobustRow(f"voice-{how}-{db}dB", "voice", how, db) for db in (20, 10, 5, 0)]
     rows += [RobustRow(f"face-blur-{s}px", "face", "blur", s) for s in (1, 2, 3)]
-    rows += [RobustRow(f"face-covered-{what}", "face", what, 0) for what in robustness.COVERS]
+    rows += [RobustRow(f"face-covered-{what}", "face", what, 0) for what in corruptions.COVERS]
     rows += [RobustRow(f"text-errors-{p}%", "text", "errors", p / 100) for p in (10, 20, 30)]
     return {r.name: r for r in rows}

@@ -11,17 +11,18 @@ from mmer import checkpoint
 from mmer.labels import MODALITIES
 from mmer.metrics import classification, headline
 from mmer.model import EmotionModel
-from training import experiment, robustness
-from training.branches import branch_module
-from training.data import Faces, Texts, Voices, load_texts
-from training.experiment import Data, Drawn
-from training.loop import save_atomically, timed
-from training.losses import fit_temperature
-from training.manifest import class_counts, data_hash
-from training.recipe import TrainConfig
-from training.rows import BranchRow, FusedRow, RobustRow, all_rows
-from training.runs import Run, Runs, without
-from training.tuples import Encoded, encoded, subset_probs
+from training.data.load import Faces, Texts, Voices, load_texts, save_atomically
+from training.data.manifest import class_counts, data_hash
+from training.experiments import ablation_stages, corruptions
+from training.experiments.ablation_data import Data
+from training.experiments.ablation_grid import BranchRow, FusedRow, RobustRow, all_rows
+from training.experiments.ablation_stages import Drawn
+from training.experiments.run_cache import Run, Runs, without
+from training.learn.branches import branch_module
+from training.learn.config import TrainConfig
+from training.learn.fusion import Encoded, encoded, subset_probs
+from training.learn.loop import timed
+from training.learn.losses import fit_temperature
 
 
 class Ablation:
@@ -65,14 +66,14 @@ class Ablation:
         if row.init:
             init = branch_module(self._branch_model(self.rows[row.init], seed), row.modality).state_dict()
         work = self.runs.work(row.name, self._settings(row, seed, row.modality))
-        return experiment.train_branch(row, self.data, replace(self.config, seed=seed), work, init)
+        return ablation_stages.train_branch(row, self.data, replace(self.config, seed=seed), work, init)
 
     def _branch(self, row: BranchRow, seed: int, work: Path) -> Run:
         m, found = row.modality, {}
         took = timed(lambda: found.update(model=self._branch_model(row, seed)))
         held = encoded(found["model"], m, self.data.load(found["model"], m, "val", row.measured))
         counts = torch.tensor(class_counts(self.data.rows(m, "train", row.corpus)))
-        probs = experiment.probabilities(row, held.logits, counts).numpy()
+        probs = ablation_stages.probabilities(row, held.logits, counts).numpy()
         rows = self.data.rows(m, "val", row.measured)
         truth = held.targets.argmax(1).numpy()
         corpora = {}
@@ -113,7 +114,7 @@ class Ablation:
                 self._held[known] = {m: Encoded(*kept[m]) for m in MODALITIES}
             else:
                 if part == "aside":
-                    held = experiment.set_aside(model, self.data, 0 if self.served else seed)
+                    held = ablation_stages.set_aside(model, self.data, 0 if self.served else seed)
                 else:
                     held = {m: encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
@@ -134,9 +135,9 @@ class Ablation:
             choice = self.runs.get(
                 f"steps-{row.kind}-{'_'.join(map(str, key))}",
                 self._settings(row, 0 if self.served else seed, *MODALITIES),
-                lambda at: Run(dict(zip(("steps", "tried"), experiment.chosen_steps(model, row.kind, aside, speakers, first, at, self.data.budget.steps), strict=True))),
+                lambda at: Run(dict(zip(("steps", "tried"), ablation_stages.chosen_steps(model, row.kind, aside, speakers, first, at, self.data.budget.steps), strict=True))),
             ).figures  # fmt: skip
-            took = timed(lambda: experiment.fit_fusion(model, row.kind, aside, config, work, choice["steps"]))
+            took = timed(lambda: ablation_stages.fit_fusion(model, row.kind, aside, config, work, choice["steps"]))
             given = self._tuples(model, key, seed)
             probs = subset_probs(model, given.states)
             subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}
@@ -151,7 +152,7 @@ class Ablation:
     def _tuples(self, model: EmotionModel, key: tuple, seed: int) -> Drawn:
         if key not in self._drawn:
             held = self._states("val", model, key, seed)
-            self._drawn[key] = experiment.drawn(held, model.temperatures)
+            self._drawn[key] = ablation_stages.drawn(held, model.temperatures)
         return self._drawn[key]
 
     def _robust(self, row: RobustRow, seed: int, work: Path) -> Run:
@@ -161,11 +162,11 @@ class Ablation:
         held = dict(self._states("val", model, key, seed))
         if row.how != "clean":
             held[row.modality] = encoded(model, row.modality, self.worse(model, row, work))
-        given = experiment.drawn(held, model.temperatures)
+        given = ablation_stages.drawn(held, model.temperatures)
         try:
             if not self.served:
                 steps = min(self.config.fusion_steps, max(self.data.budget.steps))
-                experiment.fit_fusion(model, "attention", aside, replace(self.config, seed=seed), work, steps)
+                ablation_stages.fit_fusion(model, "attention", aside, replace(self.config, seed=seed), work, steps)
             probs = subset_probs(model, given.states)
         finally:
             model.fusion = own
@@ -178,13 +179,13 @@ class Ablation:
         loaded, rng = self.data.load(model, row.modality, "val"), np.random.default_rng(1)
         if row.modality == "voice":
             babble = loaded.samples if row.how == "babble" else ()
-            return replace(loaded, samples=[robustness.noisy(x, row.level, rng, babble) for x in loaded.samples])
+            return replace(loaded, samples=[corruptions.noisy(x, row.level, rng, babble) for x in loaded.samples])
         if row.modality == "face":
             from mmer.face import fit_crops
 
             blur = row.how == "blur"
             images = (
-                robustness.blurred(loaded.images, row.level) if blur else robustness.covered(loaded.images, row.how)
+                corruptions.blurred(loaded.images, row.level) if blur else corruptions.covered(loaded.images, row.how)
             )
             found = fit_crops(x.numpy() for x in tqdm(images, desc=f"fits, {row.name}", leave=False, mininterval=5))
             fits = [np.full(52, np.nan) if x is None else x for x in found]
@@ -193,7 +194,7 @@ class Ablation:
             return replace(loaded, images=images, blendshapes=blendshapes.nan_to_num(), fitted=fitted)
         rows = self.data.rows("text", "val")
         words = [w for r in rows for w in r.text.split()]
-        heard = tuple(replace(r, text=robustness.misheard(r.text, row.level, words, rng)) for r in rows)
+        heard = tuple(replace(r, text=corruptions.misheard(r.text, row.level, words, rng)) for r in rows)
         return load_texts(heard, work, self.data.language, model.encoders["text"])
 
     def speakers(self, row, run: Run) -> list[str]:

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
-from training import augment
-from training.data import Faces, Texts, Voices
-from training.loop import fit, layerwise
-from training.losses import log_prior, soft_cross_entropy
-from training.manifest import Row, class_counts
-from training.recipe import TrainConfig, settings_of
+from training.data.load import Faces, Texts, Voices, augment
+from training.data.manifest import Row, class_counts
+from training.learn.config import TrainConfig, settings_of
+from training.learn.loop import fit, layerwise
+from training.learn.losses import log_prior, soft_cross_entropy
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits and targets (B, K) -> a scalar
 Report = Callable[[int], str]  # after each epoch: its number -> a few words for the log

@@ -12,15 +12,14 @@ from tqdm import tqdm
 
 from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
-from mmer.metrics import classification
+from mmer.metrics import abstention_threshold, classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
-from training import augment
-from training.branches import one_cycle
-from training.data import Faces, Texts, Voices
-from training.loop import fit, processes
-from training.losses import fit_temperature, soft_cross_entropy
-from training.recipe import TrainConfig, settings_of
+from training.data.load import Faces, Texts, Voices, augment
+from training.learn.branches import one_cycle
+from training.learn.config import TrainConfig, settings_of
+from training.learn.loop import fit, processes
+from training.learn.losses import fit_temperature, soft_cross_entropy
 
 N_TUPLES = 4000  # drawn to measure on
 READINGS = {"face": 2, "voice": 5, "text": 1}  # of each example that fusion learns from, see `encode_aside`
@@ -193,3 +192,20 @@ def subset_table(model: EmotionModel, tuples: Tuples, seed: int) -> dict[str, di
     truth = targets.argmax(1).numpy()
     found = {name: classification(truth, probs) for name, probs in subset_probs(model, states).items()}
     return {name: {k: round(f[k], 4) for k in ("accuracy", "uar", "ece")} for name, f in found.items()}
+
+
+ABSTAIN_TARGET = 0.8  # of the answers given are to be right; the page calls 0.75 and more clear
+
+
+def fit_abstention(probs: dict[str, np.ndarray], truth: np.ndarray, *, target: float = ABSTAIN_TARGET) -> dict | None:
+    """Return the threshold of `mmer.metrics.abstention_threshold` on tuples of data set aside.
+
+    Every subset of branches counts alike, since a clip may have any. None where no confidence keeps the promise.
+
+    Args:
+        probs: (N, K) for every subset of branches.
+        truth: (N,) indices of the emotions.
+    """
+    confidence = np.concatenate([p.max(1) for p in probs.values()])
+    right = np.concatenate([p.argmax(1) == truth for p in probs.values()])
+    return abstention_threshold(confidence, right, target)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from mmer.errors import TrainingError
-from training.manifest import Row
+from training.data.manifest import Row
 
 _CREMAD_CODES = {
     "ANG": "anger",

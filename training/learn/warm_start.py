@@ -13,11 +13,11 @@ from mmer.config import ModelConfig
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
-from training.branches import branch_module
-from training.loop import settings, weights
-from training.losses import log_prior
-from training.manifest import Row, class_counts
-from training.recipe import TrainConfig
+from training.data.manifest import Row, class_counts
+from training.learn.branches import branch_module
+from training.learn.config import TrainConfig
+from training.learn.loop import settings, weights
+from training.learn.losses import log_prior
 
 
 def shape_of(loaded: checkpoint.Checkpoint | None, anew: Sequence[str], usual: ModelConfig) -> ModelConfig:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import re
 import resource
 import time
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from mmer.errors import TrainingError
 from mmer.model import layout
+from training.data.load import save_atomically
 
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", *_HALVES)
@@ -30,13 +30,6 @@ _CLIP_NORM = 5.0
 def processes() -> PartialState:
     """Return what `accelerate launch` started: one process, or several on GPUs or, where there are none, on the CPU."""
     return PartialState(cpu=not torch.cuda.is_available())
-
-
-def save_atomically(state: dict, path: Path) -> None:
-    """Write a training state so that a killed run finds either the old file or the new one."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
 
 
 def weights(path: Path) -> dict[str, Tensor]:

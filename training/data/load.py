@@ -18,8 +18,7 @@ from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
 from mmer.speech import SAMPLE_RATE, Transcriber
 from mmer.voice import Span
-from training.loop import save_atomically
-from training.manifest import Row
+from training.data.manifest import Row
 
 
 @dataclass(frozen=True)
@@ -196,3 +195,10 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encod
         save_atomically({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, cache)
     kept = torch.load(cache, weights_only=True, mmap=True)
     return Texts(kept["states"], kept["offsets"], targets_of(rows))
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """Write a training state so that a killed run finds either the old file or the new one."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmer.labels import N_EMOTIONS
 from mmer.metrics import classification
-from training.adapt import Examples, probabilities
+from training.corrections.adapt import Examples, probabilities
 
 CONFIDENCE = 0.9  # share of the bootstrap draws that must agree
 SURE, KEPT = 0.6, 0.8  # of answers the served model gave with SURE or more and labels confirmed, KEPT must stay

@@ -1,0 +1,236 @@
+"""Corrections to training examples: which labels can be learned from, what was seen and heard, which clips only measure."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from annotations.label import Label
+from annotations.review.aggregate import Key, aggregate
+from mmer import media
+from mmer.branch_states import load as load_states
+from mmer.errors import ClipError, MmerError
+from mmer.features import collate
+from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
+from mmer.model import Batch, BranchStates
+from mmer.predict import Predictor
+from training.corrections.adapt import OUTPUTS, AdaptConfig, Examples, examples
+from training.data.load import save_atomically
+
+_CACHE = 1  # version of the cached features
+
+
+@dataclass(frozen=True)
+class RetrainConfig(AdaptConfig):
+    min_labels: int = 20  # below it a third of the labels cannot tell a better model from a lucky one
+    held_out: float = 0.3  # share of the groups that measure and are never trained on
+    min_held_out: int = 6  # clips: with fewer, no honest difference passes the gate
+    draws: int = 2000  # of the gate's bootstrap
+    aggregation: str = "soft"  # of several annotators: one of METHODS
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What people said of one clip or segment."""
+
+    sha256: str
+    name: str
+    media: Path | None  # None: only words
+    in_place: bool
+    start_s: float | None
+    end_s: float | None
+    words: str | None  # as an annotator left them
+    group: str  # never on both sides of a split
+    targets: dict[str, list[float]]  # output -> (K,) shares, what the annotators' labels come to
+    label_ids: tuple[int, ...]
+    states: Path | None = None  # where no media was kept: what the branches made of it
+
+    @property
+    def key(self) -> str:
+        return f"{self.sha256} {self.start_s} {self.end_s} {self.words}"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A clip or segment that nothing can be learnt from."""
+
+    sha256: str
+    name: str
+    reason: str  # "code: words"
+
+
+def gather(
+    labels: Sequence[Label],
+    method: str = "soft",
+    *,
+    gold: Mapping[str, tuple[int, int]] | None = None,
+    final: Mapping[Key, Mapping[str, float]] | None = None,
+) -> tuple[list[Judged], list[Skipped]]:
+    """Return what can be trained on, and each clip or segment that cannot.
+
+    Args:
+        labels: of any outcome: a reviewer may have decided where nobody could tell.
+        method: of `annotations.review.aggregate`, as `gold` and `final` are.
+    """
+    made = aggregate(labels, method, gold=gold, final=final)
+    found: dict[tuple, list[Label]] = {}
+    for label in labels:
+        found.setdefault((label.sha256, label.start_s, label.end_s), []).append(label)
+    judged, skipped = [], []
+    for (sha256, start_s, end_s), rows in found.items():
+        first = rows[0]
+        words = next((r.transcript for r in reversed(rows) if r.transcript is not None), first.words)
+        targets = {}
+        for output in OUTPUTS:
+            shares = made.get((sha256, start_s, end_s, output))
+            if shares:
+                targets[output] = [shares.get(e, 0.0) for e in EMOTIONS]
+        if not targets:
+            continue  # nobody could tell
+        states = first.states if first.media is None else None
+        if first.media is None and states is None:
+            # Of a recording that was not kept, words can be judged only by a label about the words.
+            typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
+            targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
+            if not targets:
+                skipped.append(
+                    Skipped(sha256, first.name, "media_missing: the recording was not kept, or is no longer there")
+                )
+                continue
+        group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
+        ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
+        judged.append(
+            Judged(sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids, states)
+        )
+    return judged, skipped
+
+
+def is_held_out(group: str, share: float) -> bool:
+    """Whether a group only ever measures; a larger share keeps those of a smaller one."""
+    return int(hashlib.sha256(f"held out {group}".encode()).hexdigest()[:12], 16) < share * 16**12
+
+
+def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | None) -> tuple[Batch, Tensor]:
+    """Return a clip's utterances as model input and the share of each in the clip's verdict.
+
+    Raises:
+        ClipError: it cannot be read, has changed, or shows nothing (`nothing_readable`).
+    """
+    config = predictor.checkpoint.config
+    if item.media is not None and media.content_hash(item.media) != item.sha256:
+        raise ClipError("clip_changed", "the file is no longer the one that was labelled")
+    heard_by = predictor.perceiver.transcriber.model_name if speech and item.words is None else None
+    reading = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, heard_by])
+    file = cache / f"{item.sha256}-{hashlib.sha256(reading.encode()).hexdigest()[:16]}.pt" if cache else None
+    if file is not None and file.is_file():
+        try:
+            kept = torch.load(file, weights_only=True)
+            return Batch(**{f.name: kept[f.name] for f in fields(Batch)}), kept["share"]
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+            file.unlink(missing_ok=True)  # a damaged cache costs a second look
+    files = [item.media] if item.media is not None else []
+    segment = item.start_s is not None
+    seen = predictor.observe(
+        *files, text=item.words, speech=speech and item.words is None, start_s=item.start_s, end_s=item.end_s, whole=segment
+    )  # fmt: skip
+    share = torch.tensor([f.weight for f in seen.features])
+    if not share.sum() > 0:
+        raise ClipError("nothing_readable", "neither a face, nor a voice, nor words were found")
+    batch, share = collate(seen.features, config), share / share.sum()
+    if file is not None and not any(n.code.endswith("_unavailable") for n in seen.quality):
+        cache.mkdir(parents=True, exist_ok=True)
+        save_atomically({f.name: getattr(batch, f.name) for f in fields(Batch)} | {"share": share}, file)
+    return batch, share
+
+
+def read(
+    predictor: Predictor, items: Sequence[Judged], *, speech: bool, cache: Path | None, deep: bool
+) -> tuple[list[Judged], Examples | None, list[tuple[str, str]]]:
+    """Return the clips that can be read, what the branches make of them, and (name, reason) of the others."""
+
+    loaded, device = predictor.checkpoint, predictor.device
+
+    def one(item: Judged) -> tuple[BranchStates, Tensor, Tensor, Batch | None] | str:
+        try:
+            if item.states:
+                return *load_states(item.states, loaded.model, item.start_s, item.end_s), None
+            batch, share = perceive(predictor, item, speech=speech, cache=cache)
+        except MmerError as error:
+            return f"{error.code}: {error.message}"
+        except OSError as error:
+            return f"clip_unreadable: {error.strerror}"
+        with torch.no_grad():
+            states = loaded.model.branches(batch.to(device))
+        return states, batch.present, share, batch if deep else None  # a 2 s clip has 150 kB of crops and log-mel
+
+    kept, found, skipped = [], [], []
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
+    try:
+        stream = tqdm(pool.map(one, items), total=len(items), desc="clips", unit="clip", mininterval=1)
+        for item, seen in zip(items, stream, strict=True):
+            if isinstance(seen, str):
+                skipped.append(Skipped(item.sha256, item.name, seen))
+            else:
+                kept.append(item)
+                found.append(seen)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not kept:
+        return [], None, skipped
+    states, present, share, batches = zip(*found, strict=True)
+    ex = examples(
+        loaded.model,
+        tuple(torch.cat([s.middles[i].cpu() for s in states]) for i in range(len(MODALITIES))),
+        torch.cat([s.tops.cpu() for s in states]),
+        torch.cat(present),
+        torch.cat(share),
+        torch.repeat_interleave(torch.arange(len(kept)), torch.tensor([len(s) for s in share])),
+        torch.tensor([[item.targets.get(o, [0.0] * N_EMOTIONS) for o in OUTPUTS] for item in kept]),
+        batches if deep else (),
+    )
+    useful = ex.judged.any(1)
+    skipped += [
+        Skipped(item.sha256, item.name, "nothing_to_teach: what the label is about was not found in it")
+        for item, use in zip(kept, useful, strict=True)
+        if not use
+    ]
+    return [i for i, use in zip(kept, useful, strict=True) if use], ex.part(torch.nonzero(useful).flatten()), skipped
+
+
+def too_few(items: Sequence[Judged], config: RetrainConfig) -> str | None:
+    """Return what is missing before training can start, None when it can."""
+    n_labels = sum(len(i.label_ids) for i in items)
+    if n_labels < config.min_labels:
+        return f"{n_labels} labels can be trained on, {config.min_labels} are needed"
+    held = [i for i in items if is_held_out(i.group, config.held_out)]
+    rest = [i for i in items if not is_held_out(i.group, config.held_out)]
+    for part, use in ((held, "measuring"), (rest, "training")):
+        n_clips, n_groups = len({i.sha256 for i in part}), len({i.group for i in items})
+        if n_clips < config.min_held_out:
+            return (
+                f"{n_clips} clips are for {use}, {config.min_held_out} are needed; speakers are never split "
+                f"(there are {n_groups} speakers or clips without one): label more of them"
+            )
+        named = {e for i in part for t in i.targets.values() if (e := _majority(t)) is not None}
+        if len(named) < 2:
+            return f"the clips for {use} name fewer than two emotions; label clips with other emotions too"
+    return None
+
+
+def _majority(target: Sequence[float]) -> int | None:
+    first, second = sorted(target)[:-3:-1]
+    return list(target).index(first) if first > second + 1e-9 else None
+
+
+def digest(items: Sequence[Judged]) -> str:
+    """Return a hash of which clips with which labels; it names no clip, so a deletion need not find it."""
+    lines = sorted(f"{i.key} {json.dumps(i.targets, sort_keys=True)}" for i in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
