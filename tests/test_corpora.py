@@ -7,8 +7,7 @@ import pytest
 from mmer.errors import TrainingError
 from tests import synth
 from training import corpora
-from training.data import unpaired
-from training.data.load import manifest, paired
+from training.data import manifest, paired, unpaired
 
 
 def touch(path: Path) -> Path:

@@ -26,7 +26,8 @@ from mmer.voice import log_mel
 from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from training import corpora
-from training.data.load import Faces, Voices, augment, manifest, split_off
+from training.data import augment, manifest
+from training.data.load import Faces, Voices, split_off
 from training.data.manifest import Row
 from training.learn import losses
 from training.learn.branches import branch_module, train_face, train_statistics, train_voice

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from mmer.errors import MmerError, TrainingError
-from training.data.load import paired
+from training.data import paired
 from training.data.manifest import Row, write
 from training.data.unpaired import (
     emodb,

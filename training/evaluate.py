@@ -32,7 +32,7 @@ from mmer.features import Features
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, headline, risk_coverage
 from mmer.predict import Predictor
-from training.data.load import manifest
+from training.data import manifest
 from training.data.manifest import Row
 from training.experiments import figures
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
-from training.data.load import Faces, Texts, Voices, augment
+from training.data import augment
+from training.data.load import Faces, Texts, Voices
 from training.data.manifest import Row, class_counts
 from training.learn.config import TrainConfig, settings_of
 from training.learn.loop import fit, layerwise

@@ -15,7 +15,8 @@ from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import abstention_threshold, classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
-from training.data.load import Faces, Texts, Voices, augment
+from training.data import augment
+from training.data.load import Faces, Texts, Voices
 from training.learn.branches import one_cycle
 from training.learn.config import TrainConfig, settings_of
 from training.learn.loop import fit, processes
