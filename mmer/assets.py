@@ -1,6 +1,5 @@
 """Weight files that are not ours: pinned, found on disk or downloaded, verified, and put in place in one move."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from urllib.request import Request, urlopen
 
 from mmer.config import Paths
 from mmer.errors import AssetError
+from mmer.hashing import content_hash
 
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
@@ -150,18 +150,10 @@ def _problem(folder: Path, part: Part) -> str:
     stamp = [stat.st_size, stat.st_mtime_ns, part.sha256]
     if stamp in (_verified.get(str(file)), _remembered(folder).get(part.path)):
         return ""
-    if _sha256(file) != part.sha256:
+    if content_hash(file) != part.sha256:
         return "damaged (its sha256 is not the pinned one)"
     _remember(folder, part.path, stamp)
     return ""
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _remembered(folder: Path) -> dict[str, list]:
@@ -240,7 +232,7 @@ def _fetch(asset: Asset, folder: Path, part: Part) -> Iterator[int]:
                     yield have
     if have < part.size_bytes:
         raise OSError(f"the line dropped after {have:,} of {part.size_bytes:,} bytes; the next try goes on from there")
-    if have != part.size_bytes or _sha256(partial) != part.sha256:
+    if have != part.size_bytes or content_hash(partial) != part.sha256:
         partial.unlink()
         raise _WrongContent(f"what came as {target.name} is not the pinned file: its sha256 differs")
     os.replace(partial, target)

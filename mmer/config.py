@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmer.errors import MmerError
 
+SAMPLE_RATE = 16_000  # what silero-vad and Whisper were trained on, and what `media` decodes to
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -94,7 +95,7 @@ class FaceConfig:
 
 @dataclass(frozen=True)
 class VoiceConfig:
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     n_fft: int = 512
     win_length: int = 400  # 25 ms
     hop_length: int = 160  # 10 ms

@@ -1,6 +1,5 @@
 """Clips in: probe, and decode once as a stream of upright pictures and mono sound, within limits."""
 
-import hashlib
 import math
 import os
 import struct
@@ -15,8 +14,9 @@ from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from PIL import Image
 
-from mmer.config import MediaLimits
+from mmer.config import SAMPLE_RATE, MediaLimits
 from mmer.errors import ClipError
+from mmer.hashing import content_hash
 
 # Only containers that hold their own media: a playlist (hls, dash, concat, sdp) would make FFmpeg open other files and
 # addresses, and its text demuxers take any renamed text for a film.
@@ -78,15 +78,6 @@ class AudioChunk:
     samples: np.ndarray  # (L,) float32 mono in [-1, 1]
 
 
-def content_hash(path: str | os.PathLike) -> str:
-    """Return the sha256 of a file's bytes in hex: the identity of a clip, whatever it is called."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def probe(path: str | os.PathLike, limits: MediaLimits | None = None, *, whole: bool = True) -> MediaInfo:
     """Return what a clip is, from its headers and its first picture.
 
@@ -115,7 +106,7 @@ def stream(
     path: str | os.PathLike,
     *,
     fps: float = 5.0,
-    sample_rate: int = 16_000,
+    sample_rate: int = SAMPLE_RATE,
     start_s: float | None = None,
     end_s: float | None = None,
     picture: bool = True,
@@ -174,7 +165,7 @@ def stream(
 def read_audio(
     path: str | os.PathLike,
     *,
-    sample_rate: int = 16_000,
+    sample_rate: int = SAMPLE_RATE,
     start_s: float | None = None,
     end_s: float | None = None,
     limits: MediaLimits | None = None,
@@ -190,7 +181,7 @@ def read_audio(
     return lay_out(chunks, sample_rate, start_s or 0.0)
 
 
-def lay_out(chunks: list[AudioChunk], sample_rate: int = 16_000, start_s: float = 0.0) -> np.ndarray:
+def lay_out(chunks: list[AudioChunk], sample_rate: int = SAMPLE_RATE, start_s: float = 0.0) -> np.ndarray:
     """Return chunks on one time line that begins at `start_s`, as (L,) float32; where nothing was recorded is silence."""
     starts = [max(0, round((chunk.start_s - start_s) * sample_rate)) for chunk in chunks]
     samples = np.zeros(

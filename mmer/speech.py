@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from mmer.assets import Asset, Part, obtain
-from mmer.config import Paths
+from mmer.config import SAMPLE_RATE, Paths
 from mmer.errors import AssetError
 
-SAMPLE_RATE = 16_000
 WINDOW_S = 29.0  # Whisper hears 30 s at once, and a window is half a second longer than its speech at most
 MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence with words nobody said
 MARGIN_S = 0.2  # heard around a window: voice activity cuts consonants

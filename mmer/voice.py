@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmer.config import VoiceConfig
+from mmer.config import SAMPLE_RATE, VoiceConfig
 from mmer.errors import Notice
-
-SAMPLE_RATE = 16_000  # what silero-vad and Whisper hear, and what `media` delivers
 
 # Where nobody speaks for longer than this, an utterance ends however short it is: the next words may be another mood.
 MAX_PAUSE_S = 1.5

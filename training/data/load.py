@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from mmer.config import SAMPLE_RATE
 from mmer.encoders import TextEncoder
 from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
-from mmer.speech import SAMPLE_RATE, Transcriber
+from mmer.speech import Transcriber
 from mmer.voice import Span
 from training.data.manifest import Row
 
