@@ -26,7 +26,7 @@ from annotations.formats import huggingface
 from annotations.formats.import_export import FORMATS, content_hash, export_labels, format_of, import_labels
 from annotations.queue import projects
 from annotations.queue.assignment import Queue
-from annotations.queue.media_import import Intake, take_in, take_predictions
+from annotations.queue.media_import import MediaImportReport, import_media, import_predictions
 from annotations.store import Store
 from mmer.config import Paths
 from mmer.errors import LabelError, MmerError
@@ -171,7 +171,11 @@ def _project(args) -> int:
         return 0
     if args.action == "rank":
         project = projects.project(store, args.name or "")
-        found = take_predictions(store, args.predictions, progress=_progress("clips")) if args.predictions else Intake()
+        found = (
+            import_predictions(store, args.predictions, progress=_progress("clips"))
+            if args.predictions
+            else MediaImportReport()
+        )
         for line in found.bad:
             print(line, file=sys.stderr)
         print(f"{Queue(store, project).rank(args.order, args.seed)} items ranked by {args.order or project.order}")
@@ -197,7 +201,7 @@ def _project(args) -> int:
 def _take_in(args) -> int:
     store = _store(args, create=True)
     project = projects.project(store, args.project)
-    report = take_in(store, project, args.file, consent_text=args.consent, progress=_progress("rows"))
+    report = import_media(store, project, args.file, consent_text=args.consent, progress=_progress("rows"))
     store.audit(_ACTOR, "project.import", project=project.name, items=report.items, bad=len(report.bad))
     for line in report.bad:
         print(line, file=sys.stderr)

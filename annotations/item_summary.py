@@ -1,4 +1,4 @@
-"""What an item's labels come to: how far its annotators differ, and what a reviewer filters by."""
+"""Per-item label statistics: votes, their entropy and flags, kept in a table of their own for the reviewer's list."""
 
 import math
 from collections import Counter
@@ -13,9 +13,9 @@ from annotations.db.schema import (
     AdjudicationRecord,
     CurrentLabelRecord,
     ItemRecord,
+    ItemSummaryRecord,
     LabelRecord,
     PredictionRecord,
-    StandingRecord,
     UtteranceRecord,
 )
 
@@ -29,8 +29,8 @@ def entropy(counts: Iterable[float]) -> float:
     return sum(c / total * math.log2(total / c) for c in counts)
 
 
-def restate(session: Session, target: str | None = None, item_ids: Sequence[int] | None = None) -> None:
-    """Bring the standings up to their labels, in the transaction that changed these.
+def refresh_summaries(session: Session, target: str | None = None, item_ids: Sequence[int] | None = None) -> None:
+    """Recompute the label statistics of items, in the transaction that changed their labels.
 
     Args:
         target: None for all of them.
@@ -41,18 +41,18 @@ def restate(session: Session, target: str | None = None, item_ids: Sequence[int]
         locked = select(ItemRecord.id).where(ItemRecord.id.in_(item_ids)).order_by(ItemRecord.id)
         session.execute(locked.with_for_update(key_share=True)).all()
     for one in (target,) if target else TARGETS:
-        stale = delete(StandingRecord).where(StandingRecord.target == one)
+        stale = delete(ItemSummaryRecord).where(ItemSummaryRecord.target == one)
         if item_ids is not None:
-            stale = stale.where(StandingRecord.item_id.in_(item_ids))
+            stale = stale.where(ItemSummaryRecord.item_id.in_(item_ids))
         session.execute(stale)
         part = []
-        for standing in _standings(session, one, item_ids):
-            part.append(standing)
+        for summary in _summaries(session, one, item_ids):
+            part.append(summary)
             if len(part) == _PART:
-                session.execute(insert(StandingRecord), part)
+                session.execute(insert(ItemSummaryRecord), part)
                 part = []
         if part:
-            session.execute(insert(StandingRecord), part)
+            session.execute(insert(ItemSummaryRecord), part)
 
 
 def model_emotion(target: str):
@@ -62,7 +62,7 @@ def model_emotion(target: str):
     return PredictionRecord.per_modality[(target, "emotion")].as_string()
 
 
-def _standings(session: Session, target: str, item_ids: Sequence[int] | None) -> Iterator[dict]:
+def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) -> Iterator[dict]:
     """Yield a row for each item with a label, a "cannot tell" or a "broken" of the target."""
     current = CurrentLabelRecord
     query = (

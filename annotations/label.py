@@ -158,7 +158,7 @@ def check_text(value: str, what: str) -> str:
     return value
 
 
-def current(rows: Iterable) -> list:
+def current_rows(rows: Iterable) -> list:
     """Return those of one annotator's rows of one clip that count: not undone, not corrected, the newest of their key.
 
     A skip says nothing about the clip, so it takes no judgement's place.

@@ -51,7 +51,7 @@ class Removal:
     copies: tuple[str, ...] = ()  # of the database, made before an upgrade or a restore: what was deleted is in them
 
 
-def copy_in(path: Path | None, sha256: str, media_dir: Path) -> Path:
+def copy_to_temporary(path: Path | None, sha256: str, media_dir: Path) -> Path:
     """Return a flushed copy beside its final place, made before the database is locked."""
     media_dir.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
@@ -74,7 +74,7 @@ def copy_in(path: Path | None, sha256: str, media_dir: Path) -> Path:
     return Path(name)
 
 
-def write_in(data: bytes, sha256: str, folder: Path) -> Path:
+def write_to_temporary(data: bytes, sha256: str, folder: Path) -> Path:
     """Return a flushed file beside its final place, as `copy_in`."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
@@ -88,7 +88,7 @@ def write_in(data: bytes, sha256: str, folder: Path) -> Path:
 def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
     """Delete everything below the folders whose path has one of the hashes; return how many files it was."""
     files = 0
-    for entry in _named(folders, hashes) if hashes else ():
+    for entry in _paths_with(folders, hashes) if hashes else ():
         if entry.is_dir():
             entry.rmdir()
         else:
@@ -97,7 +97,7 @@ def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
     return files
 
 
-def on_record(session: Session, hashes: Iterable[str]) -> set[str]:
+def registered(session: Session, hashes: Iterable[str]) -> set[str]:
     """Return those of the hashes that clips have."""
     hashes, found = list(hashes), set()
     for i in range(0, len(hashes), 1000):
@@ -105,7 +105,7 @@ def on_record(session: Session, hashes: Iterable[str]) -> set[str]:
     return found
 
 
-def remove(session: Session, folders: Iterable[Path], hashes: list[str], *, keep_labels: bool = False) -> Removal:
+def remove_clips(session: Session, folders: Iterable[Path], hashes: list[str], *, keep_labels: bool = False) -> Removal:
     """Delete the clips' files below the folders and all their rows; reports and the audit keep "removed" for the hash.
 
     Args:
@@ -149,17 +149,17 @@ def _anonymise(session: Session, clip_id: int) -> int:
     items = session.scalars(own).all()
     session.execute(update(GoldRecord).where(GoldRecord.item_id.in_(items)).values(why=""))
     session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=CLOSED, gold=False))
-    item_summary.restate(session, item_ids=items)  # whose comments are gone
+    item_summary.refresh_summaries(session, item_ids=items)  # whose comments are gone
     return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
 
 
-def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str], speaker: str | None = None) -> None:
+def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], speaker: str | None = None) -> None:
     """Return when no table and no file has any of the hashes left, and no value is the speaker's name.
 
     Raises:
         LabelError: `trace_left` with the places that still have one.
     """
-    found = [str(entry) for entry in _named(folders, hashes)]
+    found = [str(entry) for entry in _paths_with(folders, hashes)]
     with engine.connect() as connection:
         for table in Base.metadata.sorted_tables:
             for column in table.columns:
@@ -185,7 +185,7 @@ def verify_removed(engine: Engine, folders: Iterable[Path], hashes: list[str], s
         )
 
 
-def copies_with(engine: Engine, hashes: list[str]) -> tuple[str, ...]:
+def older_copies_with(engine: Engine, hashes: list[str]) -> tuple[str, ...]:
     """Return the copies that upgrades and restores left beside a SQLite database and that have any of the hashes."""
     database = sqlite_file(engine.url.render_as_string(hide_password=False))
     if database is None:
@@ -207,7 +207,7 @@ def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) ->
         ]
         # The features folder is a cache too: of a clip that was deleted meanwhile nothing may stay.
         cached = [f for f in (features_dir.glob("*") if features_dir else ()) if re.match(r"[0-9a-f]{64}-", f.name)]
-        known = on_record(session, {file.name[:64] for file in cached})
+        known = registered(session, {file.name[:64] for file in cached})
         orphans += [file for file in cached if file.name[:64] not in known]
         # A young temporary file may be an upload on its way.
         orphans = [file for file in orphans if file.suffix != ".tmp" or time.time() - file.stat().st_mtime > 3600]
@@ -230,7 +230,7 @@ def run_sqlite(engine: Engine, *statements: str) -> None:
         connection.close()
 
 
-def _named(folders: Iterable[Path], hashes: list[str]) -> Iterator[Path]:
+def _paths_with(folders: Iterable[Path], hashes: list[str]) -> Iterator[Path]:
     """Return files and folders whose path has one of the hashes, children before their folder."""
     pattern = re.compile("|".join(hashes))
     for folder in folders:

@@ -37,31 +37,33 @@ from annotations.db.schema import (
     now,
     training_run_labels,
 )
-from annotations.db.write_lock import turn
-from annotations.label import Label, check_label, check_segment, check_text, current
+from annotations.db.write_lock import write_lock
+from annotations.label import Label, check_label, check_segment, check_text, current_rows
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 # Built once, and run past the unit of work: that took four fifths of the time in which a label is stored.
-_KNOWN = select(ClipRecord.__table__.c.id).where(ClipRecord.__table__.c.id == bindparam("clip"))
-_PERSON = select(AnnotatorRecord.__table__.c.id).where(AnnotatorRecord.__table__.c.name == bindparam("name"))
-_PERSON = _PERSON.with_for_update(key_share=True)  # on a server, their other transactions wait until this one ends
-_ADD, _COUNT = insert(LabelRecord.__table__), insert(CurrentLabelRecord.__table__)
-_ROW = ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top")
-_WRITTEN, _COUNTED = (
+_CLIP_EXISTS = select(ClipRecord.__table__.c.id).where(ClipRecord.__table__.c.id == bindparam("clip"))
+_ANNOTATOR_ID = select(AnnotatorRecord.__table__.c.id).where(AnnotatorRecord.__table__.c.name == bindparam("name"))
+_ANNOTATOR_ID = _ANNOTATOR_ID.with_for_update(
+    key_share=True
+)  # on a server, their other transactions wait until this one ends
+_INSERT_LABEL, _INSERT_CURRENT = insert(LabelRecord.__table__), insert(CurrentLabelRecord.__table__)
+_LABEL_FIELDS = ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top")
+_LABELS_OF, _CURRENT_OF = (
     select(*(table.c[name] for name in names)).where(
         table.c.clip_id == bindparam("clip"), table.c.annotator_id == bindparam("annotator")
     )
     for table, names in (
-        (LabelRecord.__table__, _ROW),
+        (LabelRecord.__table__, _LABEL_FIELDS),
         (CurrentLabelRecord.__table__, ("label_id", "item_id", "target")),
     )
 )  # fmt: skip
-_SAME_STRETCH = and_(  # as the unique index of utterances puts it
+_UTTERANCE_OF_LABEL = and_(  # as the unique index of utterances puts it
     UtteranceRecord.clip_id == LabelRecord.clip_id,
     *(func.coalesce(getattr(UtteranceRecord, x), -1) == func.coalesce(getattr(LabelRecord, x), -1) for x in ("start_s", "end_s")),
 )  # fmt: skip
-_SHARED = [field.name for field in fields(Label) if field.name in LabelRecord.__table__.columns]
+_SHARED_FIELDS = [field.name for field in fields(Label) if field.name in LabelRecord.__table__.columns]
 
 
 class Store:
@@ -96,7 +98,7 @@ class Store:
             if session:
                 yield session
                 return
-            with turn(self._file) if self._file else nullcontext(), self._writers.begin() as session:
+            with write_lock(self._file) if self._file else nullcontext(), self._writers.begin() as session:
                 yield session
         except OperationalError as error:
             raise LabelError("database_unavailable", f"nothing was saved: {error.orig}") from error
@@ -138,10 +140,10 @@ class Store:
                 raise LabelError(
                     "no_consent", f"{name}: features are kept only with a consent and in a features folder"
                 )
-            copy = retention.write_in(features, sha256, self.features_dir)
+            copy = retention.write_to_temporary(features, sha256, self.features_dir)
         elif consent_text and path:
             stored = next(self.media_dir.glob(f"{sha256}*"), None)
-            copy = None if stored else retention.copy_in(path, sha256, self.media_dir)
+            copy = None if stored else retention.copy_to_temporary(path, sha256, self.media_dir)
         try:
             with self.writing(session) as session:
                 clip = _get_or_add(
@@ -273,7 +275,7 @@ class Store:
         annotator, values = check_label(annotator, emotions, **details)
         with self.writing(session) as session:
             session.flush()
-            if session.connection().scalar(_KNOWN, {"clip": clip_id}) is None:
+            if session.connection().scalar(_CLIP_EXISTS, {"clip": clip_id}) is None:
                 raise LabelError("unknown_clip", f"there is no clip {clip_id}")
             if item_id is not None:
                 item = _require(session, ItemRecord, item_id, "item")
@@ -284,7 +286,7 @@ class Store:
                 raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
             person = self._annotator(session, annotator)
             if supersedes is not None:
-                self._own(session, supersedes, person, clip_id)
+                self._own_label(session, supersedes, person, clip_id)
             return self._append(
                 session, clip_id=clip_id, annotator_id=person, prediction_id=prediction_id, supersedes=supersedes,
                 item_id=item_id, assignment_id=assignment_id, **values,
@@ -300,7 +302,7 @@ class Store:
             person = session.scalar(
                 select(AnnotatorRecord.id).filter_by(name=annotator.strip()).with_for_update(key_share=True)
             )
-            label = self._own(session, label_id, person)
+            label = self._own_label(session, label_id, person)
             undone = select(LabelRecord.id).filter_by(supersedes=label_id, outcome=UNDO)
             if label.outcome == UNDO or session.scalar(undone) is not None:
                 raise LabelError("already_undone", f"label {label_id} is undone already; label the clip again instead")
@@ -312,27 +314,27 @@ class Store:
             )  # fmt: skip
 
     def _annotator(self, session: Session, name: str) -> int:
-        found = session.connection().scalar(_PERSON, {"name": name})
+        found = session.connection().scalar(_ANNOTATOR_ID, {"name": name})
         if found is None:
             _get_or_add(session, AnnotatorRecord, name=name)
             session.flush()
-            found = session.connection().scalar(_PERSON, {"name": name})
+            found = session.connection().scalar(_ANNOTATOR_ID, {"name": name})
         return found
 
     def _append(self, session: Session, **values) -> int:
-        """Add a row of an annotator who is locked, and bring `current_labels` and the items' standings up to it; return its id."""
+        """Return the id of a new row of an annotator who is locked; current labels and label statistics follow it."""
         connection = session.connection()
         of = {"clip_id": values["clip_id"], "annotator_id": values["annotator_id"]}
         key = {"clip": values["clip_id"], "annotator": values["annotator_id"]}
-        before = connection.execute(_WRITTEN, key).all()
+        before = connection.execute(_LABELS_OF, key).all()
         was = {}
         if before:
-            was = {label_id: (item_id, target) for label_id, item_id, target in connection.execute(_COUNTED, key)}
+            was = {label_id: (item_id, target) for label_id, item_id, target in connection.execute(_CURRENT_OF, key)}
         # A clock that was set back must not put a correction before what it corrects.
         values["created_at"] = values["created_at"] or max([now(), *(row.created_at for row in before)])
-        label_id = connection.execute(_ADD, values).inserted_primary_key[0]
-        added = SimpleNamespace(**{name: values.get(name) for name in _ROW} | {"id": label_id})
-        rows = {row.id: row for row in current([*before, added])}
+        label_id = connection.execute(_INSERT_LABEL, values).inserted_primary_key[0]
+        added = SimpleNamespace(**{name: values.get(name) for name in _LABEL_FIELDS} | {"id": label_id})
+        rows = {row.id: row for row in current_rows([*before, added])}
         new = [
             of | {"label_id": row.id, "item_id": row.item_id, "target": row.target, "top": row.top, "outcome": row.outcome}
             for row in rows.values()
@@ -342,13 +344,13 @@ class Store:
         if gone:
             session.execute(delete(CurrentLabelRecord).where(CurrentLabelRecord.label_id.in_(gone)))
         if new:
-            connection.execute(_COUNT, new)
+            connection.execute(_INSERT_CURRENT, new)
         changed = [was[label] for label in gone] + [(row["item_id"], row["target"]) for row in new]
         for item_id, target in sorted({place for place in changed if place[0] is not None}):
-            item_summary.restate(session, target, [item_id])
+            item_summary.refresh_summaries(session, target, [item_id])
         return label_id
 
-    def _own(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):
+    def _own_label(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):
         label = _require(session, LabelRecord, label_id, "label_id")
         if label.annotator_id != annotator_id:
             raise LabelError("not_yours", f"label {label_id} is another annotator's; add your own instead")
@@ -374,13 +376,13 @@ class Store:
         """
         query = (
             select(
-                *(getattr(LabelRecord, name) for name in _SHARED), AnnotatorRecord.name, ClipRecord.sha256, ClipRecord.name,
+                *(getattr(LabelRecord, name) for name in _SHARED_FIELDS), AnnotatorRecord.name, ClipRecord.sha256, ClipRecord.name,
                 ClipRecord.speaker, ClipRecord.media, ClipRecord.path, ClipRecord.features, UtteranceRecord.transcript,
             )
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
-            .outerjoin(UtteranceRecord, _SAME_STRETCH)
+            .outerjoin(UtteranceRecord, _UTTERANCE_OF_LABEL)
             .where(LabelRecord.outcome.in_(list(outcomes)))
             .order_by(*([CurrentLabelRecord.clip_id] if by_clip else []), CurrentLabelRecord.label_id)
             .execution_options(yield_per=1000)
@@ -393,7 +395,7 @@ class Store:
             for *shared, annotator, sha256, name, speaker, kept, path, features, words in session.execute(query):
                 media = self.file_of(kept, path)
                 yield Label(
-                    **dict(zip(_SHARED, shared, strict=True)),
+                    **dict(zip(_SHARED_FIELDS, shared, strict=True)),
                     sha256=sha256,
                     name=name,
                     media=media,
@@ -426,7 +428,7 @@ class Store:
     def deleted(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the clips that are on record no more."""
         with self.reading() as session:
-            return set(hashes) - retention.on_record(session, hashes)
+            return set(hashes) - retention.registered(session, hashes)
 
     def finish_run(
         self,
@@ -448,7 +450,7 @@ class Store:
             run.finished_at, run.verdict, run.checkpoint = now(), verdict, checkpoint
             removed = _removals(session, run_id)
             if clips:
-                named = {name: sorted(retention.on_record(session, hashes)) for name, hashes in clips.items()}
+                named = {name: sorted(retention.registered(session, hashes)) for name, hashes in clips.items()}
                 report = {**(report or {}), **named}
             run.report = {**(report or {}), "removed": removed} if removed else report
             label_ids = list(label_ids)
@@ -478,12 +480,12 @@ class Store:
             hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
             if not hashes:
                 raise LabelError("unknown_clip", f"no {what} on record")
-            removal = retention.remove(session, self._folders, hashes, keep_labels=keep_labels)
+            removal = retention.remove_clips(session, self._folders, hashes, keep_labels=keep_labels)
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
             self.audit(actor, "speaker.delete" if speaker else "clip.delete", session=session, **counted)
-        retention.verify_removed(self.engine, self._folders, hashes, speaker)
-        return replace(removal, copies=retention.copies_with(self.engine, hashes))
+        retention.verify_no_trace(self.engine, self._folders, hashes, speaker)
+        return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
     def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:
         """Delete media and features whose retention period is over; labels stay. Return the clips and files it was.

@@ -13,7 +13,7 @@ from annotations.db.schema import ClipRecord, ConsentRecord, UtteranceRecord
 from annotations.formats.label_row import content_hash
 from annotations.queue import projects
 from annotations.queue.assignment import Queue
-from annotations.queue.media_import import take_in
+from annotations.queue.media_import import import_media
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -43,12 +43,12 @@ def test_a_folder_of_media_is_registered_where_it_lies(store, project, tmp_path,
     (folder / "notes.txt").write_text("not media")
     (folder / "empty.mp4").write_bytes(b"")
     shutil.copy(voice_only, folder / "a.wav")
-    report = take_in(store, project, folder)
+    report = import_media(store, project, folder)
     assert (report.items, report.present) == (2, 0)
     assert report.bad == ["empty.mp4: empty_file: empty.mp4 holds nothing"]
     tasks = Queue(store, project).next("ann", 2)
     assert [t.media for t in tasks] == [folder / "a.wav", folder / "b" / "two.wav"]
-    again = take_in(store, project, folder)
+    again = import_media(store, project, folder)
     assert (again.items, again.present) == (0, 2)
     assert not store.media_dir.exists() or not list(store.media_dir.iterdir())
 
@@ -68,7 +68,7 @@ def test_a_manifest_brings_words_bounds_and_speakers_and_bad_rows_are_named(stor
         ",,,,,s1,x\n"
         "clips/one.wav,too,few\n"
     )
-    report = take_in(store, project, manifest)
+    report = import_media(store, project, manifest)
     assert report.items == 3
     assert [line.split(": ")[:2] for line in report.bad] == [
         ["rows.csv line 5", "no_file"],
@@ -97,14 +97,14 @@ def test_a_dataset_folder_with_metadata(store, project, tmp_path, kind):
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         else:
             parquet.write_table(pa.Table.from_pylist(rows), file)
-    report = take_in(store, project, tmp_path)
+    report = import_media(store, project, tmp_path)
     assert (report.items, report.bad) == (2, [])
     assert sorted(stretches(store)) == [("a.wav", None, None, "from test"), ("a.wav", None, None, "from train")]
 
 
 def test_media_is_taken_in_only_with_consent(store, project, tmp_path):
     clip = sound(tmp_path / "in" / "one.wav", 1)
-    take_in(store, project, tmp_path / "in", consent_text="You may keep this.")
+    import_media(store, project, tmp_path / "in", consent_text="You may keep this.")
     (kept,) = store.media_dir.iterdir()
     assert kept.read_bytes() == clip.read_bytes()
     assert Queue(store, project).next("ann")[0].media == kept
@@ -126,7 +126,7 @@ def test_a_source_that_cannot_be_used_says_what_would_work(store, project, tmp_p
         ("t.xlsx", "bad_file", "is no table"),
     ):
         with pytest.raises(LabelError, match=words) as caught:
-            take_in(store, project, tmp_path / name)
+            import_media(store, project, tmp_path / name)
         assert caught.value.code == code
 
 

@@ -14,13 +14,13 @@ from annotations.db.schema import (
     AuditRecord,
     CurrentLabelRecord,
     ItemRecord,
+    ItemSummaryRecord,
     LabelRecord,
-    StandingRecord,
     now,
 )
 from annotations.queue import projects
-from annotations.queue.assignment import MORE_ANNOTATORS, Answer, Queue
-from annotations.queue.leases import FEW
+from annotations.queue.assignment import EXTRA_ANNOTATORS, Answer, Queue
+from annotations.queue.leases import FULL_SEARCH_LIMIT
 from annotations.queue.priorities import branches, k_center, margin, uncertainty
 from mmer.errors import LabelError
 from tests.load import annotators as load
@@ -66,11 +66,11 @@ def predict(store, clip, probs, per_modality=None):
     return store.add_prediction(clip, result)
 
 
-def a_queue(store, n=0, clock=now, few=FEW, **settings):
+def a_queue(store, n=0, clock=now, full_search_limit=FULL_SEARCH_LIMIT, **settings):
     settings = {"gold_share": 0.0, "actor": "boss"} | settings
     project = projects.create(store, "voices", **settings)
     ids = fill(store, project, n) if n else []
-    return Queue(store, project, clock=clock, few=few), ids
+    return Queue(store, project, clock=clock, full_search_limit=full_search_limit), ids
 
 
 def slots(store):
@@ -300,7 +300,7 @@ def test_an_item_made_anonymous_never_comes_back(store):
     queue.submit(ann.assignment_id, "ann", Answer("anger", comment="her at home"))
     store.delete_clip(f"{0:064x}", keep_labels=True)
     with store.reading() as session:
-        assert not any(session.scalars(select(StandingRecord.commented)))
+        assert not any(session.scalars(select(ItemSummaryRecord.commented)))
     queue.release(bob.assignment_id, "bob")
     projects.change(store, "voices", actor="boss", per_item=5)
     assert queue.next("cem") == []
@@ -447,7 +447,7 @@ def test_an_item_without_a_majority_comes_back_up_to_a_maximum(store):
             queue.submit(task.assignment_id, name, Answer("anger" if task.item_id == agreed else emotion))
     with store.reading() as session:
         judged = Counter(session.scalars(select(CurrentLabelRecord.item_id)))
-    assert judged == {agreed: 2, split: 2 + MORE_ANNOTATORS}
+    assert judged == {agreed: 2, split: 2 + EXTRA_ANNOTATORS}
 
 
 def test_ranking_by_annotators_reopens_what_was_full(store):
@@ -475,7 +475,7 @@ def test_diversity_starts_from_what_is_labelled(store):
 
 
 def test_an_annotator_with_many_items_goes_on_where_the_search_ended(store):
-    queue, ids = a_queue(store, 12, few=2)
+    queue, ids = a_queue(store, 12, full_search_limit=2)
     assert answer_all(queue, "ann") == ids  # equal priorities
     queue.rank("random")
     order = answer_all(queue, "bob")

@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 from sqlalchemy import select
 
 from annotations.db.schema import OUTCOMES, TrainingRunRecord
-from annotations.review.adjudication import adjudicate, finals
+from annotations.review.adjudication import adjudicate, final_labels
 from annotations.review.aggregate import METHODS
 from annotations.store import Store
 from mmer import checkpoint, media
@@ -131,7 +131,7 @@ def test_what_reviewers_decide_is_what_is_learnt(tmp_path, voices):
     adjudicate(store, 2, None, None, "all", "disgust", "rita")
 
     def learnt(method: str) -> dict[str, dict]:
-        items, skipped = gather(list(store.labels(OUTCOMES)), method, final=finals(store))
+        items, skipped = gather(list(store.labels(OUTCOMES)), method, final=final_labels(store))
         assert skipped == []
         return {i.sha256: {e: p for e, p in zip(EMOTIONS, i.targets["all"], strict=True) if p} for i in items}
 

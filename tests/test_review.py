@@ -14,13 +14,13 @@ from gradio_client.exceptions import AppError
 from sqlalchemy import delete, func, select
 
 from annotations.accounts import Accounts
-from annotations.db.schema import AdjudicationRecord, AuditRecord, ItemRecord, StandingRecord
-from annotations.item_summary import restate
+from annotations.db.schema import AdjudicationRecord, AuditRecord, ItemRecord, ItemSummaryRecord
+from annotations.item_summary import refresh_summaries
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue
 from annotations.queue.projects import add_items, create
 from annotations.review import adjudication
-from annotations.review.adjudication import Filters, adjudicate, disagreements, finals, history
+from annotations.review.adjudication import Filters, adjudicate, disagreements, final_labels, history
 from annotations.review.agreement import agreement
 from mmer.config import Paths
 from mmer.errors import LabelError
@@ -136,7 +136,7 @@ def test_bad_questions_are_answered_by_name(filled):
     ):
         with pytest.raises(LabelError, match=message):
             call()
-    assert finals(store) == {}
+    assert final_labels(store) == {}
 
 
 def test_a_correction_and_an_undo_move_the_item(filled):
@@ -152,10 +152,10 @@ def test_a_decision_is_appended_and_taken_back_by_another_row(filled):
     key = (f"{1:064x}", None, None, "all")
     adjudicate(store, 2, None, None, "all", "anger", "rita", "the voice decides")
     adjudicate(store, 2, None, None, "all", {"anger": 3, "disgust": 1}, "rolf")
-    assert finals(store) == {key: {"anger": 0.75, "disgust": 0.25}}
+    assert final_labels(store) == {key: {"anger": 0.75, "disgust": 0.25}}
     assert adjudication.item(store, items[1]).final == {"anger": 0.75, "disgust": 0.25}
     adjudicate(store, 2, None, None, "all", None, "rita")
-    assert finals(store) == {}
+    assert final_labels(store) == {}
     assert not disagreements(store, "faces")[0].decided
     with store.reading() as session:
         rows = session.execute(
@@ -214,7 +214,7 @@ def test_standings_made_anew_are_those_kept(filled):
 
     def kept() -> list[tuple]:
         with store.reading() as session:
-            columns = StandingRecord.__table__
+            columns = ItemSummaryRecord.__table__
             return [
                 tuple(row) for row in session.execute(select(columns).order_by(columns.c.target, columns.c.item_id))
             ]
@@ -222,8 +222,8 @@ def test_standings_made_anew_are_those_kept(filled):
     before = kept()
     assert len(before) == 8
     with store.writing() as session:
-        session.execute(delete(StandingRecord))
-        restate(session)
+        session.execute(delete(ItemSummaryRecord))
+        refresh_summaries(session)
     assert kept() == before
     store.delete_clip(f"{2:064x}")
     assert len(kept()) == 6
@@ -295,13 +295,13 @@ def test_a_reviewer_sees_decides_and_takes_back(url, service):
     _, past, shown, *_ = client.predict("anger", "as its words say", "somebody else", api_name="/review_decide")
     assert shown["final"] == {"anger": 1.0}
     assert "Decided by <strong>rita</strong>" in past  # who is logged in, whatever the page says
-    assert finals(service.store) == {(f"{1:064x}", None, None, "all"): {"anger": 1.0}}
+    assert final_labels(service.store) == {(f"{1:064x}", None, None, "all"): {"anger": 1.0}}
     assert [i["item_id"] for i in show(client, flags=["undecided"])[1]] == [i["item_id"] for i in items[1:]]
     client.predict(items[0]["item_id"], "all", api_name="/review_open")
     _, past, shown, *_ = client.predict(api_name="/review_take_back")
     assert shown["final"] == {}
     assert "no longer counts" in past
-    assert finals(service.store) == {}
+    assert final_labels(service.store) == {}
 
 
 def test_a_kept_clip_travels_in_the_answer_and_nowhere_else(url, service):
@@ -334,7 +334,7 @@ def test_whoever_may_not_review_is_refused_at_every_endpoint(url, service):
         for api_name, given in asked.items():
             with pytest.raises(AppError, match="to review takes the role reviewer"):
                 client.predict(**given, api_name=api_name)
-    assert finals(service.store) == {}
+    assert final_labels(service.store) == {}
     assert show(log_in(url, "ada"))[1]
 
 
@@ -347,7 +347,7 @@ def test_a_changed_role_counts_at_once(url, service):
             client.predict("fear", api_name="/review_decide")
     finally:
         service.accounts.change_role("rita", "reviewer")
-    assert finals(service.store) == {}
+    assert final_labels(service.store) == {}
 
 
 def test_errors_name_what_is_missing(url):

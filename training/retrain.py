@@ -45,7 +45,7 @@ import torch
 
 from annotations.db.schema import OUTCOMES, TrainingRunRecord
 from annotations.retention import delete_files
-from annotations.review.adjudication import finals
+from annotations.review.adjudication import final_labels
 from annotations.review.aggregate import METHODS
 from annotations.review.agreement import gold_accuracy
 from annotations.store import Store
@@ -167,7 +167,7 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
         with store.reading() as session:
             gold = gold_accuracy(session)
         labels = list(store.labels(OUTCOMES))
-        items, skipped = gather(labels, config.aggregation, gold=gold, final=finals(store))
+        items, skipped = gather(labels, config.aggregation, gold=gold, final=final_labels(store))
         missing = too_few(items, config)
         if not missing:
             predictor = Predictor(paths, checkpoint.promoted(paths.checkpoints))

@@ -251,8 +251,11 @@ class CurrentLabelRecord(Base):
     )
 
 
-class StandingRecord(Base):
-    """What the current labels of an item come to for one target, kept with them so that a page of a million is read in order."""
+class ItemSummaryRecord(Base):
+    """Statistics of an item's current labels for one target; kept, so that a page out of a million is read by an index.
+
+    The table keeps the name it was first given.
+    """
 
     __tablename__ = "standings"
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)

@@ -27,17 +27,17 @@ from annotations.db.schema import (
     now,
 )
 from annotations.label import check_label, weights
-from annotations.queue.leases import FEW, Leases, shift_slots, take_again
-from annotations.queue.priorities import PREDICTED, contested, priorities
-from annotations.queue.progress import GoldVerdict, Progress, Tally, verdict
+from annotations.queue.leases import FULL_SEARCH_LIMIT, Leases, reclaim, shift_slots
+from annotations.queue.priorities import PREDICTED, priorities, without_majority
+from annotations.queue.progress import GoldVerdict, Progress, ProgressCounter, verdict
 from annotations.queue.projects import Project, annotator_id, gold_answers
 from annotations.store import Store
 from mmer.errors import LabelError
 
-MOST_LENT = 20  # items one annotator may hold at a time
-MORE_ANNOTATORS = 2  # beyond `per_item`, for items that have no majority, in the order "annotators"
+MAX_LEASES = 20  # items one annotator may hold at a time
+EXTRA_ANNOTATORS = 2  # beyond `per_item`, for items that have no majority, in the order "annotators"
 _BATCH = 2000  # priorities a transaction: other writers wait for one batch at most
-_FOLLOWED = 200  # predictions followed in one call of `next`
+_PREDICTIONS_PER_CALL = 200  # predictions whose items get their priority in one call of `next`
 
 # Built once: putting a statement together takes longer than running it.
 _TASKS = (
@@ -52,7 +52,7 @@ _TASKS = (
     .where(AssignmentRecord.id.in_(bindparam("leases", expanding=True)))
 )  # fmt: skip
 # The newest prediction about an utterance that was there at a time: the one an annotator saw.
-_SEEN = (
+_SHOWN_PREDICTION = (
     select(PredictionRecord)
     .where(PredictionRecord.clip_id == bindparam("clip"), PredictionRecord.created_at <= bindparam("time"))
     .where(PredictionRecord.start_s.is_not_distinct_from(bindparam("start", type_=Float)))
@@ -114,15 +114,22 @@ class Queue:
 
     Args:
         clock: what the time is, aware.
-        few: as `Leases` takes it.
+        full_search_limit: as `Leases` takes it.
     """
 
-    def __init__(self, store: Store, project: Project, *, clock: Callable[[], datetime] = now, few: int = FEW):
+    def __init__(
+        self,
+        store: Store,
+        project: Project,
+        *,
+        clock: Callable[[], datetime] = now,
+        full_search_limit: int = FULL_SEARCH_LIMIT,
+    ):
         self.project = project
         self._store = store
         self._clock = clock
-        self._leases = Leases(project.id, few)
-        self._tally = Tally(project.id)
+        self._leases = Leases(project.id, full_search_limit)
+        self._progress = ProgressCounter(project.id)
 
     def next(self, annotator: str, n: int = 1) -> list[Task]:
         """Lend an annotator items and return them, at most `n`; fewer when nothing else is open to them.
@@ -132,14 +139,14 @@ class Queue:
         Raises:
             LabelError: `no_annotator, bad_text, unknown_project, bad_count`.
         """
-        if not 1 <= n <= MOST_LENT:
-            raise LabelError("bad_count", f"{n} items at a time; 1 to {MOST_LENT} are lent")
+        if not 1 <= n <= MAX_LEASES:
+            raise LabelError("bad_count", f"{n} items at a time; 1 to {MAX_LEASES} are lent")
         with self._store.writing() as session:
-            if not self._follow_predictions(session):
-                return self._hold(session, annotator, n)
+            if not self._apply_new_predictions(session):
+                return self._acquire(session, annotator, n)
         # In a transaction of its own: what it locked, another session may hold and wait for what is locked below.
         with self._store.writing() as session:
-            return self._hold(session, annotator, n)
+            return self._acquire(session, annotator, n)
 
     def submit(
         self,
@@ -165,13 +172,13 @@ class Queue:
                 and those of `check_label`; nothing is stored then.
         """
         with self._store.writing() as session:
-            project = self._current(session)
-            answers = _complete(project, [answers] if isinstance(answers, Answer) else list(answers), annotator)
+            project = self._loaded_project(session)
+            answers = _checked_answers(project, [answers] if isinstance(answers, Answer) else list(answers), annotator)
             person = annotator_id(session, annotator)
-            lease, item = self._leases.find(session, assignment_id, person)
-            lease = take_again(session, lease, item)
+            lease, item = self._leases.locked(session, assignment_id, person)
+            lease = reclaim(session, lease, item)
             utterance = session.get(UtteranceRecord, item.utterance_id)
-            seen = _seen(session, utterance, lease.leased_at)
+            seen = _shown_prediction(session, utterance, lease.leased_at)
             answered = select(LabelRecord.id).filter_by(item_id=item.id, annotator_id=person).limit(1)
             if blind and session.scalar(answered):
                 blind = False
@@ -190,7 +197,9 @@ class Queue:
             skipped = answers[0].outcome == "skip"
             if not lease.gold:
                 full = project.order == "annotators" and item.open_slots < 1
-                item.open_slots += skipped or (full and bool(contested(session, [item.id], _most(project))))
+                item.open_slots += skipped or (
+                    full and bool(without_majority(session, [item.id], _max_annotators(project)))
+                )
             tops = {answer.target: _top(answer) for answer in answers}
             gold = verdict(gold_answers(session, item.id), tops) if lease.gold and not skipped else None
         return Receipt(label_ids, gold, self.progress(annotator))
@@ -202,7 +211,7 @@ class Queue:
             LabelError: `unknown_assignment`, `not_yours`.
         """
         with self._store.writing() as session:
-            lease, item = self._leases.find(session, assignment_id, annotator_id(session, annotator))
+            lease, item = self._leases.locked(session, assignment_id, annotator_id(session, annotator))
             if lease.state == LEASED:
                 lease.state, lease.finished_at = RELEASED, self._clock()
                 item.open_slots += not lease.gold
@@ -214,9 +223,9 @@ class Queue:
             LabelError: `lease_lost, already_submitted, unknown_assignment, not_yours`.
         """
         with self._store.writing() as session:
-            project = self._current(session)
-            lease, item = self._leases.find(session, assignment_id, annotator_id(session, annotator))
-            lease = take_again(session, lease, item)
+            project = self._loaded_project(session)
+            lease, item = self._leases.locked(session, assignment_id, annotator_id(session, annotator))
+            lease = reclaim(session, lease, item)
             lease.expires_at = self._expiry(project)
             return lease.expires_at
 
@@ -230,7 +239,7 @@ class Queue:
             LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it.
         """
         with self._store.writing() as session:
-            project = self._current(session)
+            project = self._loaded_project(session)
             person = annotator_id(session, annotator)
             last = session.scalar(
                 select(AssignmentRecord)
@@ -263,7 +272,7 @@ class Queue:
         """Return how far an annotator is; in a large project `remaining` may lag behind the others by some minutes."""
         with self._store.reading() as session:
             person = session.scalar(select(AnnotatorRecord.id).filter_by(name=annotator.strip()))
-            return self._tally.progress(session, person)
+            return self._progress.progress(session, person)
 
     def rank(self, order: str | None = None, seed: int = 0) -> int:
         """Recompute which items come first and return how many there are.
@@ -281,7 +290,7 @@ class Queue:
             raise LabelError("bad_order", f"order {order!r}: one of {', '.join(ORDERS)} is needed")
         n_items = 0
         with self._store.reading() as session:
-            project = self._current(session)
+            project = self._loaded_project(session)
             order = order or project.order
             ranked_to = session.scalar(_NEWEST_PREDICTION) or 0
             ranked = priorities(session, self.project.id, order, seed)
@@ -296,7 +305,7 @@ class Queue:
             project.order, project.ranked_to, project.revision = order, ranked_to, project.revision + 1
         return n_items
 
-    def _current(self, session: Session) -> ProjectRecord:
+    def _loaded_project(self, session: Session) -> ProjectRecord:
         project = session.get(ProjectRecord, self.project.id)
         if project is None:
             raise LabelError("unknown_project", f"project {self.project.name!r} is gone")
@@ -310,7 +319,7 @@ class Queue:
         return [self._task(session, rows[lease_id]) for lease_id in lease_ids]
 
     def _task(self, session: Session, row) -> Task:
-        seen = _seen(session, row, row.leased_at)
+        seen = _shown_prediction(session, row, row.leased_at)
         told = ("emotion", "probs", "per_modality", "present", "checkpoint")
         return Task(
             assignment_id=row.id,
@@ -327,22 +336,22 @@ class Queue:
             expires_at=row.expires_at,
         )
 
-    def _hold(self, session: Session, annotator: str, n: int) -> list[Task]:
-        project, person = self._current(session), annotator_id(session, annotator)
+    def _acquire(self, session: Session, annotator: str, n: int) -> list[Task]:
+        project, person = self._loaded_project(session), annotator_id(session, annotator)
         return self._tasks(
-            session, self._leases.hold(session, project, person, n, self._clock(), self._expiry(project))
+            session, self._leases.acquire(session, project, person, n, self._clock(), self._expiry(project))
         )
 
-    def _follow_predictions(self, session: Session) -> bool:
+    def _apply_new_predictions(self, session: Session) -> bool:
         """Give the items that new predictions are about their priorities; return whether there were any."""
-        project = self._current(session)
+        project = self._loaded_project(session)
         if project.order not in PREDICTED or project.ranked_to >= (newest := session.scalar(_NEWEST_PREDICTION) or 0):
             return False
         query = select(ProjectRecord).filter_by(id=project.id).with_for_update(skip_locked=True, key_share=True)
         project = session.scalar(query.execution_options(populate_existing=True))
         if project is None or project.ranked_to >= newest:  # another session does it just now
             return False
-        upto = min(newest, project.ranked_to + _FOLLOWED)
+        upto = min(newest, project.ranked_to + _PREDICTIONS_PER_CALL)
         _prioritise(session, priorities(session, project.id, project.order, since=project.ranked_to, upto=upto))
         project.ranked_to = upto
         return True
@@ -351,20 +360,20 @@ class Queue:
         """Open a slot of each full item without a majority."""
         full = select(ItemRecord.id).where(ItemRecord.id.in_(item_ids), ItemRecord.open_slots < 1, ~ItemRecord.gold)
         full = set(session.scalars(full.with_for_update(key_share=True)))
-        for item_id in sorted(contested(session, full, _most(project))):
+        for item_id in sorted(without_majority(session, full, _max_annotators(project))):
             shift_slots(session, item_id, +1)
 
 
-def _most(project: ProjectRecord) -> int:
-    return project.per_item + MORE_ANNOTATORS
+def _max_annotators(project: ProjectRecord) -> int:
+    return project.per_item + EXTRA_ANNOTATORS
 
 
-def _seen(session: Session, utterance, at: datetime) -> PredictionRecord | None:
+def _shown_prediction(session: Session, utterance, at: datetime) -> PredictionRecord | None:
     key = {"clip": utterance.clip_id, "start": utterance.start_s, "end": utterance.end_s, "time": at}
-    return session.scalar(_SEEN, key)
+    return session.scalar(_SHOWN_PREDICTION, key)
 
 
-def _complete(project: ProjectRecord, answers: list[Answer], annotator: str) -> list[Answer]:
+def _checked_answers(project: ProjectRecord, answers: list[Answer], annotator: str) -> list[Answer]:
     """Return the answers, one for each target of the project in its order, checked against it."""
     if len(answers) == 1 and answers[0].outcome != "label":
         return [replace(answers[0], target=target) for target in project.targets]

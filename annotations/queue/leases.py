@@ -15,72 +15,80 @@ from sqlalchemy.orm import Session
 from annotations.db.schema import DONE, EXPIRED, LEASED, RELEASED, AssignmentRecord, ItemRecord, ProjectRecord
 from mmer.errors import LabelError
 
-_OVERDUE = 100  # leases released in one call
-FEW = 1000  # judged items that are skipped over in under 5 ms
+_EXPIRED_PER_CALL = 100  # leases released in one call
+FULL_SEARCH_LIMIT = 1000  # judged items that are skipped over in under 5 ms
 _RESCAN_S = 300
 
 # A partial index serves only a query that spells out its condition: SQLAlchemy's own `gold = 0` made each search of a
 # million labels read all items.
-LENT = AssignmentRecord.state == literal_column("'leased'")
-DONE_NOW = AssignmentRecord.state == literal_column("'done'")
-TOUCHED = AssignmentRecord.state.in_([literal_column("'leased'"), literal_column("'done'")])
-OPEN = text("items.open_slots > 0 AND NOT items.gold")
+IS_LEASED = AssignmentRecord.state == literal_column("'leased'")
+IS_DONE = AssignmentRecord.state == literal_column("'done'")
+IS_LEASED_OR_DONE = AssignmentRecord.state.in_([literal_column("'leased'"), literal_column("'done'")])
+IS_OPEN = text("items.open_slots > 0 AND NOT items.gold")
 IS_GOLD = text("items.gold")
-LENT_AS_GOLD = text("assignments.gold")
+LEASED_AS_GOLD = text("assignments.gold")
 
 
-def not_touched(person):
+def is_new_to(person):
     """Condition under which an annotator neither holds an item nor has judged it."""
-    return ~exists().where(AssignmentRecord.item_id == ItemRecord.id, AssignmentRecord.annotator_id == person, TOUCHED)
+    return ~exists().where(
+        AssignmentRecord.item_id == ItemRecord.id, AssignmentRecord.annotator_id == person, IS_LEASED_OR_DONE
+    )
 
 
 # Built once: putting a statement together takes longer than running it.
-_RUN_OUT = (
+_EXPIRED_LEASES = (
     select(AssignmentRecord.id, AssignmentRecord.item_id, AssignmentRecord.gold)
-    .where(AssignmentRecord.project_id == bindparam("project"), LENT, AssignmentRecord.expires_at <= bindparam("time"))
+    .where(
+        AssignmentRecord.project_id == bindparam("project"), IS_LEASED, AssignmentRecord.expires_at <= bindparam("time")
+    )
     .order_by(AssignmentRecord.expires_at)
-    .limit(_OVERDUE)
+    .limit(_EXPIRED_PER_CALL)
     .with_for_update(skip_locked=True, key_share=True)
 )
-_HELD = (
+_OWN_LEASES = (
     select(AssignmentRecord.id, AssignmentRecord.expires_at)
     .where(
-        AssignmentRecord.annotator_id == bindparam("person"), AssignmentRecord.project_id == bindparam("project"), LENT
+        AssignmentRecord.annotator_id == bindparam("person"),
+        AssignmentRecord.project_id == bindparam("project"),
+        IS_LEASED,
     )
     .order_by(AssignmentRecord.leased_at, AssignmentRecord.id)
     .limit(bindparam("n"))
 )
-_N_LENT = (
+_N_ASSIGNED = (
     select(func.count())
     .select_from(AssignmentRecord)
     .where(AssignmentRecord.annotator_id == bindparam("person"), AssignmentRecord.project_id == bindparam("project"))
 )
-_NEW_GOLD = (
+_NEW_GOLD_ITEMS = (
     select(ItemRecord.id)
-    .where(ItemRecord.project_id == bindparam("project"), IS_GOLD, not_touched(bindparam("person")))
+    .where(ItemRecord.project_id == bindparam("project"), IS_GOLD, is_new_to(bindparam("person")))
     .order_by(ItemRecord.id)
 )
-_NEW = (
+_NEXT_ITEM = (
     select(ItemRecord.id, ItemRecord.priority)
-    .where(ItemRecord.project_id == bindparam("project"), OPEN, not_touched(bindparam("person")))
+    .where(ItemRecord.project_id == bindparam("project"), IS_OPEN, is_new_to(bindparam("person")))
     .limit(1)
 )
-_BY_PRIORITY = _NEW.order_by(ItemRecord.priority.desc(), ItemRecord.id)
-_FIRST_PATIENT = _BY_PRIORITY.with_for_update(key_share=True)
-_FIRST = _BY_PRIORITY.with_for_update(skip_locked=True, key_share=True)
-_LOWER_PRIORITY = _FIRST.where(ItemRecord.priority < bindparam("priority"))
+_NEXT_BY_PRIORITY = _NEXT_ITEM.order_by(ItemRecord.priority.desc(), ItemRecord.id)
+_NEXT_WAITING = _NEXT_BY_PRIORITY.with_for_update(key_share=True)
+_NEXT_UNLOCKED = _NEXT_BY_PRIORITY.with_for_update(skip_locked=True, key_share=True)
+_LOWER_PRIORITY = _NEXT_UNLOCKED.where(ItemRecord.priority < bindparam("priority"))
 _SAME_PRIORITY = (
-    _NEW.where(ItemRecord.priority == bindparam("priority"), ItemRecord.id > bindparam("item"))
+    _NEXT_ITEM.where(ItemRecord.priority == bindparam("priority"), ItemRecord.id > bindparam("item"))
     .order_by(ItemRecord.id)
     .with_for_update(skip_locked=True, key_share=True)
 )
 _ITEMS = ItemRecord.__table__
-_SHIFT = update(_ITEMS).where(_ITEMS.c.id == bindparam("item")).values(open_slots=_ITEMS.c.open_slots + bindparam("by"))
-_LEND = insert(AssignmentRecord.__table__)
+_SHIFT_SLOTS = (
+    update(_ITEMS).where(_ITEMS.c.id == bindparam("item")).values(open_slots=_ITEMS.c.open_slots + bindparam("by"))
+)
+_INSERT_LEASE = insert(AssignmentRecord.__table__)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SearchPosition:
     """How far the search for an annotator's next item has come: past this priority and id."""
 
     revision: int  # of the order
@@ -93,15 +101,15 @@ class Leases:
     """The leases of one project. Each method works in a transaction of its caller.
 
     Args:
-        few: items up to which an annotator's search begins at the head each time.
+        full_search_limit: items up to which an annotator's search begins at the head each time.
     """
 
-    def __init__(self, project_id: int, few: int = FEW):
+    def __init__(self, project_id: int, full_search_limit: int = FULL_SEARCH_LIMIT):
         self._project_id = project_id
-        self._few = few
-        self._places: dict[int, _Place] = {}  # by annotator
+        self._full_search_limit = full_search_limit
+        self._positions: dict[int, _SearchPosition] = {}  # by annotator
 
-    def hold(
+    def acquire(
         self, session: Session, project: ProjectRecord, person: int, n: int, at: datetime, expires_at: datetime
     ) -> list[int]:
         """Return the ids of up to n live leases of an annotator, the oldest first, new ones where they had fewer.
@@ -109,24 +117,24 @@ class Leases:
         Leases of anybody that have run out are released first.
         """
         n_released = self._release_overdue(session, at)
-        own = session.execute(_HELD, {"person": person, "project": self._project_id, "n": n}).all()
+        own = session.execute(_OWN_LEASES, {"person": person, "project": self._project_id, "n": n}).all()
         held = [lease.id for lease in own]
         # Written once in a while only, as most calls come seconds after the last one.
         if any(lease.expires_at < at + (expires_at - at) * 0.9 for lease in own):
             _set(session, held, expires_at=expires_at)
         if len(held) < n:
-            n_lent = session.scalar(_N_LENT, {"person": person, "project": self._project_id})
+            n_assigned = session.scalar(_N_ASSIGNED, {"person": person, "project": self._project_id})
         while len(held) < n:
             # Waiting for a locked item is safe only as long as no other item is locked here.
             patient = n_released == 0 and len(held) == len(own)
-            lease = self._lend(session, project, person, n_lent, at, expires_at, patient)
+            lease = self._lease_next(session, project, person, n_assigned, at, expires_at, patient)
             if lease is None:
                 break
             held.append(lease)
-            n_lent += 1
+            n_assigned += 1
         return held
 
-    def find(self, session: Session, assignment_id: int, person: int) -> tuple[AssignmentRecord, ItemRecord]:
+    def locked(self, session: Session, assignment_id: int, person: int) -> tuple[AssignmentRecord, ItemRecord]:
         """Return an annotator's assignment and its item, both locked.
 
         Raises:
@@ -140,7 +148,7 @@ class Leases:
         return lease, session.get(ItemRecord, lease.item_id, with_for_update={"key_share": True})
 
     def _release_overdue(self, session: Session, at: datetime) -> int:
-        leases = session.execute(_RUN_OUT, {"project": self._project_id, "time": at}).all()
+        leases = session.execute(_EXPIRED_LEASES, {"project": self._project_id, "time": at}).all()
         if leases:
             _set(session, [lease.id for lease in leases], state=EXPIRED, finished_at=at)
         # One after the other by id, so that no two sessions wait for each other.
@@ -148,29 +156,29 @@ class Leases:
             shift_slots(session, item_id, +1)
         return len(leases)
 
-    def _lend(
-        self, session: Session, project: ProjectRecord, person: int, n_lent: int, at: datetime, expires_at: datetime,
+    def _lease_next(
+        self, session: Session, project: ProjectRecord, person: int, n_assigned: int, at: datetime, expires_at: datetime,
         patient: bool,
     ) -> int | None:  # fmt: skip
         # From a hash and not from every tenth item, or annotators would know when to take care.
-        draw = _draw(project, person, n_lent)
+        draw = _uniform_draw(project, person, n_assigned)
         item_id = self._gold_item(session, person, draw / project.gold_share) if draw < project.gold_share else None
         gold = item_id is not None
         if not gold:
-            item_id = self._open_item(session, project, person, n_lent, patient)
+            item_id = self._open_item(session, project, person, n_assigned, patient)
             if item_id is None:
                 return None
             shift_slots(session, item_id, -1)
         lease = {"project_id": project.id, "item_id": item_id, "annotator_id": person, "gold": gold, "state": LEASED}
         lease |= {"leased_at": at, "expires_at": expires_at}
-        return session.connection().execute(_LEND, lease).inserted_primary_key[0]
+        return session.connection().execute(_INSERT_LEASE, lease).inserted_primary_key[0]
 
     def _gold_item(self, session: Session, person: int, draw: float) -> int | None:
-        new = list(session.scalars(_NEW_GOLD, {"project": self._project_id, "person": person}))
+        new = list(session.scalars(_NEW_GOLD_ITEMS, {"project": self._project_id, "person": person}))
         return new[int(draw * len(new))] if new else None
 
     def _open_item(
-        self, session: Session, project: ProjectRecord, person: int, n_lent: int, patient: bool
+        self, session: Session, project: ProjectRecord, person: int, n_assigned: int, patient: bool
     ) -> int | None:
         """Return the first open item that the annotator has not touched, locked.
 
@@ -180,30 +188,41 @@ class Leases:
         Args:
             patient: wait for an item that another session has locked, when there is no other: it may have a slot left.
         """
-        place = self._places.get(person)
-        if n_lent <= self._few or not place or place.revision != project.revision or time.monotonic() > place.until:
-            place = _Place(project.revision, time.monotonic() + _RESCAN_S)
+        place = self._positions.get(person)
+        if (
+            n_assigned <= self._full_search_limit
+            or not place
+            or place.revision != project.revision
+            or time.monotonic() > place.until
+        ):
+            place = _SearchPosition(project.revision, time.monotonic() + _RESCAN_S)
         key = {"person": person, "project": project.id}
         if place.priority is None:
-            found = session.execute(_FIRST, key).first()
+            found = session.execute(_NEXT_UNLOCKED, key).first()
             if found is None and patient and session.get_bind().dialect.name != "sqlite":  # which locks no rows
-                found = session.execute(_FIRST_PATIENT, key).first()
+                found = session.execute(_NEXT_WAITING, key).first()
         else:  # two searches of an index, where one with "or" would read all items of equal priority
             key |= {"priority": place.priority, "item": place.item_id}
             found = session.execute(_SAME_PRIORITY, key).first() or session.execute(_LOWER_PRIORITY, key).first()
         end = (float("-inf"), 0)
-        self._places[person] = _Place(place.revision, place.until, *((found.priority, found.id) if found else end))
+        self._positions[person] = _SearchPosition(
+            place.revision, place.until, *((found.priority, found.id) if found else end)
+        )
         return found.id if found else None
 
 
-def take_again(session: Session, lease: AssignmentRecord, item: ItemRecord) -> AssignmentRecord:
+def reclaim(session: Session, lease: AssignmentRecord, item: ItemRecord) -> AssignmentRecord:
     """Return the live lease under which an annotator holds an item: this one, a newer one, or this one once more.
 
     Raises:
         LabelError: `already_submitted`, `lease_lost`.
     """
     if lease.state in (EXPIRED, RELEASED):
-        held = select(AssignmentRecord).filter_by(item_id=item.id, annotator_id=lease.annotator_id).where(TOUCHED)
+        held = (
+            select(AssignmentRecord)
+            .filter_by(item_id=item.id, annotator_id=lease.annotator_id)
+            .where(IS_LEASED_OR_DONE)
+        )
         lease = session.scalar(held) or lease
     if lease.state == DONE:
         raise LabelError("already_submitted", "this item is answered already; undo takes the last answer back")
@@ -221,12 +240,14 @@ def take_again(session: Session, lease: AssignmentRecord, item: ItemRecord) -> A
 
 def shift_slots(session: Session, item_id: int, by: int) -> None:
     """Open or close slots of an item."""
-    session.connection().execute(_SHIFT, {"item": item_id, "by": by})
+    session.connection().execute(_SHIFT_SLOTS, {"item": item_id, "by": by})
 
 
-def _draw(project: ProjectRecord, person: int, n_lent: int) -> float:
+def _uniform_draw(project: ProjectRecord, person: int, n_assigned: int) -> float:
     """Return a number in [0, 1), the same for the same annotator and place in their queue."""
-    digest = hashlib.blake2b(f"{project.created_at} {project.id} {person} {n_lent}".encode(), digest_size=6).digest()
+    digest = hashlib.blake2b(
+        f"{project.created_at} {project.id} {person} {n_assigned}".encode(), digest_size=6
+    ).digest()
     return int.from_bytes(digest, "big") / 2**48
 
 

@@ -35,7 +35,7 @@ BATCH = 200  # rows a transaction: the disk is waited for once, and other writer
 
 
 @dataclass
-class Intake:
+class MediaImportReport:
     """What became of each row."""
 
     items: int = 0  # new ones
@@ -52,14 +52,14 @@ class _Row:
     speaker: str = ""
 
 
-def take_in(
+def import_media(
     store: Store,
     project: Project,
     source: Path,
     *,
     consent_text: str | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
-) -> Intake:
+) -> MediaImportReport:
     """Put a folder's or a table's clips in the queue of a project; rows that cannot be are named in the report.
 
     Args:
@@ -69,7 +69,7 @@ def take_in(
     Raises:
         LabelError: `no_file, no_media, missing_column, bad_file`: the source as a whole cannot be used.
     """
-    report = Intake()
+    report = MediaImportReport()
     batch: list[tuple[str, _Row, str]] = []
     for place, row in progress(_rows(Path(source))):
         try:
@@ -88,7 +88,7 @@ def take_in(
     return report
 
 
-def take_kept(store: Store, name: str, *, actor: str) -> int:
+def import_kept_clips(store: Store, name: str, *, actor: str) -> int:
     """Put every clip whose media is kept or registered here in a project, new or not; return how many are new in it."""
     if name not in {project.name for project in projects(store)}:
         create(store, name, actor=actor)
@@ -101,7 +101,9 @@ def take_kept(store: Store, name: str, *, actor: str) -> int:
         return add_items(store, chosen, utterances, session)
 
 
-def take_predictions(store: Store, file: Path, *, progress: Callable[[Iterable], Iterable] = iter) -> Intake:
+def import_predictions(
+    store: Store, file: Path, *, progress: Callable[[Iterable], Iterable] = iter
+) -> MediaImportReport:
     """Store what `python -m mmer analyse --out FILE` found about clips that are on record.
 
     Raises:
@@ -109,7 +111,7 @@ def take_predictions(store: Store, file: Path, *, progress: Callable[[Iterable],
     """
     if not file.is_file():
         raise LabelError("no_file", f"{file} does not exist; what `python -m mmer analyse --out FILE` wrote is needed")
-    report = Intake()
+    report = MediaImportReport()
     for line, result in progress(_jsonl(file)):
         try:
             if isinstance(result, LabelError):
@@ -133,7 +135,7 @@ def take_predictions(store: Store, file: Path, *, progress: Callable[[Iterable],
     return report
 
 
-def _store(store: Store, project: Project, batch: list, in_place: bool, report: Intake) -> None:
+def _store(store: Store, project: Project, batch: list, in_place: bool, report: MediaImportReport) -> None:
     with store.writing() as session:
         utterances = []
         for place, row, sha256 in batch:
@@ -154,7 +156,7 @@ def _register(store: Store, row: _Row, sha256: str, **how) -> int:
     return store.register_clip(row.path, sha256, name=name, speaker=row.speaker, source="import", **how)
 
 
-def _name(report: Intake, place: str, error: LabelError) -> None:
+def _name(report: MediaImportReport, place: str, error: LabelError) -> None:
     if error.code == "database_unavailable":
         raise error  # not the row's fault
     report.bad.append(f"{place}: {error.code}: {error.message}")

@@ -81,20 +81,20 @@ def priorities(
         upto: the last prediction that counts.
     """
     if order in PREDICTED:
-        return _predicted(session, project_id, order, since, upto)
+        return _by_prediction(session, project_id, order, since, upto)
     if order == "annotators":
-        return _disputed(session, project_id)
+        return _by_label_entropy(session, project_id)
     items = np.array(
         list(session.scalars(select(ItemRecord.id).filter_by(project_id=project_id).order_by(ItemRecord.id)))
     )
     drawn = np.random.default_rng(seed).permutation(len(items)) / max(1, len(items))
     priority = dict(zip(items.tolist(), drawn.tolist(), strict=True))
     if order == "diversity":
-        priority = {key: UNKNOWN for key in priority} | _diverse(session, project_id, seed)
+        priority = {key: UNKNOWN for key in priority} | _by_diversity(session, project_id, seed)
     return iter(priority.items())
 
 
-def contested(session: Session, item_ids: Iterable[int], most: int) -> set[int]:
+def without_majority(session: Session, item_ids: Iterable[int], most: int) -> set[int]:
     """Return the items on which no emotion has more than half of the annotators, and fewer than `most` have judged."""
     found = set()
     item_ids = sorted(item_ids)
@@ -116,7 +116,7 @@ def _relative(p: list[float], middle: list[float]) -> float:
     return sum(a * math.log2(a / m) for a, m in zip(p, middle, strict=True) if a > 0)
 
 
-def _predicted(
+def _by_prediction(
     session: Session, project_id: int, order: str, since: int | None, upto: int | None
 ) -> Iterator[tuple[int, float]]:
     told = PredictionRecord.per_modality if order == "branches" else PredictionRecord.probs
@@ -136,7 +136,7 @@ def _predicted(
         yield item_id, UNKNOWN if newest is None else score(newest)
 
 
-def _disputed(session: Session, project_id: int) -> Iterator[tuple[int, float]]:
+def _by_label_entropy(session: Session, project_id: int) -> Iterator[tuple[int, float]]:
     own = select(ItemRecord.id).filter_by(project_id=project_id)
     votes = _votes(session, CurrentLabelRecord.item_id.in_(own))
     spread = {item_id: max(entropy(v.values()) for v, _ in targets) for item_id, targets in votes}
@@ -154,7 +154,7 @@ def _votes(session: Session, condition) -> Iterator[tuple[int, list[tuple[Counte
         yield item_id, [(Counter(top for top in tops if top), len(tops)) for tops in targets]
 
 
-def _diverse(session: Session, project_id: int, seed: int) -> dict[int, float]:
+def _by_diversity(session: Session, project_id: int, seed: int) -> dict[int, float]:
     """Return priorities of the items with an embedding: the choices of k-center above 1, the others by their distance.
 
     Of more than `POOL` items, a sample is looked at, and the others come after it at random; of more than `PICKS` labelled

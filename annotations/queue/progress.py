@@ -8,7 +8,7 @@ from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from annotations.db.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
-from annotations.queue.leases import DONE_NOW, IS_GOLD, LENT, LENT_AS_GOLD, OPEN, TOUCHED, not_touched
+from annotations.queue.leases import IS_DONE, IS_GOLD, IS_LEASED, IS_LEASED_OR_DONE, IS_OPEN, LEASED_AS_GOLD, is_new_to
 
 _COUNTED = 2000  # open items up to which they are counted each time
 _RECOUNT_S = 300
@@ -35,36 +35,38 @@ class Progress:
 # Built once: putting a statement together takes longer than running it.
 _OWN = (AssignmentRecord.annotator_id == bindparam("person")) & (AssignmentRecord.project_id == bindparam("project"))
 _N_OWN = select(func.count()).select_from(AssignmentRecord)
-_N_DONE = _N_OWN.where(_OWN, DONE_NOW)
-_N_HELD = _N_OWN.where(_OWN, LENT, ~AssignmentRecord.gold)
+_N_DONE = _N_OWN.where(_OWN, IS_DONE)
+_N_LEASED = _N_OWN.where(_OWN, IS_LEASED, ~AssignmentRecord.gold)
 _GOLD_ITEMS = select(ItemRecord.id).where(ItemRecord.project_id == bindparam("project"), IS_GOLD)
 # From the few gold items to the annotator's lease on each: from the annotator, all their items would be read.
 _GOLD = and_(
     AssignmentRecord.item_id.in_(_GOLD_ITEMS),
     AssignmentRecord.annotator_id == bindparam("person"),
-    TOUCHED,
-    LENT_AS_GOLD,
+    IS_LEASED_OR_DONE,
+    LEASED_AS_GOLD,
 )
-_KNOWN = (
+_GOLD_ANSWERS = (
     select(GoldRecord.item_id, GoldRecord.target, GoldRecord.emotions, GoldRecord.why)
     .join(AssignmentRecord, AssignmentRecord.item_id == GoldRecord.item_id)
     .where(_GOLD)
     .order_by(GoldRecord.id)
 )
-_GIVEN = (
+_GOLD_LABELS = (
     select(AssignmentRecord.item_id, CurrentLabelRecord.target, CurrentLabelRecord.top)
     .join(LabelRecord, LabelRecord.assignment_id == AssignmentRecord.id)
     .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
     .where(_GOLD, CurrentLabelRecord.outcome != "skip")
 )
-_ITEMS = select(ItemRecord.id).where(ItemRecord.project_id == bindparam("project"), OPEN)
+_ITEMS = select(ItemRecord.id).where(ItemRecord.project_id == bindparam("project"), IS_OPEN)
 _N_OPEN = select(func.count()).select_from(_ITEMS.subquery())
 _N_OPEN_FEW = select(func.count()).select_from(_ITEMS.limit(_COUNTED + 1).subquery())
-_N_NEW = select(func.count()).select_from(_ITEMS.where(not_touched(bindparam("person"))).subquery())
-_N_TOUCHED_OPEN = _N_OWN.join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id).where(_OWN, TOUCHED, OPEN)
+_N_NEW = select(func.count()).select_from(_ITEMS.where(is_new_to(bindparam("person"))).subquery())
+_N_OPEN_ASSIGNED = _N_OWN.join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id).where(
+    _OWN, IS_LEASED_OR_DONE, IS_OPEN
+)
 
 
-class Tally:
+class ProgressCounter:
     """Counts for the annotators of a project."""
 
     def __init__(self, project_id: int):
@@ -73,12 +75,12 @@ class Tally:
 
     def progress(self, session: Session, person: int | None) -> Progress:
         key = {"person": person, "project": self._project_id}
-        done, held = session.scalar(_N_DONE, key), session.scalar(_N_HELD, key)
+        done, held = session.scalar(_N_DONE, key), session.scalar(_N_LEASED, key)
         known: dict[int, dict] = {}
-        for gold in session.execute(_KNOWN, key):
+        for gold in session.execute(_GOLD_ANSWERS, key):
             known.setdefault(gold.item_id, {})[gold.target] = gold
         given: dict[int, dict] = {}
-        for item_id, target, top in session.execute(_GIVEN, key) if known else ():
+        for item_id, target, top in session.execute(_GOLD_LABELS, key) if known else ():
             given.setdefault(item_id, {})[target] = top
         verdicts = [found for item_id, tops in given.items() if (found := verdict(known[item_id], tops))]
         new = self._new(session, key, done + held)
@@ -93,7 +95,7 @@ class Tally:
             return session.scalar(_N_NEW, key)
         counted_at, new, before = self._open.get(key["person"], (float("-inf"), 0, 0))
         if time.monotonic() - counted_at > _RECOUNT_S:
-            new, before = session.scalar(_N_OPEN, key) - session.scalar(_N_TOUCHED_OPEN, key), touched
+            new, before = session.scalar(_N_OPEN, key) - session.scalar(_N_OPEN_ASSIGNED, key), touched
             self._open[key["person"]] = time.monotonic(), new, before
         return max(0, new - (touched - before))
 

@@ -26,8 +26,8 @@ from mmer.labels import EMOTIONS, emotion
 
 _PERSON = select(AnnotatorRecord.id).where(AnnotatorRecord.name == bindparam("name")).with_for_update(key_share=True)
 _PART = 5000  # rows a statement
-MOST_PER_ITEM = 20
-MOST_LEASE_S = 7 * 86400
+MAX_PER_ITEM = 20
+MAX_LEASE_S = 7 * 86400
 
 
 @dataclass(frozen=True)
@@ -330,10 +330,10 @@ def _checked(values: dict) -> dict:
         (name, "a project needs a name"),
         (len(label_set) > 1, f"label set {', '.join(label_set) or 'of none'}: two or more emotions are needed"),
         (targets and targets <= set(TARGETS), f"targets {values['targets']}: some of {', '.join(TARGETS)} are needed"),
-        (_whole(per_item) and 1 <= per_item <= MOST_PER_ITEM, f"{per_item} annotators per item: 1 to {MOST_PER_ITEM}"),
+        (_whole(per_item) and 1 <= per_item <= MAX_PER_ITEM, f"{per_item} annotators per item: 1 to {MAX_PER_ITEM}"),
         (_number(gold_share) and 0 <= gold_share <= 1, f"share of gold items {gold_share}: 0 to 1 is needed"),
         (values["order"] in ORDERS, f"order {values['order']!r}: one of {', '.join(ORDERS)} is needed"),
-        (_number(lease_s) and 1 <= lease_s <= MOST_LEASE_S, f"a lease of {lease_s} s: 1 to {MOST_LEASE_S} s"),
+        (_number(lease_s) and 1 <= lease_s <= MAX_LEASE_S, f"a lease of {lease_s} s: 1 to {MAX_LEASE_S} s"),
     ):
         if not right:
             raise LabelError("bad_project", complaint)

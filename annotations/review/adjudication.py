@@ -18,12 +18,12 @@ from annotations.db.schema import (
     CurrentLabelRecord,
     GoldRecord,
     ItemRecord,
+    ItemSummaryRecord,
     LabelRecord,
     PredictionRecord,
-    StandingRecord,
     UtteranceRecord,
 )
-from annotations.item_summary import model_emotion, restate
+from annotations.item_summary import model_emotion, refresh_summaries
 from annotations.label import check_segment, check_text, weights
 from annotations.queue.projects import annotator_id
 from annotations.review.agreement import project_id_of
@@ -31,7 +31,7 @@ from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
-MOST = 200  # items a page
+MAX_PAGE = 200  # items a page
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Disputed:
+class DisputedItem:
     """An item as a line of the list."""
 
     item_id: int
@@ -65,7 +65,7 @@ class Disputed:
 
 
 @dataclass(frozen=True)
-class Given:
+class AnnotatorLabel:
     """One annotator's word on an item."""
 
     annotator: str
@@ -92,7 +92,7 @@ class Item:
     end_s: float | None
     target: str
     transcript: str | None
-    labels: tuple[Given, ...]  # that count now, by annotator
+    labels: tuple[AnnotatorLabel, ...]  # that count now, by annotator
     gold: dict[str, float]  # the known answer; empty when there is none
     final: dict[str, float]  # the reviewer's; empty while undecided
 
@@ -113,41 +113,41 @@ class Event:
 
 def disagreements(
     store: Store, project: str, target: str = "all", *, filters: Filters = Filters(), offset: int = 0, limit: int = 20
-) -> list[Disputed]:
+) -> list[DisputedItem]:
     """Return a page of a project's judged items: the highest entropy of the labels first, then the most labels.
 
     Raises:
         LabelError: `unknown_project, bad_target, bad_filter, unknown_label, unknown_annotator, bad_page`.
     """
     _check_target(target)
-    if offset < 0 or not 1 <= limit <= MOST:
+    if offset < 0 or not 1 <= limit <= MAX_PAGE:
         raise LabelError(
-            "bad_page", f"items {offset} to {offset + limit}; a page starts at 0 or later and has 1 to {MOST}"
+            "bad_page", f"items {offset} to {offset + limit}; a page starts at 0 or later and has 1 to {MAX_PAGE}"
         )
-    standing, current = StandingRecord, CurrentLabelRecord
+    summary, current = ItemSummaryRecord, CurrentLabelRecord
     with store.reading() as session:
         query = (
-            select(standing, ClipRecord.name, UtteranceRecord.start_s, UtteranceRecord.end_s)
-            .join(ItemRecord, ItemRecord.id == standing.item_id)
+            select(summary, ClipRecord.name, UtteranceRecord.start_s, UtteranceRecord.end_s)
+            .join(ItemRecord, ItemRecord.id == summary.item_id)
             .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
             .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
-            .where(standing.project_id == project_id_of(session, project), standing.target == target)
-            .order_by(standing.entropy.desc(), standing.n_labels.desc(), standing.item_id)
+            .where(summary.project_id == project_id_of(session, project), summary.target == target)
+            .order_by(summary.entropy.desc(), summary.n_labels.desc(), summary.item_id)
             .offset(offset)
             .limit(limit)
         )
         for on, condition in (
-            (filters.undecided, ~standing.decided),
-            (filters.model_differs, standing.model_differs),
-            (filters.commented, standing.commented),
+            (filters.undecided, ~summary.decided),
+            (filters.model_differs, summary.model_differs),
+            (filters.commented, summary.commented),
         ):
             if on:
                 query = query.where(condition)
         if filters.outcome:
             if filters.outcome not in ("cannot_tell", "broken"):
                 raise LabelError("bad_filter", f"outcome {filters.outcome!r} is neither cannot_tell nor broken")
-            query = query.where(getattr(standing, filters.outcome))
-        given = select(current.label_id).where(current.item_id == standing.item_id, current.target == target)
+            query = query.where(getattr(summary, filters.outcome))
+        given = select(current.label_id).where(current.item_id == summary.item_id, current.target == target)
         if filters.emotion:
             query = query.where(given.where(current.top == emotion(filters.emotion)).exists())
         if filters.annotator:
@@ -163,7 +163,7 @@ def disagreements(
         for item_id, top in session.execute(tops):
             counts.setdefault(item_id, dict.fromkeys(EMOTIONS, 0))[top] += 1
         return [
-            Disputed(
+            DisputedItem(
                 found.item_id, name, start_s, end_s, target,
                 {e: n for e, n in counts.get(found.item_id, {}).items() if n}, found.entropy, found.cannot_tell,
                 found.broken, found.commented, found.model_differs, found.decided,
@@ -180,7 +180,7 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
     """
     _check_target(target)
     with store.reading() as session:
-        utterance, clip = _place(session, item_id)
+        utterance, clip = _utterance_and_clip(session, item_id)
         query = (
             select(LabelRecord, AnnotatorRecord.name, model_emotion(target))
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
@@ -190,7 +190,7 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
             .order_by(AnnotatorRecord.name)
         )
         labels = tuple(
-            Given(
+            AnnotatorLabel(
                 name, label.outcome, label.emotions, label.confidence, label.intensity, label.comment,
                 label.lead_time_s, label.blind, model, label.created_at,
             )
@@ -202,7 +202,7 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
             item_id, clip.id, clip.name,
             next((p for p in (stored, clip.path and Path(clip.path)) if p and p.is_file()), None),
             utterance.start_s, utterance.end_s, target, utterance.transcript, labels,
-            session.scalar(gold.limit(1)) or {}, _final(session, utterance, target),
+            session.scalar(gold.limit(1)) or {}, _final_emotions(session, utterance, target),
         )  # fmt: skip
 
 
@@ -237,22 +237,22 @@ def adjudicate(
             session.scalars(
                 select(ItemRecord.id)
                 .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
-                .where(*_here(UtteranceRecord, record))
+                .where(*_same_segment_as(UtteranceRecord, record))
             )
         )
         record.annotator_id = annotator_id(session, reviewer)
-        if not final and not _final(session, record, target):
+        if not final and not _final_emotions(session, record, target):
             raise LabelError("not_decided", "there is no final label to take back; nobody has decided this yet")
         session.add(record)
         session.flush()
-        restate(session, target, items)
+        refresh_summaries(session, target, items)
         # Names no clip, so that a deletion need not find it.
         action = "adjudication.decide" if final else "adjudication.take_back"
         store.audit(reviewer.strip(), action, session=session, adjudication=record.id, target=target, emotions=final)
         return record.id
 
 
-def finals(store: Store) -> dict[tuple[str, float | None, float | None, str], dict[str, float]]:
+def final_labels(store: Store) -> dict[tuple[str, float | None, float | None, str], dict[str, float]]:
     """Return what reviewers decided: (sha256, start_s, end_s, target) -> weights that sum to 1."""
     query = (
         select(ClipRecord.sha256, *(getattr(AdjudicationRecord, c) for c in ("start_s", "end_s", "target", "emotions")))
@@ -271,11 +271,19 @@ def history(store: Store, item_id: int) -> list[Event]:
         LabelError: `unknown_item`.
     """
     with store.reading() as session:
-        utterance, clip = _place(session, item_id)
+        utterance, clip = _utterance_and_clip(session, item_id)
         names = dict(session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name)).all())
         events = [
-            Event(p.created_at, "prediction", p.checkpoint, None, _said(p.probs), True, detail={"prediction_id": p.id})
-            for p in session.scalars(select(PredictionRecord).where(*_here(PredictionRecord, utterance)))
+            Event(
+                p.created_at,
+                "prediction",
+                p.checkpoint,
+                None,
+                _emotions_text(p.probs),
+                True,
+                detail={"prediction_id": p.id},
+            )
+            for p in session.scalars(select(PredictionRecord).where(*_same_segment_as(PredictionRecord, utterance)))
         ]
         for lease in session.scalars(select(AssignmentRecord).filter_by(item_id=item_id)):
             until = {"expires_at": lease.expires_at, "finished_at": lease.finished_at}
@@ -284,12 +292,12 @@ def history(store: Store, item_id: int) -> list[Event]:
                 Event(lease.leased_at, "lease", names[lease.annotator_id], None, lease.state, live, detail=until)
             )
         counting = set(session.scalars(select(CurrentLabelRecord.label_id).filter_by(clip_id=clip.id)))
-        for label in session.scalars(select(LabelRecord).where(*_here(LabelRecord, utterance))):
+        for label in session.scalars(select(LabelRecord).where(*_same_segment_as(LabelRecord, utterance))):
             undo = label.outcome == UNDO
             events.append(
                 Event(
                     label.created_at, "undo" if undo else "label", names[label.annotator_id], label.target,
-                    "" if undo else _said(label.emotions) or label.outcome.replace("_", " "), label.id in counting,
+                    "" if undo else _emotions_text(label.emotions) or label.outcome.replace("_", " "), label.id in counting,
                     label.comment, {"label_id": label.id, "supersedes": label.supersedes},
                 )
             )  # fmt: skip
@@ -297,13 +305,25 @@ def history(store: Store, item_id: int) -> list[Event]:
         for known in session.scalars(select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)):
             who = names.get(known.annotator_id, "")
             gold.setdefault(known.target, []).append((known, who, "gold", known.why))
-        final = select(AdjudicationRecord).where(*_here(AdjudicationRecord, utterance)).order_by(AdjudicationRecord.id)
+        final = (
+            select(AdjudicationRecord)
+            .where(*_same_segment_as(AdjudicationRecord, utterance))
+            .order_by(AdjudicationRecord.id)
+        )
         for decision in session.scalars(final):
             who = names[decision.annotator_id]
             decided.setdefault(decision.target, []).append((decision, who, "decision", decision.comment))
         for rows in (*gold.values(), *decided.values()):
             events += [
-                Event(r.created_at, kind, who, r.target, _said(r.emotions) or "taken back", r is rows[-1][0], comment)
+                Event(
+                    r.created_at,
+                    kind,
+                    who,
+                    r.target,
+                    _emotions_text(r.emotions) or "taken back",
+                    r is rows[-1][0],
+                    comment,
+                )
                 for r, who, kind, comment in rows
             ]
     order = ("prediction", "lease", "label", "undo", "gold", "decision")
@@ -315,7 +335,7 @@ def _check_target(target: str) -> None:
         raise LabelError("bad_target", f"target {target!r} is none of {', '.join(TARGETS)}")
 
 
-def _place(session: Session, item_id: int) -> tuple[UtteranceRecord, ClipRecord]:
+def _utterance_and_clip(session: Session, item_id: int) -> tuple[UtteranceRecord, ClipRecord]:
     found = session.execute(
         select(UtteranceRecord, ClipRecord)
         .join(ItemRecord, ItemRecord.utterance_id == UtteranceRecord.id)
@@ -327,7 +347,7 @@ def _place(session: Session, item_id: int) -> tuple[UtteranceRecord, ClipRecord]
     return found
 
 
-def _here(record, place) -> tuple:
+def _same_segment_as(record, place) -> tuple:
     """Conditions under which a record is of the stretch that a loaded row is of."""
     return (
         record.clip_id == place.clip_id,
@@ -336,13 +356,15 @@ def _here(record, place) -> tuple:
     )
 
 
-def _final(session: Session, place, target: str) -> dict[str, float]:
+def _final_emotions(session: Session, place, target: str) -> dict[str, float]:
     """Return the newest decision about a stretch, empty when there is none or it was taken back."""
-    newest = select(AdjudicationRecord.emotions).where(*_here(AdjudicationRecord, place)).filter_by(target=target)
+    newest = (
+        select(AdjudicationRecord.emotions).where(*_same_segment_as(AdjudicationRecord, place)).filter_by(target=target)
+    )
     return session.scalar(newest.order_by(AdjudicationRecord.id.desc()).limit(1)) or {}
 
 
-def _said(emotions: Mapping[str, float]) -> str:
+def _emotions_text(emotions: Mapping[str, float]) -> str:
     """Return the emotions with their weights, the heaviest first, at most three."""
     heaviest: Sequence[tuple[str, float]] = sorted(emotions.items(), key=lambda pair: -pair[1])[:3]
     return ", ".join(name if weight > 0.995 else f"{name} {weight:.0%}" for name, weight in heaviest if weight >= 0.005)

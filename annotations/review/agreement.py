@@ -38,7 +38,7 @@ _MS = 2**31  # above any time in a clip, in milliseconds
 
 
 @dataclass(frozen=True)
-class Annotator:
+class AnnotatorStats:
     """What one annotator did, for one target."""
 
     name: str
@@ -57,7 +57,7 @@ class Agreement:
     per_emotion: dict[str, float | None]  # one emotion against the rest
     per_target: dict[str, float | None]  # alpha of every target
     kappas: dict[tuple[str, str], tuple[float | None, int]]  # two annotators -> Cohen's kappa, stretches both rated
-    annotators: tuple[Annotator, ...]  # by name
+    annotators: tuple[AnnotatorStats, ...]  # by name
     confusion: np.ndarray  # (K, K) labels: what annotators chose by what the model had answered then
     n_items: int  # stretches with a rating
     n_shared: int  # of these, with two or more: only they tell about agreement
@@ -118,7 +118,7 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
         per_emotion=dict(zip(EMOTIONS, one_against_rest(shared), strict=True)),
         per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
         kappas=dict(sorted(kappas.items())),
-        annotators=_annotators(found, names, right),
+        annotators=_annotator_stats(found, names, right),
         confusion=confusion,
         n_items=found.n_units,
         n_shared=len(shared),
@@ -214,7 +214,7 @@ def gold_accuracy(
     if target is not None:
         query = query.where(CurrentLabelRecord.target == target)
     found: dict[str, tuple[int, int]] = {}
-    for annotator, top, known in session.execute(_within(query, project_id)):
+    for annotator, top, known in session.execute(_in_project(query, project_id)):
         if not known:
             continue
         right, n = found.get(annotator, (0, 0))
@@ -233,7 +233,7 @@ def project_id_of(session: Session, name: str | None) -> int | None:
     return found
 
 
-def _within(query: Select, project_id: int | None) -> Select:
+def _in_project(query: Select, project_id: int | None) -> Select:
     """Keep the current labels of a project's items."""
     if project_id is None:
         return query
@@ -255,15 +255,15 @@ def _read(session: Session, project_id: int | None, target: str, *, full: bool) 
             query = query.join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
         return query.where(current.target == target, current.outcome.in_(("label", "cannot_tell")))
 
-    queued = _within(rows(current.item_id).where(current.item_id.is_not(None)), project_id)
+    queued = _in_project(rows(current.item_id).where(current.item_id.is_not(None)), project_id)
     unit, *values = _columns(session, queued, [np.int64, *kinds])
     if project_id is None:
         loose = rows(current.clip_id, LabelRecord.start_s, LabelRecord.end_s).where(current.item_id.is_(None))
         clip, start, end, *others = _columns(session, loose, [np.int64, float, float, *kinds])
         # Within one project an item is a stretch. Only else are stretches compared, which takes a second for a million.
         if clip.size or session.scalar(select(func.count()).select_from(ProjectRecord)) > 1:
-            places = zip(_places(session, unit), (clip, start, end), strict=True)
-            unit = _units(*(np.concatenate(both) for both in places))
+            places = zip(_stretches_of(session, unit), (clip, start, end), strict=True)
+            unit = _unit_of(*(np.concatenate(both) for both in places))
             values = [np.concatenate(both) for both in zip(values, others, strict=True)]
     rater, value, lead, answer = values if full else (*values, *(np.full(len(unit), x) for x in (np.nan, -1)))
     rated = value >= 0
@@ -271,7 +271,7 @@ def _read(session: Session, project_id: int | None, target: str, *, full: bool) 
     return Ratings(unit, *(column[rated] for column in (rater, value, lead, answer)), could_not=rater[~rated])
 
 
-def _places(session: Session, item: np.ndarray) -> list[np.ndarray]:
+def _stretches_of(session: Session, item: np.ndarray) -> list[np.ndarray]:
     """Return clip, start and end of each item."""
     kinds = [np.int64, np.int64, float, float]
     if not item.size:
@@ -299,14 +299,16 @@ def _columns(session: Session, query: Select, kinds: Sequence[type | None]) -> l
     return [np.concatenate(part) for part in parts]
 
 
-def _units(clip: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
+def _unit_of(clip: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
     """Return which of the stretches, counted from 0, each row is about."""
     start, end = (np.where(np.isnan(t), -1, np.round(t * 1000)).astype(np.int64) + 1 for t in (start_s, end_s))
     _, begins = np.unique(clip * _MS + start, return_inverse=True)
     return np.unique(begins * _MS + end, return_inverse=True)[1]
 
 
-def _annotators(found: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]) -> tuple[Annotator, ...]:
+def _annotator_stats(
+    found: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]
+) -> tuple[AnnotatorStats, ...]:
     n, could_not = Counter(found.rater.tolist()), Counter(found.could_not.tolist())
     measured = ~np.isnan(found.lead_s)
     rater, lead = found.rater[measured], found.lead_s[measured]
@@ -314,7 +316,7 @@ def _annotators(found: Ratings, names: dict[int, str], right: dict[str, tuple[in
     timed, first = np.unique(rater[order], return_index=True)
     medians = dict(zip(timed.tolist(), map(np.median, np.split(lead[order], first[1:])), strict=False))
     return tuple(
-        Annotator(
+        AnnotatorStats(
             names[i], n[i], could_not[i], *right.get(names[i], (0, 0)), float(medians[i]) if i in medians else None
         )
         for i in sorted(n.keys() | could_not.keys(), key=names.get)

@@ -11,7 +11,7 @@ from gradio.oauth import OAuthProfile
 from annotations.db.schema import TARGETS
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Progress, Queue, Receipt, Task
-from annotations.queue.media_import import take_kept
+from annotations.queue.media_import import import_kept_clips
 from annotations.queue.projects import Project
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
@@ -145,7 +145,7 @@ def tab(service: Service) -> None:
     @report_errors(status)
     def making(request: gr.Request, profile: OAuthProfile | None, name=""):
         person = allowed(service, "manage", request, profile, name)
-        n = take_kept(store, _KEPT, actor=person.name or "somebody")
+        n = import_kept_clips(store, _KEPT, actor=person.name or "somebody")
         names = [p.name for p in projects.projects(store)]
         yield {project: gr.Dropdown(choices=names, value=_KEPT), make: gr.Button(visible=False),
                status: result_html.status(f"{_KEPT}: {n} clips wait; press Start.")}  # fmt: skip

@@ -10,7 +10,7 @@ from annotations.db.schema import TARGETS
 from annotations.queue.projects import projects
 from annotations.review import adjudication
 from annotations.review import agreement as measured
-from annotations.review.adjudication import Disputed, Event, Filters, Given, Item
+from annotations.review.adjudication import AnnotatorLabel, DisputedItem, Event, Filters, Item
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import agreement_html, result_html
@@ -210,7 +210,7 @@ def _when(start_s: float | None, end_s: float | None) -> str:
     return "whole clip" if start_s is None else f"{start_s:.1f}–{end_s:.1f} s"
 
 
-def _line(found: Disputed) -> str:
+def _line(found: DisputedItem) -> str:
     """Return an item in one line; the words say what colours would."""
     said = ", ".join(f"{e} {n}" for e, n in sorted(found.counts.items(), key=lambda pair: -pair[1])) or "no emotion"
     marks = [
@@ -262,7 +262,7 @@ def _media(found: Item) -> str:
     )
 
 
-def _given(given: Given) -> str:
+def _given(given: AnnotatorLabel) -> str:
     """Return one annotator's word."""
     said = _shares(given.emotions) or given.outcome.replace("_", " ")
     facts = [

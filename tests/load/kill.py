@@ -22,7 +22,7 @@ from sqlalchemy import select, text
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from annotations.db.schema import AnnotatorRecord, CurrentLabelRecord, LabelRecord
-from annotations.label import current
+from annotations.label import current_rows
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 
@@ -72,7 +72,7 @@ def check(url: str, media_dir: Path, said: dict[str, list]) -> tuple[int, list[s
             if len(extra := stored[name].keys() - {key for key, *_ in acknowledged}) > 1:
                 problems.append(f"{name}: {len(extra)} rows that were never acknowledged")
         counting = set(session.scalars(select(CurrentLabelRecord.label_id)))
-        wanted = {row.id for rows in groups.values() for row in current(rows)}
+        wanted = {row.id for rows in groups.values() for row in current_rows(rows)}
         if counting != wanted:
             problems.append(f"{len(counting ^ wanted)} labels count that should not, or the other way round")
         if store.engine.dialect.name == "sqlite":
