@@ -198,7 +198,7 @@ def _project(args) -> int:
     return 0
 
 
-def _take_in(args) -> int:
+def _import_media(args) -> int:
     store = _store(args, create=True)
     project = projects.project(store, args.project)
     report = import_media(store, project, args.file, consent_text=args.consent, progress=_progress("rows"))
@@ -211,7 +211,7 @@ def _take_in(args) -> int:
 
 def _import(args) -> int:
     if args.project:
-        return _take_in(args)
+        return _import_media(args)
     format = args.format or format_of(args.file)
     report = import_labels(
         _store(args, create=True), args.file, format, consent_text=args.consent, progress=_progress("rows")

@@ -34,10 +34,17 @@ LEFT_OUT = {
     "hf": {},
     "elan": {"created_at": 9, "lead_time_s": 1, "blind": 2},
     "webvtt": {
-        "created_at": 9, "confidence": 2, "comment": 2, "intensity": 1, "valence": 1, "arousal": 1, "lead_time_s": 1,
-        "blind": 2, "transcript": 2,
+        "created_at": 9,
+        "confidence": 2,
+        "comment": 2,
+        "intensity": 1,
+        "valence": 1,
+        "arousal": 1,
+        "lead_time_s": 1,
+        "blind": 2,
+        "transcript": 2,
     },
-}  # fmt: skip
+}
 
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -45,7 +52,7 @@ on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def store(database, tmp_path) -> Iterator[Store]:
-    """A clip where it lies, one that is kept with consent, one of which only the hash is known, one only as features."""
+    """A clip where it lies, one that is kept with consent, one of which only the hash is known."""
     home = tmp_path / "home"
     store = Store(database, home / "media", home / "features")
     path = tmp_path / "interview, <one> & 50%.mp4"
@@ -58,8 +65,20 @@ def store(database, tmp_path) -> Iterator[Store]:
     store.add_label(here, "ann", "fear", start_s=0.25, end_s=3)
     store.add_label(here, "ann", "neutral", start_s=1, end_s=4)  # overlaps the one before
     store.add_label(here, "bea & <co>", {"anger": 1, "fear": 1, "sadness": 1}, start_s=0.25, end_s=3, target="voice")
-    store.add_label(kept, "bea & <co>", {"anger": 0.7, "fear": 0.3}, target="face", intensity=0.4, valence=-0.5, arousal=0.25,
-                    lead_time_s=12.125, blind=False, confidence=1.0, transcript="", comment="x")  # fmt: skip
+    store.add_label(
+        kept,
+        "bea & <co>",
+        {"anger": 0.7, "fear": 0.3},
+        target="face",
+        intensity=0.4,
+        valence=-0.5,
+        arousal=0.25,
+        lead_time_s=12.125,
+        blind=False,
+        confidence=1.0,
+        transcript="",
+        comment="x",
+    )
     store.add_label(kept, "ann", outcome="skip")
     store.add_label(away, "ann", outcome="cannot_tell", target="text")
     store.add_label(away, "bea & <co>", "surprise", start_s=3601, end_s=3602.002, transcript="oh,\nwell")
@@ -153,6 +172,21 @@ def test_a_killed_export_leaves_the_old_one(store, tmp_path, format):
 
 
 @on_sqlite
+def test_an_export_killed_between_two_renames_is_put_back_by_the_next(store, tmp_path):
+    out = tmp_path / "labels"
+    export_labels(store, out, "webvtt")
+    before = contents(out)
+    out.rename(tmp_path / ".labels.old")  # where the kill left it
+
+    def stopped(labels):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_labels(store, out, "webvtt", progress=stopped)
+    assert before == contents(out)
+
+
+@on_sqlite
 @pytest.mark.parametrize("format", ["hf", "elan", "webvtt"])
 def test_a_folder_of_something_else_is_not_replaced(store, tmp_path, format):
     (tmp_path / "photos").mkdir()
@@ -178,7 +212,7 @@ def test_a_folder_of_something_else_is_not_replaced(store, tmp_path, format):
         ("nothing.eaf", None, "No such file"),
         ("nothing.vtt", None, "No such file"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_not_the_format_is_one_clear_error(store, tmp_path, name, content, said):
     file = tmp_path / "in" / name
     file.parent.mkdir()
@@ -203,10 +237,20 @@ def test_a_real_label_studio_export(tmp_path):
     report = import_labels(other, folder / "label_studio_export.json", "labelstudio")
     assert (report.imported, report.bad, dict(report.left_out)) == (7, [], {"scene": 1})
     found = [
-        (label.name, label.annotator.removeprefix("label-studio user "), label.target, label.start_s, label.end_s,
-         label.outcome, label.emotions, label.confidence, label.intensity, label.transcript)
+        (
+            label.name,
+            label.annotator.removeprefix("label-studio user "),
+            label.target,
+            label.start_s,
+            label.end_s,
+            label.outcome,
+            label.emotions,
+            label.confidence,
+            label.intensity,
+            label.transcript,
+        )
         for label in other.labels(OUTCOMES)
-    ]  # fmt: skip
+    ]
     assert found == [
         ("talk.mp4", "1", "all", None, None, "label", {"happiness": 1.0}, 0.8, None, "oh, hello"),  # 4 stars of 5
         ("talk.mp4", "1", "all", 0.25, 1.75, "label", {"surprise": 1.0}, None, 0.5, None),
@@ -334,7 +378,8 @@ def test_label_studios_converter_takes_an_export(store, tmp_path):
     code = (
         "import sys; from label_studio_sdk.converter import Converter; folder = sys.argv[1]\n"
         "converter = Converter(open(folder + '/labels.xml').read(), folder)\n"
-        "for format in ('JSON_MIN', 'CSV'): converter.convert(folder + '/labels.json', folder + '/' + format, format, is_dir=False)"
+        "for format in ('JSON_MIN', 'CSV'):\n"
+        "    converter.convert(folder + '/labels.json', folder + '/' + format, format, is_dir=False)"
     )
     done = subprocess.run([python, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -385,13 +430,16 @@ def test_elan_gets_tiers_without_overlaps(store, tmp_path):
     export_labels(store, tmp_path / "elan", "elan")
     document = Eaf(str(tmp_path / "elan" / f"interview_one_50_-{TALK[:12]}.eaf"))
     third = "=0.3333333333333333"
-    assert {name: document.get_annotation_data_for_tier(name) for name in document.get_tier_names() if not
-            document.tiers[name][2].get("PARENT_REF")} == {
+    assert {
+        name: document.get_annotation_data_for_tier(name)
+        for name in document.get_tier_names()
+        if not document.tiers[name][2].get("PARENT_REF")
+    } == {
         "ann clip all": [(0, 4500, "anger")],
         "ann segment all": [(250, 3000, "fear")],
         "ann segment all 2": [(1000, 4000, "neutral")],
         "bea & <co> segment voice": [(250, 3000, f"anger{third};fear{third};sadness{third}")],
-    }  # fmt: skip
+    }
     assert document.get_ref_annotation_data_for_tier("ann clip all comment") == [
         (0, 4500, 'a <b>, & "c" --> d;\n= é 日本', "anger")
     ]
@@ -407,8 +455,10 @@ def test_a_media_file_of_the_same_name_is_the_clip_of_an_annotation_file(tmp_pat
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "talk [1].mp4").write_bytes(b"a film")
-    (folder / "talk [1].vtt").write_text("\ufeffWEBVTT - talk\n\nSTYLE\n::cue {}\n\nlast\n00:01.000 --> 01:00:00.000 align:end\n"
-                                         "<v.voice Ann B>joy</v> <v.face Cem><i>fear</i>\n")  # fmt: skip
+    (folder / "talk [1].vtt").write_text(
+        "\ufeffWEBVTT - talk\n\nSTYLE\n::cue {}\n\nlast\n00:01.000 --> 01:00:00.000 align:end\n"
+        "<v.voice Ann B>joy</v> <v.face Cem><i>fear</i>\n"
+    )
     document = Eaf()
     document.add_tier("Ann voice")
     document.add_annotation("Ann voice", 0, 250, "Happy")
@@ -416,11 +466,14 @@ def test_a_media_file_of_the_same_name_is_the_clip_of_an_annotation_file(tmp_pat
     store = another(tmp_path)
     assert import_labels(store, folder / "talk [1].vtt", "webvtt").imported == 2
     assert import_labels(store, folder, "elan").imported == 1
-    assert [(label.sha256, label.annotator, label.target, label.start_s, label.end_s, *label.emotions) for label in store.labels()] == [
+    assert [
+        (label.sha256, label.annotator, label.target, label.start_s, label.end_s, *label.emotions)
+        for label in store.labels()
+    ] == [
         (TALK, "Ann B", "voice", 1, 3600, "happiness"),
         (TALK, "Cem", "face", 1, 3600, "fear"),
         (TALK, "Ann voice", "voice", 0, 0.25, "happiness"),
-    ]  # fmt: skip
+    ]
 
 
 @on_sqlite
@@ -431,8 +484,8 @@ def test_the_command_line_says_what_it_left_out(store, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out == f"9 labels written to {out}\n"
     assert said.err.endswith(
-        "left out, as webvtt has no place for it: 1 arousal, 2 blind, 2 comment, 2 confidence, 9 created_at, 1 intensity, "
-        "1 lead_time_s, 2 transcript, 1 valence\n"
+        "left out, as webvtt has no place for it: 1 arousal, 2 blind, 2 comment, 2 confidence, 9 created_at, "
+        "1 intensity, 1 lead_time_s, 2 transcript, 1 valence\n"
     )
     assert main(["import", out, "--database", str(tmp_path / "new" / "x.db")]) == 0  # what the folder looks like
     assert capsys.readouterr().out == "9 labels imported, 0 already there, 0 bad rows\n"

@@ -1,4 +1,4 @@
-"""Labels as a Hugging Face dataset: what is copied, what the card says, and a push to a server that speaks the hub's API."""
+"""Labels as a Hugging Face dataset: what is copied, what the card says, a push to a server with the hub's API."""
 
 import base64
 import hashlib
@@ -65,8 +65,11 @@ def test_only_what_people_consented_to_is_copied(exported):
     folder, hashes = exported
     found = files(folder)
     assert set(found) == {
-        "README.md", "metadata.parquet", f"media/{hashes['kept']}.wav", f"features/{hashes['part']}-x.npz",
-    }  # fmt: skip
+        "README.md",
+        "metadata.parquet",
+        f"media/{hashes['kept']}.wav",
+        f"features/{hashes['part']}-x.npz",
+    }
     assert found[f"media/{hashes['kept']}.wav"] == b"kept.wav"
     rows = pq.read_table(folder / "metadata.parquet").to_pylist()
     assert [(row["sha256"], row["file_name"], row["features"], row["label"]) for row in rows] == [
@@ -88,8 +91,10 @@ def test_only_what_people_consented_to_is_copied(exported):
 def test_a_dataset_from_elsewhere_cannot_name_files_outside(store, tmp_path):
     (tmp_path / "secret.wav").write_bytes(b"secret")
     (tmp_path / "in").mkdir()
-    rows = [{"file_name": "../secret.wav", "label": "fear", "annotator": "ann"},
-            {"file_name": str(tmp_path / "secret.wav"), "label": "fear", "annotator": "ann"}]  # fmt: skip
+    rows = [
+        {"file_name": "../secret.wav", "label": "fear", "annotator": "ann"},
+        {"file_name": str(tmp_path / "secret.wav"), "label": "fear", "annotator": "ann"},
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "metadata.parquet")
     report = import_labels(store, tmp_path / "in", "hf", consent_text="yes")
     assert [line.split(": ")[1] for line in report.bad] == ["clip_not_found"] * 2
@@ -118,8 +123,14 @@ class Hub(BaseHTTPRequestHandler):
         elif "/tree/" in path:
             self.answer([{"type": "file", "path": name, "oid": "0", "size": 1} for name in self.repo["files"]])
         elif path.startswith("/api/datasets/ann/labels"):
-            self.answer({"id": "ann/labels", "private": self.repo["private"], "sha": "0" * 40,
-                         "siblings": [{"rfilename": name} for name in self.repo["files"]]})  # fmt: skip
+            self.answer(
+                {
+                    "id": "ann/labels",
+                    "private": self.repo["private"],
+                    "sha": "0" * 40,
+                    "siblings": [{"rfilename": name} for name in self.repo["files"]],
+                }
+            )
         else:
             self.answer({}, 404)
 
@@ -207,7 +218,8 @@ def test_the_command_line_pushes(exported, server, tmp_path):
     """The hub's own variables say where it is and who asks."""
     url, repo = server
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "hf_right", "HF_HUB_OFFLINE": "0"}
-    command = f"-m annotations export --format hf --out {tmp_path / 'out'} --push ann/labels --database {tmp_path / 'home' / 'mmer.db'}"
+    out, database = tmp_path / "out", tmp_path / "home" / "mmer.db"
+    command = f"-m annotations export --format hf --out {out} --push ann/labels --database {database}"
     done = subprocess.run(
         [sys.executable, *command.split()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )

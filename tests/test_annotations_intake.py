@@ -1,4 +1,4 @@
-"""Clips become items: a folder, a manifest, a Hugging Face dataset folder, and what is said of rows that cannot be used."""
+"""Clips become items: a folder, a manifest, a Hugging Face dataset folder, and rows that cannot be used are named."""
 
 import json
 import shutil
@@ -79,8 +79,10 @@ def test_a_manifest_brings_words_bounds_and_speakers_and_bad_rows_are_named(stor
         ["rows.csv line 8", "speaker_conflict"],
     ]
     assert stretches(store) == [
-        ("one.wav", 0.5, 1.25, "hello"), ("one.wav", 2.0, 3.0, None), ("only words", None, None, "only words"),
-    ]  # fmt: skip
+        ("one.wav", 0.5, 1.25, "hello"),
+        ("one.wav", 2.0, 3.0, None),
+        ("only words", None, None, "only words"),
+    ]
     with store.reading() as session:
         assert sorted(session.scalars(select(ClipRecord.speaker))) == ["s1", "s2"]
 
@@ -193,8 +195,9 @@ def test_the_models_answers_come_in_and_decide_the_order(tmp_path, capsys):
         assert main(["project", "rank", "voices", "--predictions", str(results), *where]) == 1
         said = capsys.readouterr().err.splitlines()
         assert [line.split(": ")[:2] for line in said] == [
-            ["results.jsonl line 3", "unknown_clip"], ["results.jsonl line 4", "no_prediction"],
-        ]  # fmt: skip
+            ["results.jsonl line 3", "unknown_clip"],
+            ["results.jsonl line 4", "no_prediction"],
+        ]
     store = Store(f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "media")
     assert store.counts()["predictions"] == 2
     assert [t.name for t in Queue(store, projects.project(store, "voices")).next("ann", 2)] == ["1.wav", "0.wav"]

@@ -147,8 +147,10 @@ def test_jsonl_has_all_of_a_label_and_csv_is_read_with_more_columns(store, clip,
     )
     report = import_labels(other, tmp_path / "labels.csv", "csv")
     assert [line.split(": ")[:2] for line in sorted(report.bad)] == [
-        ["labels.csv line 4", "bad_intensity"], ["labels.csv line 5", "bad_blind"], ["labels.csv line 6", "bad_intensity"],
-    ]  # fmt: skip
+        ["labels.csv line 4", "bad_intensity"],
+        ["labels.csv line 5", "bad_blind"],
+        ["labels.csv line 6", "bad_intensity"],
+    ]
     whole, part = other.labels(sha256="c" * 64)
     assert (whole.intensity, whole.valence, whole.arousal, whole.lead_time_s) == (0.5, -1.0, None, 2.0)
     assert (whole.blind, whole.transcript, whole.start_s) == (True, "oh", None)

@@ -1,17 +1,13 @@
-"""Files and folders that appear whole or not at all: who stops an export keeps the old one."""
+"""Files and folders that appear whole or not at all: an export that is stopped leaves the old one."""
 
-import ctypes
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from mmer.errors import LabelError
-
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextmanager
@@ -40,7 +36,7 @@ def new_folder(out: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out` at the end of the block.
 
     Args:
-        ours: whether an entry of the old folder is of an earlier export; a folder with anything else is not replaced.
+        ours: whether an entry of the old folder was written by an export; a folder with anything else is not replaced.
 
     Raises:
         LabelError: `not_an_export`, `unwritable_file`.
@@ -48,6 +44,7 @@ def new_folder(out: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     temporary = _beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _put_back(out)
         if foreign := _foreign(out, ours):
             raise LabelError("not_an_export", f"{out} holds {foreign}, which no export wrote; name a new folder")
         temporary.mkdir()
@@ -59,7 +56,7 @@ def new_folder(out: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
                 raise LabelError(
                     "not_an_export", f"{out} holds {foreign} now, which no export wrote; name a new folder"
                 )
-            _exchange(temporary, out)
+            _replace_folder(temporary, out)
     except OSError as error:
         raise LabelError("unwritable_file", f"cannot write {out}: {error.strerror}") from None
     finally:
@@ -76,13 +73,23 @@ def _foreign(out: Path, ours: Callable[[Path], bool]) -> str | None:
     return next((entry.name for entry in out.iterdir() if not ours(entry)), None) if out.exists() else None
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders, on Linux in one step; elsewhere a crash between the two leaves the old one beside as .old."""
-    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    if swap and swap(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return
-    old = other.with_name(f".{other.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.rename(other, old)
-    os.rename(one, other)
-    shutil.rmtree(old)
+def _replace_folder(new: Path, out: Path) -> None:
+    """Put a folder in the place of another; killed between the renames, the old one stands aside for `_put_back`."""
+    aside = _aside(out)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(out, aside)
+    try:
+        os.rename(new, out)
+    except OSError:
+        os.rename(aside, out)
+        raise
+    shutil.rmtree(aside)
+
+
+def _put_back(out: Path) -> None:
+    if not out.exists() and _aside(out).is_dir():
+        os.rename(_aside(out), out)
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")

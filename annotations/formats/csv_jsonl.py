@@ -13,7 +13,7 @@ from annotations.formats.label_row import COLUMNS, DETAILS, FIELDS, REQUIRED, to
 from annotations.label import Label
 from mmer.errors import LabelError
 
-HOLDS = {"csv": FIELDS - set(DETAILS), "jsonl": FIELDS}
+SUPPORTED_FIELDS = {"csv": FIELDS - set(DETAILS), "jsonl": FIELDS}
 
 
 def write(labels: Iterable[Label], out: Path, format: str) -> None:

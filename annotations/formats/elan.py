@@ -16,12 +16,12 @@ from pympi import Eaf
 
 from annotations.db.schema import TARGETS
 from annotations.formats import file_per_clip
-from annotations.formats.label_row import FIELDS, is_set, is_verdict, to_row
+from annotations.formats.label_row import FIELDS, is_label_value, is_set, to_row
 from annotations.label import Label
 from annotations.store import Store
 from mmer.errors import LabelError
 
-HOLDS = FIELDS - {"created_at", "lead_time_s", "blind"}
+SUPPORTED_FIELDS = FIELDS - {"created_at", "lead_time_s", "blind"}
 NOTES = ("confidence", "intensity", "valence", "arousal", "comment", "transcript")  # each on a dependent tier, if set
 WHOLE, PART, NOTE = "clip", "segment", "note"  # a tier's type: "segment face", "clip all", "note comment"
 
@@ -103,7 +103,7 @@ def _rows(file: Path, left_out: Counter) -> Iterator[tuple[str, dict]]:
         ours = kind in (WHOLE, PART) and target in TARGETS
         if kind == NOTE and about.get("PARENT_REF"):
             continue  # read with its parent
-        if not ours and not any(is_verdict(value) for _, _, value, _ in annotations.values()):
+        if not ours and not any(is_label_value(value) for _, _, value, _ in annotations.values()):
             if n := len(annotations) + len(references):
                 left_out[name] += n
             continue

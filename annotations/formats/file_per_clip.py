@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select
 
 from annotations.db.schema import ClipRecord
 from annotations.formats.atomic_write import new_folder
-from annotations.formats.label_row import find
+from annotations.formats.label_row import find_clip
 from annotations.label import Label
 from annotations.store import Store
 from mmer.errors import LabelError
@@ -60,10 +60,10 @@ def read(
 
 
 def named_clip(named: str, file: Path) -> str:
-    """Return what an annotation file's clip is called where it lies: as it says, or under the file's own name beside it."""
+    """Return where an annotation file's clip lies: where it says, or beside it under the file's own name."""
     name = re.split(r"[/\\]", named)[-1]
     for candidate in (named, name):
-        if candidate and find(candidate, file.parent):
+        if candidate and find_clip(candidate, file.parent):
             return candidate
     beside = (
         path for path in file.parent.glob(f"{_literal(file.stem)}.*") if path.suffix.lower() not in (".eaf", ".vtt")

@@ -1,7 +1,7 @@
-"""Labels as a Hugging Face dataset: a folder of `metadata.parquet`, `media/` and a card, to be pushed to a private repository.
+"""Labels as a Hugging Face dataset: `metadata.parquet`, `media/` and a card, to be pushed to a private repository.
 
-A row is a label, so that annotators stay apart and a clip has as many rows as it has labels. Media is copied only for clips
-whose people consented to its being kept; of the others the hash, the labels and, with consent, the features go along.
+A row is a label, so that annotators stay apart and a clip has as many rows as it has labels. Media is copied only for
+clips whose people consented to its being kept; of the others the hash, the labels and, with consent, the features.
 https://huggingface.co/docs/datasets/video_dataset#videofolder
 """
 
@@ -26,7 +26,7 @@ from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 
-HOLDS = FIELDS
+SUPPORTED_FIELDS = FIELDS
 METADATA, CARD = "metadata.parquet", "README.md"
 ROWS = 1000  # per batch: memory holds one
 SCHEMA = pa.schema(
@@ -54,7 +54,19 @@ SCHEMA = pa.schema(
         ("features", pa.string()),  # file of the features, without face and voice
     ]
 )
-_GIVEN = (  # built once: putting a statement together takes longer than running it
+_SAME_NAME = (
+    "sha256",
+    "name",
+    "start_s",
+    "end_s",
+    "target",
+    "annotator",
+    "confidence",
+    "comment",
+    "created_at",
+    "speaker",
+)
+_CONSENTS = (  # built once: putting a statement together takes longer than running it
     select(ConsentRecord.text_version, ConsentRecord.scope, ConsentRecord.text, ClipRecord.features)
     .join(ClipRecord, ConsentRecord.clip_id == ClipRecord.id)
     .where(ClipRecord.sha256 == bindparam("sha256"))
@@ -64,7 +76,8 @@ _GIVEN = (  # built once: putting a statement together takes longer than running
 
 def write(labels: Iterable[Label], out: Path, store: Store) -> None:
     """Write the folder, all or nothing; the labels of one clip must follow each other."""
-    clips, n_labels = Counter(), 0  # clips by the versions of their consent
+    clips: Counter[str | None] = Counter()  # by the versions of their consent
+    n_labels = 0
     texts: dict[str, tuple[str, str]] = {}  # {version: (scope, text)}
     with new_folder(out, lambda entry: entry.name in (METADATA, CARD, "media", "features", ".cache")) as folder:
         with pq.ParquetWriter(folder / METADATA, SCHEMA, compression="zstd") as table:
@@ -86,7 +99,7 @@ def write(labels: Iterable[Label], out: Path, store: Store) -> None:
 def _clip(label: Label, folder: Path, store: Store) -> tuple[dict, dict[str, tuple[str, str]]]:
     """Copy what may be copied of a clip; return its columns and {version: (scope, text)} of its consents."""
     with store.reading() as session:
-        given = session.execute(_GIVEN, {"sha256": label.sha256}).all()
+        given = session.execute(_CONSENTS, {"sha256": label.sha256}).all()
     about = {
         "file_name": None,
         "features": None,
@@ -107,26 +120,14 @@ def _copy(file: Path, folder: Path) -> str:
 
 
 def _row(label: Label) -> dict:
-    same = (
-        "sha256",
-        "name",
-        "start_s",
-        "end_s",
-        "target",
-        "annotator",
-        "confidence",
-        "comment",
-        "created_at",
-        "speaker",
-    )
     return {
-        **{name: getattr(label, name) for name in (*same, *DETAILS)},
-        "label": max(label.emotions, key=label.emotions.get) if label.emotions else label.outcome,
+        **{name: getattr(label, name) for name in (*_SAME_NAME, *DETAILS)},
+        "label": max(label.emotions, key=lambda name: label.emotions[name]) if label.emotions else label.outcome,
         "emotions": label.emotions or None,
     }
 
 
-def _card(n_labels: int, clips: Counter, texts: dict[str, tuple[str, str]]) -> str:
+def _card(n_labels: int, clips: Counter[str | None], texts: dict[str, tuple[str, str]]) -> str:
     lines = [
         "---",
         "pretty_name: Emotion labels",
@@ -138,14 +139,15 @@ def _card(n_labels: int, clips: Counter, texts: dict[str, tuple[str, str]]) -> s
         "",
         "# Emotion labels",
         "",
-        f"{n_labels} labels of {clips.total()} clips. A row of `{METADATA}` is one annotator's label of a clip, or of a",
-        "segment of it, as a whole or of the face, the voice or the words alone (`target`). `label` is the heaviest of",
-        "`emotions`, whose weights sum to 1, or skip, cannot_tell, broken. `speaker` groups clips that must not be split.",
+        f"{n_labels} labels of {clips.total()} clips. A row of `{METADATA}` is one annotator's label of a clip, or of",
+        "a segment of it, as a whole or of the face, the voice or the words alone (`target`). `label` is the heaviest",
+        "of `emotions`, whose weights sum to 1, or skip, cannot_tell, broken. `speaker` groups clips that must not be",
+        "split.",
         "",
         "## Consent and licence",
         "",
-        "No licence comes with the media: it may be used for what the recorded people agreed to, in the words below, and",
-        "has to go when one of them asks. Labels name their annotators. Keep this dataset private.",
+        "No licence comes with the media: it may be used for what the recorded people agreed to, in the words below,",
+        "and has to go when one of them asks. Labels name their annotators. Keep this dataset private.",
         "",
         "| consent | clips |",
         "|---|---|",

@@ -1,7 +1,7 @@
 """Labels in and out of the store, in every format.
 
-`table` is CSV and JSONL, `labelstudio` Label Studio's JSON, `hub` a folder that is a Hugging Face dataset, `elan` ELAN's
-EAF and `webvtt` WebVTT, one file per clip in a folder. An export holds the current labels, not those they replaced.
+CSV and JSONL, Label Studio's JSON, a folder that is a Hugging Face dataset, and ELAN's EAF and WebVTT with one file per
+clip in a folder. An export holds the current labels, not those they replaced.
 """
 
 from collections import Counter
@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from annotations.db.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.formats import csv_jsonl, elan, huggingface, labelstudio_export, labelstudio_import, webvtt
-from annotations.formats.label_row import FIELDS, NUMBERS, Reader, content_hash, is_set
+from annotations.formats.label_row import FIELDS, NUMBERS, RowReader, content_hash, is_set
 from annotations.label import Label, check_label
 from annotations.store import Store
 from mmer.errors import LabelError
 
-__all__ = ["FORMATS", "Export", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
+__all__ = ["FORMATS", "ExportReport", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
 
 FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
@@ -39,7 +39,7 @@ class ImportReport:
 
 
 @dataclass
-class Export:
+class ExportReport:
     """What was written."""
 
     labels: int = 0
@@ -77,12 +77,12 @@ def import_labels(
         LabelError: `unreadable_file`, `missing_column`: nothing was imported then.
     """
     report = ImportReport()
-    reader = Reader(file if file.is_dir() else file.parent)
+    reader = RowReader(file if file.is_dir() else file.parent)
     rows = iter(progress(_read(file, format, report.left_out)))
     while batch := _take(rows, file):
         parsed = []
         for where, row in batch:
-            with _naming(report, file, where):
+            with _recording_bad_row(report, file, where):
                 clip, label = reader.parse(row)
                 if consent_text and clip["path"]:  # before the transaction: copying would keep writers waiting
                     store.register_clip(**clip, consent_text=consent_text)
@@ -90,41 +90,43 @@ def import_labels(
         with store.writing() as session:
             last = None  # the clip before, with its id: rows of one clip mostly follow each other
             for where, clip, label in parsed:
-                with _naming(report, file, where), session.begin_nested():
+                with _recording_bad_row(report, file, where), session.begin_nested():
                     clip_id = last[1] if last and last[0] == clip else store.register_clip(**clip, session=session)
                     if _is_present(session, clip_id, label):
                         report.present += 1
                     else:
-                        store.add_label(clip_id, **_unsaid(session, clip_id, label), **label, session=session)
+                        store.add_label(clip_id, **_inherited_fields(session, clip_id, label), **label, session=session)
                         report.imported += 1
                     last = clip, clip_id  # not before: a bad row takes back the clip it registered
     return report
 
 
-def export_labels(store: Store, out: Path, format: str, *, progress: Callable[[Iterable], Iterable] = iter) -> Export:
+def export_labels(
+    store: Store, out: Path, format: str, *, progress: Callable[[Iterable], Iterable] = iter
+) -> ExportReport:
     """Write the current labels, all or none.
 
     Raises:
         LabelError: `unwritable_file`, `not_an_export` (a folder of something else is in the way).
     """
-    report = Export()
+    report = ExportReport()
 
-    def labels(*, by_clip: bool = False, holds: frozenset = FIELDS) -> Iterator[Label]:
+    def labels(*, by_clip: bool = False, supported: frozenset = FIELDS) -> Iterator[Label]:
         for label in progress(store.labels(OUTCOMES, by_clip=by_clip)):
             report.labels += 1
-            report.left_out.update(name for name in FIELDS - holds if is_set(label, name))
+            report.left_out.update(name for name in FIELDS - supported if is_set(label, name))
             yield label
 
-    if format in csv_jsonl.HOLDS:
-        csv_jsonl.write(labels(holds=csv_jsonl.HOLDS[format]), out, format)
+    if format in csv_jsonl.SUPPORTED_FIELDS:
+        csv_jsonl.write(labels(supported=csv_jsonl.SUPPORTED_FIELDS[format]), out, format)
     else:
         module = {"labelstudio": labelstudio_export, "hf": huggingface, "elan": elan, "webvtt": webvtt}[format]
-        module.write(labels(by_clip=True, holds=module.HOLDS), out, store)
+        module.write(labels(by_clip=True, supported=module.SUPPORTED_FIELDS), out, store)
     return report
 
 
 def _read(file: Path, format: str, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
-    if format in csv_jsonl.HOLDS:
+    if format in csv_jsonl.SUPPORTED_FIELDS:
         return csv_jsonl.read(file, format)
     return {"labelstudio": labelstudio_import, "hf": huggingface, "elan": elan, "webvtt": webvtt}[format].read(
         file, left_out
@@ -139,7 +141,7 @@ def _take(rows: Iterator, file: Path) -> list:
 
 
 @contextmanager
-def _naming(report: ImportReport, file: Path, where: str) -> Iterator[None]:
+def _recording_bad_row(report: ImportReport, file: Path, where: str) -> Iterator[None]:
     """Enter a row's LabelError in the report and go on."""
     try:
         yield
@@ -152,32 +154,32 @@ def _naming(report: ImportReport, file: Path, where: str) -> Iterator[None]:
 def _is_present(session: Session, clip_id: int, label: dict) -> bool:
     """Whether all that a row says is stored: at the row's own time, or in the annotator's current label."""
     annotator, values = check_label(**label)
-    said = {name: values[name] for name in values if name in label or name in _JUDGED}
+    said = {name: values[name] for name in values if name in label or name in _ALWAYS_COMPARED}
     created_at = said.pop("created_at", None)
     key = {"clip_id": clip_id, "annotator": annotator, "created_at": created_at}
-    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(_STORED, key))
+    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(_STORED_LABELS, key))
 
 
-def _unsaid(session: Session, clip_id: int, label: dict) -> dict:
+def _inherited_fields(session: Session, clip_id: int, label: dict) -> dict:
     """Return what a row that corrects the annotator's current label says nothing about, as it is there.
 
     What described the answer itself (how strong, how long, whether blind) stays only with the same answer.
     """
     annotator, values = check_label(**label)
     key = {"clip_id": clip_id, "annotator": annotator, "created_at": None}
-    for row in session.scalars(_STORED, key):
+    for row in session.scalars(_STORED_LABELS, key):
         newer = values["created_at"] is None or values["created_at"] >= row.created_at
         if newer and all(getattr(row, name) == values[name] for name in ("target", "start_s", "end_s")):
             same = (row.emotions, row.outcome) == (values["emotions"], values["outcome"])
-            kept = _OF_STRETCH + (_OF_ANSWER if same else ())
+            kept = _INHERITED_BY_SEGMENT + (_INHERITED_BY_SAME_ANSWER if same else ())
             return {name: value for name in kept if name not in label and (value := getattr(row, name)) is not None}
     return {}
 
 
-_OF_STRETCH = ("transcript", "prediction_id", "item_id", "assignment_id")
-_OF_ANSWER = ("confidence", "comment", *NUMBERS, "blind")
-_JUDGED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says
-_STORED = (  # built once: putting a statement together takes longer than running it
+_INHERITED_BY_SEGMENT = ("transcript", "prediction_id", "item_id", "assignment_id")
+_INHERITED_BY_SAME_ANSWER = ("confidence", "comment", *NUMBERS, "blind")
+_ALWAYS_COMPARED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says
+_STORED_LABELS = (  # built once: putting a statement together takes longer than running it
     select(LabelRecord)
     .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
     .outerjoin(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)

@@ -1,4 +1,4 @@
-"""A label as a row of names and values: what every file format of `transfer` writes, and the one check of what it reads.
+"""A label as a row of names and values: what every file format writes, and the one check of what it reads.
 
 `clip` is the path of a clip registered where it lies, else its sha256. A segment stands in `start_s` and `end_s`, or
 follows the clip as a media fragment (`interview.mp4#t=1.5,3.25`, https://www.w3.org/TR/media-frags/). `label` is an
@@ -6,13 +6,13 @@ emotion, several with weights (`anger=0.7;fear=0.3`), or skip, cannot_tell, brok
 the file it names is gone, `name` what to call it.
 """
 
-import hashlib
 import re
 from datetime import datetime, timezone
 from pathlib import Path
 
 from annotations.db.schema import OUTCOMES
 from annotations.label import Label, check_label, check_text, weights
+from mmer import hashing
 from mmer.errors import LabelError
 
 COLUMNS = ("clip", "label", "annotator", "target", "confidence", "comment", "created_at", "speaker")
@@ -26,7 +26,7 @@ def to_row(label: Label) -> dict:
     """Return the row of a stored label, with the segment in `start_s` and `end_s` when it has one."""
     row = {
         "clip": str(label.media) if label.in_place else label.sha256,
-        "label": verdict(label),
+        "label": label_value(label),
         "annotator": label.annotator,
         "target": label.target,
         "confidence": label.confidence,
@@ -44,14 +44,14 @@ def is_set(label: Label, name: str) -> bool:
     return value is not None and (value != "" or name == "transcript")
 
 
-def verdict(label: Label) -> str:
+def label_value(label: Label) -> str:
     """Return the emotion, the emotions with their weights, or the outcome, as the `label` of a row."""
     if len(label.emotions) == 1:
         return next(iter(label.emotions))
     return ";".join(f"{name}={weight!r}" for name, weight in label.emotions.items()) or label.outcome
 
 
-def is_verdict(value: str) -> bool:
+def is_label_value(value: str) -> bool:
     """Whether a value can be the `label` of a row."""
     try:
         label = _emotions(value)
@@ -60,7 +60,7 @@ def is_verdict(value: str) -> bool:
         return False
 
 
-class Reader:
+class RowReader:
     """Rows of one file -> arguments of the store.
 
     Args:
@@ -105,11 +105,11 @@ class Reader:
         """Return path (None when only the hash is known), sha256 and segment."""
         fragment = re.fullmatch(r"(.+)#t=([\d.]+),([\d.]+)", value)
         segment = {}
-        path = find(value, self._folder)
+        path = find_clip(value, self._folder)
         if fragment and not path:
             value = fragment[1]
             segment = {"start_s": _number(fragment[2], "segment"), "end_s": _number(fragment[3], "segment")}
-            path = find(value, self._folder)
+            path = find_clip(value, self._folder)
         known = next((text for text in (value, str(sha256 or "")) if re.fullmatch("[0-9a-fA-F]{64}", text)), None)
         if path is None and known:
             return None, known.lower(), segment
@@ -120,7 +120,7 @@ class Reader:
         return path, self._hashes[path], segment
 
 
-def find(value: str, folder: Path) -> Path | None:
+def find_clip(value: str, folder: Path) -> Path | None:
     """Return the file, sought in the folder first and then in the working directory."""
     try:
         check_text(value, "clip")
@@ -130,15 +130,11 @@ def find(value: str, folder: Path) -> Path | None:
 
 
 def content_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes in hexadecimal."""
-    digest = hashlib.sha256()
+    """Return the sha256 of a file's bytes in hexadecimal, or say that it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+        return hashing.content_hash(path)
     except OSError as error:
         raise LabelError("clip_unreadable", f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def _given(row: dict, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Labels as Label Studio's JSON: a task per clip, an annotation per label, the model's answers as predictions.
 
-An export is two files, `labels.json` and the labeling config `labels.xml`, from which a Label Studio project can be made
-that takes the JSON in. https://labelstud.io/guide/tasks#Basic-Label-Studio-JSON-format
+An export is two files, `labels.json` and the labeling config `labels.xml`, from which a Label Studio project
+can be made that imports the JSON. https://labelstud.io/guide/tasks#Basic-Label-Studio-JSON-format
 """
 
 import json
@@ -19,7 +19,7 @@ from annotations.label import Label
 from annotations.store import Store
 from mmer.labels import EMOTIONS
 
-HOLDS = FIELDS
+SUPPORTED_FIELDS = FIELDS
 NUMBERS = {"confidence": 0, "intensity": 0, "valence": -1, "arousal": -1}  # and where each begins; all end at 1
 # Label Studio's own tables have a column "annotator", which would hide a control of this name.
 TEXTS = {"transcript": "transcript", "comment": "comment", "annotator": "annotator_name"}
@@ -93,18 +93,18 @@ def _annotation(label: Label) -> dict:
         "was_cancelled": label.outcome == "skip",
         "ground_truth": False,
         "result": [
-            _verdict(label, label.target, list(label.emotions) or [label.outcome], key, meta),
+            _label_result(label, label.target, list(label.emotions) or [label.outcome], key, meta),
             *(_result(label, key, *control) for name, *control in (*numbers, *texts) if is_set(label, name)),
         ],
     }
 
 
 def _prediction(record: PredictionRecord) -> dict:
-    result = _verdict(record, "all", [record.emotion], f"prediction-{record.id}", {"probs": record.probs})
+    result = _label_result(record, "all", [record.emotion], f"prediction-{record.id}", {"probs": record.probs})
     return {"model_version": record.checkpoint, "score": record.probs.get(record.emotion), "result": [result]}
 
 
-def _verdict(about: Label | PredictionRecord, target: str, values: list[str], key: str, meta: dict) -> dict:
+def _label_result(about: Label | PredictionRecord, target: str, values: list[str], key: str, meta: dict) -> dict:
     kind, name = ("choices", "emotion_") if about.start_s is None else ("labels", "")
     return _result(about, key, name + target, kind, kind, values) | ({"meta": meta} if meta else {})
 

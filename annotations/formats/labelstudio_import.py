@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from annotations.db.schema import OUTCOMES, TARGETS
-from annotations.formats.label_row import find, is_verdict
+from annotations.formats.label_row import find_clip, is_label_value
 from annotations.formats.labelstudio_export import NUMBERS, SEGMENT, TEXTS
 from mmer.errors import LabelError
 
@@ -103,7 +103,7 @@ def _meaning(control: str) -> tuple[str, str | None]:
 
 def _is_about(control: str, values: list[str]) -> bool:
     """Whether choices are about emotions: a project may ask for other things too."""
-    return "emotion" in control.lower() or control.startswith(SEGMENT) or any(map(is_verdict, values))
+    return "emotion" in control.lower() or control.startswith(SEGMENT) or any(map(is_label_value, values))
 
 
 def _label(values: list[str], weights: dict | None) -> str | dict:
@@ -140,7 +140,7 @@ def _clip(data: dict, folder: Path) -> str:
         name = path.rpartition("/")[2]
         uploaded = re.sub("^[0-9a-f]{8}-", "", name)  # Label Studio puts eight digits before the name of an upload
         for place in (path, f"/{path}", name, uploaded):
-            if place and find(place, folder):
+            if place and find_clip(place, folder):
                 return place
     return addresses[0] if addresses else ""
 

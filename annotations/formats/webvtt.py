@@ -18,7 +18,7 @@ from annotations.label import Label
 from annotations.store import Store
 from mmer.errors import LabelError
 
-HOLDS = frozenset({"speaker"})
+SUPPORTED_FIELDS = frozenset({"speaker"})
 WHOLE = "clip"
 _TIME = r"(?:(\d{2,}):)?([0-5]\d):([0-5]\d\.\d{3})"
 _TIMING = re.compile(rf"{_TIME}[ \t]+-->[ \t]+{_TIME}(?:[ \t].*)?")

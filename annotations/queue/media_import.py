@@ -1,8 +1,9 @@
-"""Media in: a folder, a table of clips or a Hugging Face dataset folder becomes clips, utterances and items of a project.
+"""Media import: a folder, a table of clips or a Hugging Face dataset folder becomes clips, utterances and items.
 
-Clips are registered where they lie, or taken in with the consent of the recorded people. A table is a manifest (`path, text,
-start, end, label, speaker, ...`) as CSV or JSONL; `file_name` stands for `path` and `transcription` for `text`, as datasets
-name them (https://huggingface.co/docs/datasets/audio_dataset). Its labels are not annotators' labels and are left alone.
+Clips are registered where they lie, or copied in with the consent of the recorded people. A table is a manifest (`path,
+text, start, end, label, speaker, ...`) as CSV, JSONL or parquet; `file_name` stands for `path` and `transcription` for
+`text`, as datasets name them (https://huggingface.co/docs/datasets/audio_dataset). Its labels are not those of
+annotators and are not imported.
 """
 
 import csv
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from annotations.db.schema import ClipRecord, PredictionRecord
 from annotations.formats.label_row import content_hash
@@ -23,9 +25,12 @@ from mmer.errors import LabelError
 
 MEDIA = frozenset(
     f".{ending}"
-    for ending in ("mp4", "webm", "mov", "mkv", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "3gp", "wmv", "wav", "flac", "mp3",
-                   "m4a", "aac", "ogg", "opus", "aiff", "caf", "amr", "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
-)  # fmt: skip
+    for ending in (
+        *("mp4", "webm", "mov", "mkv", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "3gp", "wmv"),
+        *("wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "aiff", "caf", "amr"),
+        *("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"),
+    )
+)
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a dataset folder, one in each split's folder
 PATHS, TEXTS = ("path", "file_name", "clip"), ("text", "transcription", "transcript")
 _COLUMNS = (*PATHS, *TEXTS, "start", "end", "start_s", "end_s", "speaker")
@@ -75,12 +80,12 @@ def import_media(
         try:
             if isinstance(row, LabelError):
                 raise row
-            sha256 = content_hash(row.path) if row.path else hashlib.sha256(row.text.encode()).hexdigest()
+            sha256 = content_hash(row.path) if row.path else hashlib.sha256((row.text or "").encode()).hexdigest()
             if consent_text and row.path:  # before the transaction: copying would keep writers waiting
                 _register(store, row, sha256, consent_text=consent_text)
             batch.append((place, row, sha256))
         except LabelError as error:
-            _name(report, place, error)
+            _record_bad_row(report, place, error)
         if len(batch) == BATCH:
             _store(store, project, batch, not consent_text, report)
             batch = []
@@ -131,7 +136,7 @@ def import_predictions(
             report.items += there is None
             report.present += there is not None
         except LabelError as error:
-            _name(report, f"{file.name} {line}", error)
+            _record_bad_row(report, f"{file.name} {line}", error)
     return report
 
 
@@ -145,18 +150,35 @@ def _store(store: Store, project: Project, batch: list, in_place: bool, report: 
                     utterance = store.utterance(clip_id, row.start_s, row.end_s, transcript=row.text, session=session)
                 utterances.append(utterance)
             except LabelError as error:
-                _name(report, place, error)
+                _record_bad_row(report, place, error)
         new = add_items(store, project, utterances, session=session)
     report.items += new
     report.present += len(utterances) - new
 
 
-def _register(store: Store, row: _Row, sha256: str, **how) -> int:
-    name = row.path.name if row.path else row.text[:60]
-    return store.register_clip(row.path, sha256, name=name, speaker=row.speaker, source="import", **how)
+def _register(
+    store: Store,
+    row: _Row,
+    sha256: str,
+    *,
+    consent_text: str | None = None,
+    in_place: bool = False,
+    session: Session | None = None,
+) -> int:
+    name = row.path.name if row.path else (row.text or "")[:60]
+    return store.register_clip(
+        row.path,
+        sha256,
+        name=name,
+        speaker=row.speaker,
+        source="import",
+        consent_text=consent_text,
+        in_place=in_place,
+        session=session,
+    )
 
 
-def _name(report: MediaImportReport, place: str, error: LabelError) -> None:
+def _record_bad_row(report: MediaImportReport, place: str, error: LabelError) -> None:
     if error.code == "database_unavailable":
         raise error  # not the row's fault
     report.bad.append(f"{place}: {error.code}: {error.message}")
@@ -204,10 +226,11 @@ def _table(file: Path) -> Iterator[tuple[str, _Row | LabelError]]:
 def _csv(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
-        _require_columns(file, reader.fieldnames or ())
+        columns = reader.fieldnames or ()
+        _require_columns(file, columns)
         for cells in reader:
             fits = None not in cells and None not in cells.values()
-            problem = LabelError("bad_row", f"its values do not fit the {len(reader.fieldnames)} columns")
+            problem = LabelError("bad_row", f"its values do not fit the {len(columns)} columns")
             yield f"line {reader.line_num}", cells if fits else problem
 
 
