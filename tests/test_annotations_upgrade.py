@@ -1,6 +1,8 @@
 """An older database comes to this program's schema with every row, and ends up as a new one would be."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from annotations.db import backup
 from annotations.db.engine import connect, open_engine, version_of
 from annotations.db.schema import OUTCOMES, VERSION
 from annotations.db.upgrade import upgrade
+from annotations.queue import projects
+from annotations.queue.assignment import Queue
+from annotations.review.adjudication import disagreements, final_labels
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -23,7 +28,7 @@ WHEN = "2026-01-0{} 12:00:00.000000"
 
 
 def at_version(url: str, revision: str) -> None:
-    """Make an empty database as an older program had it."""
+    """Make an empty database as an older program had it, or bring an older one to a later version."""
     engine = open_engine(url)
     with engine.execution_options(write=True).begin() as connection:
         settings = Config()
@@ -34,7 +39,7 @@ def at_version(url: str, revision: str) -> None:
 
 
 def old_database(url: str) -> None:
-    """A database of version 0001 with a correction, an undo, a label of a segment, two annotators and a training run."""
+    """Make a database of version 0001: a correction, an undo, a label of a segment, two annotators, a training run."""
     at_version(url, "0001")
     engine = open_engine(url)
     with engine.execution_options(write=True).begin() as c:
@@ -68,13 +73,21 @@ def old_database(url: str) -> None:
         for key, annotator, supersedes, (start_s, end_s), outcome, emotions in rows:
             c.execute(
                 text(
-                    "INSERT INTO labels (id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, emotions, "
-                    "confidence, comment, created_at) VALUES (:id, 1, :annotator, :supersedes, :start, :end, 'all', :outcome, "
-                    ":emotions, 0.9, 'hm', :at)"
+                    "INSERT INTO labels (id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, "
+                    "emotions, confidence, comment, created_at) VALUES (:id, 1, :annotator, :supersedes, :start, :end, "
+                    "'all', :outcome, :emotions, 0.9, 'hm', :at)"
                 ),
-                {"id": key, "annotator": annotator, "supersedes": supersedes, "start": start_s, "end": end_s,
-                 "outcome": outcome, "emotions": json.dumps(emotions), "at": WHEN.format(key)},
-            )  # fmt: skip
+                {
+                    "id": key,
+                    "annotator": annotator,
+                    "supersedes": supersedes,
+                    "start": start_s,
+                    "end": end_s,
+                    "outcome": outcome,
+                    "emotions": json.dumps(emotions),
+                    "at": WHEN.format(key),
+                },
+            )
         c.execute(text("INSERT INTO training_runs (id, started_at) VALUES (1, :at)"), {"at": WHEN.format(6)})
         c.execute(text("INSERT INTO training_run_labels VALUES (1, 2)"))
         if c.dialect.name == "postgresql":  # rows with ids given leave the counters behind
@@ -141,13 +154,94 @@ def test_an_older_database_keeps_every_row_and_knows_which_count(database, tmp_p
         spans = session.execute(text("SELECT start_s, end_s FROM utterances ORDER BY id")).all()
         assert spans == [(None, None), (0.0, 1.5)]
         assert session.execute(text("SELECT text, scope FROM consents")).all() == [("keep it", "media")]
-        assert session.execute(text("SELECT top FROM labels ORDER BY id")).scalars().all() == [
-            "anger", "fear", "anger", None, None,
-        ]  # fmt: skip
+        tops = session.execute(text("SELECT top FROM labels ORDER BY id")).scalars().all()
+        assert tops == ["anger", "fear", "anger", None, None]
     store.undo(2, "ann")
     assert {label.id for label in store.labels(OUTCOMES)} == {1, 5}
     with pytest.raises(Exception, match="appended, never edited"), store.engine.begin() as connection:
         connection.execute(text("UPDATE labels SET top = 'joy'"))
+    store.engine.dispose()
+
+
+def database_0002(file: Path) -> str:
+    """Make the SQLite database that version 0002 wrote; return its URL."""
+    script = Path(__file__).parent / "databases" / "schema_0002.sql"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(script.read_text())
+    return f"sqlite:///{file}"
+
+
+def test_a_database_of_version_0002_keeps_every_row(tmp_path):
+    url = database_0002(tmp_path / "mmer.db")
+    with pytest.raises(LabelError, match="schema 0002.*run `python -m annotations upgrade`"):
+        Store(url, tmp_path / "media")
+    done = upgrade(url)
+    assert (done.before, done.after) == ("0002", VERSION)
+    store = Store(url, tmp_path / "media")
+    counts = store.counts()
+    assert {name: counts[name] for name in ("clips", "labels", "annotators", "predictions", "training_runs")} == {
+        "clips": 2,
+        "labels": 6,
+        "annotators": 5,
+        "predictions": 2,
+        "training_runs": 1,
+    }
+    labels = {label.id: label for label in store.labels(OUTCOMES)}
+    assert set(labels) == {1, 2, 4, 5, 8}
+    assert (labels[8].emotions, labels[8].target, labels[8].start_s) == ({"anger": 0.3, "fear": 0.7}, "voice", 0.5)
+    assert (labels[2].comment, labels[2].lead_time_s, labels[2].words) == ("low", 3.5, "so it is")
+    assert [label.id for label in store.labels(unconsumed=True)] == [2, 4, 5, 8]
+    assert final_labels(store) == {("b" * 64, None, None, "all"): {"fear": 1.0}}
+    assert [(d.item_id, d.entropy, d.decided) for d in disagreements(store, "voices")] == [
+        (2, 1.0, True),
+        (1, 0, False),
+    ]
+    queue = Queue(store, projects.project(store, "voices"))
+    assert queue.undo("bea").item_id == 2  # the work goes on where it was
+    store.engine.dispose()
+
+
+def test_a_skip_hid_the_label_before_it(database, tmp_path):
+    old_database(database)
+    engine = open_engine(database)
+    with engine.execution_options(write=True).begin() as c:
+        for key, outcome, emotions in ((6, "label", {"anger": 1.0}), (7, "skip", {})):
+            c.execute(
+                text(
+                    "INSERT INTO labels (id, clip_id, annotator_id, target, outcome, emotions, comment, created_at) "
+                    "VALUES (:id, 1, 2, 'face', :outcome, :emotions, '', :at)"
+                ),
+                {"id": key, "outcome": outcome, "emotions": json.dumps(emotions), "at": WHEN.format(key)},
+            )
+    engine.dispose()
+    at_version(database, "0002")
+    engine = open_engine(database)
+    with engine.connect() as c:
+        assert set(c.scalars(text("SELECT label_id FROM current_labels"))) == {2, 5, 7}
+    engine.dispose()
+    upgrade(database)
+    store = Store(database, tmp_path / "media")
+    labels = {label.id: label for label in store.labels(OUTCOMES)}
+    assert set(labels) == {2, 5, 6}
+    assert (labels[6].emotions, labels[6].annotator, labels[6].target) == ({"anger": 1.0}, "bea", "face")
+    assert store.counts()["current"]["skip"] == 0
+    store.engine.dispose()
+
+
+def test_a_hidden_label_counts_again_for_its_item(tmp_path):
+    url = database_0002(tmp_path / "mmer.db")
+    with closing(sqlite3.connect(tmp_path / "mmer.db")) as connection, connection:
+        # As the skip, label 9, was stored by a program that let it take the place of label 1.
+        connection.execute("DELETE FROM current_labels WHERE label_id = 1")
+        connection.execute("INSERT INTO current_labels VALUES (9, 1, 1, 1, 'all', NULL, 'skip')")
+        connection.execute("UPDATE standings SET n_labels = 1 WHERE item_id = 1")
+    upgrade(url)
+    store = Store(url, tmp_path / "media")
+    assert {label.id for label in store.labels(OUTCOMES)} == {1, 2, 4, 5, 8}
+    assert {d.item_id: d.counts for d in disagreements(store, "voices")}[1] == {"anger": 2}
+    with store.reading() as session:
+        rows = session.execute(text("SELECT item_id, n_labels, entropy FROM standings ORDER BY item_id")).all()
+    assert rows == [(1, 2, 0.0), (2, 2, 1.0)]
     store.engine.dispose()
 
 

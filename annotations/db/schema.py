@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-VERSION = "0002"  # the newest of migrations/versions
-OLDER = ("0001",)  # those that `python -m annotations upgrade` brings up to it
+VERSION = "0003"  # the newest of migrations/versions
+OLDER = ("0001", "0002")  # those that `python -m annotations upgrade` brings up to it
 TARGETS = ("all", "face", "voice", "text")
 OUTCOMES = ("label", "skip", "cannot_tell", "broken")
 UNDO = "undo"  # the outcome of a row that only takes another one back
@@ -119,7 +119,6 @@ class AnnotatorRecord(Base):
     __tablename__ = "annotators"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    role: Mapped[str] = mapped_column(default="annotator")  # one of ROLES
     created_at: Mapped[datetime | None] = mapped_column(default=now)  # None: from before this was noted
 
 

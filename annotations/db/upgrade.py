@@ -1,4 +1,4 @@
-"""Bringing an older database to this program's schema, a row lost in none of the steps (`migrations/versions`)."""
+"""Upgrades an older database to this program's schema by the migrations in `migrations/versions`, without losing a row."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
+from annotations import item_summary
 from annotations.db import backup
 from annotations.db.engine import connect, open_engine, sqlite_file, version_of
 from annotations.db.schema import OLDER, VERSION
@@ -47,6 +49,9 @@ def upgrade(url: str) -> Upgrade:
             settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             settings.attributes["connection"] = connection
             command.upgrade(settings, "head")
+            with Session(connection) as session:  # statistics of the labels that count now
+                item_summary.refresh_summaries(session)
+                session.commit()
         return Upgrade(before, VERSION, kept)
     except DBAPIError as error:
         raise LabelError("database_unavailable", f"nothing was changed: {error.orig}") from error

@@ -7,7 +7,7 @@ revision = "0001"
 down_revision = None
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # one long list of tables: nobody edits a migration, and read in order it is the schema
     op.create_table(
         "annotators",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -117,7 +117,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "label_id"),
     )
     op.create_index("ix_training_run_labels_label_id", "training_run_labels", ["label_id"], unique=False)
-    fixed = "id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, emotions, confidence, comment, transcript, created_at"
+    fixed = (
+        "id, clip_id, annotator_id, supersedes, start_s, end_s, target, outcome, emotions, confidence, comment, "
+        "transcript, created_at"
+    )
     trigger = f"CREATE TRIGGER labels_append_only BEFORE UPDATE OF {fixed} ON labels "
     if op.get_bind().dialect.name == "sqlite":
         op.execute(trigger + "BEGIN SELECT RAISE(ABORT, 'labels are appended, never edited'); END")

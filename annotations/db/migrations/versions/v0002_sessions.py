@@ -1,6 +1,6 @@
 """Labelling sessions: utterances, projects, items, leases, gold, adjudications, audit, and which labels count now.
 
-The rows of an older database get what is kept beside them since: the heaviest emotion, their utterance, and which count.
+Labels of an older database get what is kept beside them since: the heaviest emotion, an utterance, and which count.
 """
 
 from itertools import groupby
@@ -12,7 +12,7 @@ revision = "0002"
 down_revision = "0001"
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # one long list of tables: nobody edits a migration, and read in order it is the schema
     op.create_table(
         "audit",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -277,7 +277,8 @@ def _fill() -> None:
     op.execute(
         "INSERT INTO utterances (clip_id, start_s, end_s, created_at) "
         "SELECT clip_id, start_s, end_s, min(created_at) FROM "
-        "(SELECT clip_id, start_s, end_s, created_at FROM labels UNION ALL SELECT clip_id, start_s, end_s, created_at FROM predictions) AS seen "
+        "(SELECT clip_id, start_s, end_s, created_at FROM labels "
+        "UNION ALL SELECT clip_id, start_s, end_s, created_at FROM predictions) AS seen "
         "GROUP BY clip_id, start_s, end_s ORDER BY min(created_at)"
     )
     labels = sa.table(
@@ -315,7 +316,7 @@ def _fill() -> None:
 
 
 def _current(rows: list) -> list:
-    """As `annotations.label.current` was at this version: not undone, not corrected, the newest of its segment and target."""
+    """The current labels by the rule of this version: not undone, not corrected, the newest of segment and target."""
     undone = {row.supersedes for row in rows if row.outcome == "undo"}
     living = [row for row in rows if row.outcome != "undo" and row.id not in undone]
     corrected = {row.supersedes for row in living}
