@@ -230,17 +230,25 @@ class StatisticsStream(nn.Module):
 
 
 class WhisperStream(nn.Module):
-    """A learned weighted sum over the depths of Whisper's encoder, as in https://arxiv.org/abs/2105.01051."""
+    """A learned weighted sum over the depths of Whisper's frozen encoder, as in https://arxiv.org/abs/2105.01051, and two
+    layers on it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.depths = nn.Parameter(torch.zeros(config.whisper_depths))
+        self.depths = nn.Parameter(torch.zeros(2, config.whisper_depths))  # of means, of deviations
         self.norm = nn.LayerNorm(config.whisper_width, elementwise_affine=False)  # the last layers are ten times larger
-        self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.whisper_width, config.state), nn.ReLU())
+        self.layers = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(2 * config.whisper_width, config.whisper_hidden), nn.ReLU(),
+            nn.Dropout(2 * config.dropout), nn.Linear(config.whisper_hidden, config.state), nn.ReLU(),
+        )  # fmt: skip
+        self.rest = nn.Parameter(torch.ones(()))  # how much the other streams count beside it
 
-    def forward(self, states: Tensor) -> Tensor:
-        """Return (B, state) of means over time (B, depths, width)."""
-        return self.embed((self.norm(states) * self.depths.softmax(0)[:, None]).sum(1))
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return (B, state) of means and deviations over time (B, depths, 2 * width)."""
+        B, depths, _ = pooled.shape
+        x = self.norm(pooled.view(B, depths, 2, -1))  # (B, depths, 2, width)
+        x = (x * self.depths.softmax(1).T[:, :, None]).sum(1)  # (B, 2, width)
+        return self.layers(x.flatten(1))
 
 
 class VoiceEncoder(nn.Module):
@@ -271,7 +279,7 @@ class VoiceEncoder(nn.Module):
         Args:
             log_mel: (B, T_a, M), normalised per utterance.
             mel_mask: (B, T_a) bool.
-            whisper: (B, depths, width), `mmer.speech` tells of what; only read with `config.whisper_depths`.
+            whisper: (B, depths, 2 * width) from `Transcriber.encode`; only read with `config.whisper_depths`.
             whisper_mask: (B,) bool; false where Whisper did not listen.
         """
         mask = None if bool(mel_mask.all()) else mel_mask[:, None, :, None].to(log_mel.dtype)
@@ -288,7 +296,8 @@ class VoiceEncoder(nn.Module):
         if self.statistics is not None:
             state = state + self.statistics(self.statistics.read(log_mel, mel_mask))
         if self.whisper is not None and whisper is not None:
-            state = state + self.whisper(whisper) * whisper_mask[:, None]
+            with_whisper = state * self.whisper.rest + self.whisper(whisper)
+            state = torch.where(whisper_mask[:, None], with_whisper, state)
         return BranchState(middle, state)
 
 

@@ -119,7 +119,7 @@ class Features:
     face: FaceTrack | None = None  # only the frames of this utterance
     landmarks: bool = True  # false where the crop came from a corpus and has no landmark fit
     sound: LogMel | None = None
-    whisper: Tensor | None = None  # (depths, width), where the model reads it and Whisper could listen
+    whisper: Tensor | None = None  # (depths, 2 * width) from Whisper's encoder, where the model reads it
     words: tuple[str, ...] = ()
     token_ids: Tensor | None = None  # (S,)
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
@@ -212,7 +212,7 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
     states, text_mask = pad([f.text_states for f in items], (width,))
     heard = {}
     if config.model.whisper_depths:
-        nothing = torch.zeros(config.model.whisper_depths, config.model.whisper_width)
+        nothing = torch.zeros(config.model.whisper_depths, 2 * config.model.whisper_width)
         heard["whisper"] = torch.stack([nothing if f.whisper is None else f.whisper for f in items])
         heard["whisper_mask"] = torch.tensor([f.whisper is not None for f in items])
     return Batch(

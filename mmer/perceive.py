@@ -195,7 +195,7 @@ class Perceiver:
             duration_s = _duration(infos, decoded_s, everything, start_s, end_s)
             spans = self._find_speech(samples, notices, clock)
             cuts = _cuts(config, spans, samples, duration_s, whole)
-            transcript = self._hear(config, samples, spans, cuts, text, wants_words, "voice" in modalities, notices, clock, should_stop)  # fmt: skip
+            transcript = self._transcribe(samples, spans, text, wants_words, clock, should_stop)
         finally:
             if worker is not None:
                 worker.finish()
@@ -209,8 +209,8 @@ class Perceiver:
             sound = voice.denoise(sound, config.voice.sample_rate)
         still = not duration_s or (seen is not None and seen.kind == "image")
         items = [_cut_out(config, cut, tracks, sound, whole or still) for cut in cuts]
-        if sound is not None and transcript.states:
-            items = [replace(item, whisper=s) for item, s in zip(items, transcript.states, strict=True)]
+        if sound is not None and config.model.whisper_depths:
+            items = self._encode(config, items, sound, notices)
         clock.add("voice", since)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
@@ -227,35 +227,33 @@ class Perceiver:
         clock.add("voice", since)
         return spans
 
-    def _hear(
-        self, config, samples, spans, cuts, text, wants_words, wants_voice, notices, clock, should_stop
-    ) -> Transcript:
-        """Put speech into words, and have Whisper's encoder listen where the voice branch reads it."""
-        asked = cuts if wants_voice and samples is not None and config.model.whisper_depths else ()
-        found = Transcript("", None, (), "no_speech", "there is no sound to transcribe")
-        if samples is not None and (wants_words or asked):
-            since = time.perf_counter()
-            found = self.transcriber.transcribe(samples, spans, should_stop, cuts=asked, words=wants_words)
-            clock.add("speech", since)
-        states = self._fitting(config, asked, found, notices)
+    def _transcribe(self, samples, spans, text, wants_words, clock, should_stop) -> Transcript:
         if text:
-            return replace(typed(text), states=states)
-        return replace(found if wants_words else OFF, states=states)
+            return typed(text)
+        if not wants_words:
+            return OFF
+        if samples is None:
+            return Transcript("", None, (), "no_speech", "there is no sound to transcribe")
+        since = time.perf_counter()
+        transcript = self.transcriber.transcribe(samples, spans, should_stop)
+        clock.add("speech", since)
+        return transcript
 
-    def _fitting(self, config: Config, asked, found: Transcript, notices: list[Notice]) -> tuple:
-        """Return the encoder's states if they are what the voice branch reads; if not, say why it does without."""
-        if not asked or (found.status in ("no_speech", "off") and not found.states):
-            return ()
-        wanted = config.model.whisper_depths, config.model.whisper_width
-        if found.status == "unavailable":
-            notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {found.message}"))
-            return ()
-        size = self.transcriber.encoder_size()
+    def _encode(self, config: Config, items: list[Features], sound, notices: list[Notice]) -> list[Features]:
+        """Give each utterance the states of Whisper's encoder; say why where the voice branch has to do without."""
+        wanted, rate = (config.model.whisper_depths, config.model.whisper_width), config.voice.sample_rate
+        try:
+            size = self.transcriber.encoder_size()
+        except AssetError as error:
+            notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {error.message}"))
+            return items
         if size != wanted:
             what = f"the voice branch reads a Whisper of {wanted[0] - 1} layers and width {wanted[1]}"
-            notices.append(Notice("whisper_unavailable", f"{what}, {self.transcriber.model_name} has {size[0] - 1} and {size[1]}; set MMER_WHISPER"))  # fmt: skip
-            return ()
-        return found.states
+            has = f"{self.transcriber.model_name} has {size[0] - 1} and {size[1]}"
+            notices.append(Notice("whisper_unavailable", f"{what}, {has}; set MMER_WHISPER"))
+            return items
+        stretches = [sound[int(i.start_s * rate) : int(i.end_s * rate)] for i in items]
+        return [replace(item, whisper=self.transcriber.encode(x)) for item, x in zip(items, stretches, strict=True)]
 
     def _read(
         self, items: list[Features], transcript: Transcript, whole: bool, notices: list[Notice]

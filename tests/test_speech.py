@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmer.speech import Transcriber, Transcript, Word, _place, _windows, typed
+from mmer.speech import Transcriber, Transcript, Word, _place, _windows, encoder_mel, run_encoder, typed
 from mmer.voice import Span, speech_spans
 from tests import synth
 
@@ -102,18 +102,19 @@ def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber
 
 
 def depths_of(model, sound: np.ndarray) -> torch.Tensor:
-    """Return (depths, width) as Whisper's own layers give them, one after another."""
+    """Return (depths, T, width) as Whisper's own layers give them, one after another, on the sound and a second more."""
     import whisper
     from torch.nn.functional import gelu
 
     encoder = model.encoder
     with torch.no_grad():
-        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(sound), model.dims.n_mels)[None]
-        x = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).permute(0, 2, 1) + encoder.positional_embedding
-        states = [x]
+        longer = np.concatenate([sound, np.zeros(RATE, dtype=np.float32)])
+        mel = whisper.log_mel_spectrogram(longer, model.dims.n_mels)[None]
+        x = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).permute(0, 2, 1)
+        states = [x + encoder.positional_embedding[: x.shape[1]]]
         for block in encoder.blocks:
             states.append(block(states[-1]))
-    return torch.cat(states)[:, : -(-len(sound) // 320)].mean(1)
+    return torch.cat(states)[:, : -(-len(sound) // 320)]
 
 
 @pytest.fixture(scope="module")
@@ -128,39 +129,30 @@ def random_whisper(tmp_path_factory) -> Transcriber:
     return Transcriber(str(path))
 
 
-def test_encoder_states_are_means_over_the_frames_of_each_utterance(random_whisper, said):
-    sound = said[: 2 * RATE]
-    whole = [Span(0.0, 2.0)]
-    found = random_whisper.transcribe(sound, whole, cuts=whole, words=False)
-    assert (found.text, found.status) == ("", "off")
+def test_encoder_states_are_means_and_deviations_over_the_utterance(random_whisper, said):
+    sound = said[RATE : int(3.3 * RATE)]
     assert random_whisper.encoder_size() == (3, 32)
-    torch.testing.assert_close(found.states[0], depths_of(random_whisper._model, sound), atol=1e-4, rtol=1e-4)
-    halves = [Span(0.0, 1.0), Span(1.0, 2.0), Span(5.0, 6.0)]
-    first, second, nothing = random_whisper.transcribe(sound, whole, cuts=halves, words=False).states
-    torch.testing.assert_close((first + second) / 2, found.states[0], atol=1e-4, rtol=1e-4)
-    assert nothing is None
+    states = depths_of(random_whisper._load(), sound)
+    pooled = random_whisper.encode(sound)
+    assert pooled.shape == (3, 64)
+    torch.testing.assert_close(pooled[:, :32], states.mean(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled[:, 32:], states.std(1, correction=0), atol=1e-4, rtol=1e-4)
 
 
-def test_encoder_states_cost_transcription_no_pass_of_their_own(transcriber, said, spans):
-    passes = []
-    hook = transcriber._load().encoder.register_forward_hook(lambda *_: passes.append(1))
-    without = transcriber.transcribe(said, spans)
-    n = len(passes)
-    shared = transcriber.transcribe(said, spans, cuts=spans)
-    hook.remove()
-    assert len(passes) == 2 * n > 0
-    assert shared == without  # the same words
-    alone = transcriber.transcribe(said, spans, cuts=spans, words=False)
-    for one, other in zip(shared.states, alone.states, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+def test_on_half_a_minute_the_short_encoder_is_whispers_own(random_whisper, said):
+    """The encoder run at an utterance's length is Whisper's, not a copy that has drifted."""
+    model = random_whisper._load()
+    mel = encoder_mel(model, np.resize(said, 29 * RATE))
+    assert mel.shape[1] == 3000
+    with torch.no_grad():
+        own = model.encoder.ln_post(run_encoder(model, mel, 1500)[-1])
+        torch.testing.assert_close(own, model.encoder(mel[None])[0], atol=1e-5, rtol=1e-5)
 
 
-def test_speech_longer_than_one_pass_has_states_to_its_end(transcriber):
-    long = np.tile(synth.voice(5.0, pause_s=0.0), 7)
-    states = transcriber.transcribe(
-        long, [Span(0.0, 35.0)], cuts=[Span(0.0, 10.0), Span(31.0, 35.0)], words=False
-    ).states
-    assert all(s is not None and s.isfinite().all() for s in states)
+def test_speech_longer_than_one_pass_is_encoded_to_its_end(random_whisper, said):
+    long = np.resize(said, 35 * RATE)
+    parts = [depths_of(random_whisper._load(), x) for x in (long[: 29 * RATE], long[29 * RATE :])]
+    torch.testing.assert_close(random_whisper.encode(long)[:, :32], torch.cat(parts, 1).mean(1), atol=1e-4, rtol=1e-4)
 
 
 def test_nobody_speaking_gives_no_text_and_loads_nothing(tmp_path):

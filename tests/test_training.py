@@ -345,7 +345,7 @@ def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpor
     heard = with_it.analyse(voice_only, speech=False)
     assert heard.transcript.status == "off"
     states = heard.segments[0].features.whisper
-    assert states.shape == (2, 32)
+    assert states.shape == (2, 64)
     deaf = without.analyse(voice_only, speech=False)
     assert [n.code for n in deaf.quality if n.code.startswith("whisper")] == ["whisper_unavailable"]
     assert deaf.segments[0].features.whisper is None

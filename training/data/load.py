@@ -13,12 +13,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mmer.config import SAMPLE_RATE
 from mmer.encoders import TextEncoder
 from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
 from mmer.speech import Transcriber
-from mmer.voice import Span
 from training.data.manifest import Row
 
 
@@ -35,7 +33,7 @@ class Voices:
     samples: list[np.ndarray]  # of float32, 16 kHz, each cut to its speech
     targets: Tensor  # (N, K)
     corpora: tuple[str, ...] = ()  # of each; empty: all of one
-    whisper: Tensor | None = None  # (N, depths, width) what Whisper's encoder makes of each, where the branch reads it
+    whisper: Tensor | None = None  # (N, depths, 2 * width) from Whisper's encoder, where the branch reads it
 
     def cell_sizes(self) -> Tensor:
         """Return (N,) how many utterances carry the same first label in the same corpus."""
@@ -167,11 +165,7 @@ def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path)
     if not cache.is_file():
         states = []
         for x in tqdm(samples, desc="Whisper states", mininterval=5):
-            span = Span(0.0, len(x) / SAMPLE_RATE)
-            found = whisper.transcribe(x, [span], cuts=[span], words=False)
-            if not found.states:
-                raise TrainingError("no_weights", found.message)
-            states.append(found.states[0].half())
+            states.append(whisper.encode(x).half())
         save_atomically({"states": torch.stack(states)}, cache)
     return torch.load(cache, weights_only=True)["states"].float()
 

@@ -1,0 +1,102 @@
+"""Augmented views of an utterance, and what Whisper's frozen encoder makes of each: computed once, kept on the disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from mmer.errors import TrainingError
+from mmer.speech import SAMPLE_RATE, Transcriber
+from training.data import augment
+from training.data.load import save_atomically
+
+VERSION = 1  # of the views: cached states of another one are not used
+
+
+def telephone(samples: Tensor, generator: torch.Generator) -> Tensor:
+    """Return an utterance (L,) as a telephone would pass it on: 300 to 3400 Hz, eight bits on the mu-law scale."""
+    low, high = (
+        200 + 200 * float(torch.rand((), generator=generator)),
+        3000 + 900 * float(torch.rand((), generator=generator)),
+    )
+    spectrum = torch.fft.rfft(samples)
+    hz = torch.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    x = torch.fft.irfft(spectrum * ((hz > low) & (hz < high)), len(samples))
+    peak = x.abs().max().clamp_min(1e-6)
+    companded = torch.sign(x) * torch.log1p(255 * (x / peak).abs()) / np.log(256)
+    companded = (companded * 127).round() / 127
+    return torch.sign(companded) * torch.expm1(companded.abs() * np.log(256)) / 255 * peak
+
+
+def microphone(samples: Tensor, generator: torch.Generator) -> Tensor:
+    """Return an utterance (L,) through another microphone: a smooth curve of up to about 10 dB over the frequencies."""
+    spectrum = torch.fft.rfft(samples)
+    knots = torch.randn(1, 1, 8, generator=generator) * 4  # dB
+    curve = interpolate(knots, size=len(spectrum), mode="linear", align_corners=True)[0, 0]
+    return torch.fft.irfft(spectrum * 10 ** (curve / 20), len(samples))
+
+
+def babble(samples: Tensor, others: Sequence[np.ndarray], snr_db: float, generator: torch.Generator) -> Tensor:
+    """Return an utterance (L,) with several others talking behind it, their level `snr_db` below its own."""
+    crowd = torch.zeros(len(samples))
+    for _ in range(4):
+        other = torch.from_numpy(others[int(torch.randint(len(others), (), generator=generator))]).float()
+        other = other / other.pow(2).mean().sqrt().clamp_min(1e-6)
+        crowd += other.repeat(-(-len(samples) // max(len(other), 1)))[: len(samples)]
+    level = samples.pow(2).mean().sqrt() / crowd.pow(2).mean().sqrt().clamp_min(1e-6)
+    return samples + crowd * level * 10 ** (-snr_db / 20)
+
+
+def view(samples: np.ndarray, others: Sequence[np.ndarray], generator: torch.Generator) -> np.ndarray:
+    """Return an utterance (L,) at another speed and pitch, and often in another room, in noise or over another line.
+
+    Args:
+        others: utterances that may talk in the background.
+    """
+    x = augment.waveform(samples, len(samples) * 2, generator)
+    room, line, crowd, phone, snr = torch.rand(5, generator=generator).tolist()
+    if room < 0.3:
+        x = augment.reverberate(x, generator)
+    if line < 0.5:
+        x = microphone(x, generator)
+    if crowd < 0.2:
+        x = babble(x, others, 20 * snr, generator)
+    if phone < 0.15:
+        x = telephone(x, generator)
+    return (x / x.abs().max().clamp_min(1.0)).numpy()
+
+
+def whisper_views(samples: Sequence[np.ndarray], whisper: Transcriber, work: Path, n_views: int, seed: int) -> Tensor:
+    """Return the pooled encoder states (N, 1 + n_views, depths, 2 * width) float16 of each utterance and its views.
+
+    Kept in `work` every 500 utterances, so that a stopped run goes on where it was.
+
+    Raises:
+        TrainingError: `no_weights`.
+    """
+    digest = hashlib.sha256(f"{VERSION} {whisper.model_name} {n_views} {seed}".encode())
+    for x in samples:
+        digest.update(x.tobytes())
+    cache = work / f"whisper_views-{digest.hexdigest()[:16]}.pt"
+    done = torch.load(cache, weights_only=True)["states"] if cache.is_file() else None
+    states = [] if done is None else list(done)
+    bar = tqdm(total=len(samples), initial=len(states), desc="Whisper's encoder", mininterval=5)
+    for i in range(len(states), len(samples)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
+        sounds = [samples[i], *(view(samples[i], samples, generator) for _ in range(n_views))]
+        try:
+            states.append(torch.stack([whisper.encode(x) for x in sounds]).half())
+        except TrainingError as error:
+            raise TrainingError("no_weights", str(error)) from error
+        bar.update()
+        if len(states) % 500 == 0:
+            save_atomically({"states": torch.stack(states)}, cache)
+    bar.close()
+    if done is None or len(done) < len(samples):
+        save_atomically({"states": torch.stack(states)}, cache)
+    return torch.stack(states)
