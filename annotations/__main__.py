@@ -256,6 +256,8 @@ def _delete(args) -> int:
     )
     for path in removal.left:
         print(f"left where it lies, as it was only registered: {path}")
+    for name in removal.alike:
+        print(f"not deleted: the clips of {name!r}, by the capitals somebody else; delete --speaker {name!r} if not")
     for path in removal.copies:
         print(f"still in this older copy of the database, which is for you to delete: {path}")
     return 0

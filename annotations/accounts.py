@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from annotations.db.schema import ROLES
-from annotations.label import check_text
+from annotations.text import check_text, clean_name, composed
 from mmer.errors import LabelError
 
 try:
@@ -110,18 +110,18 @@ class Accounts:
 
     def check(self, name: str, password: str) -> Person | None:
         """Return the person of this name and password, None when one of them is wrong."""
-        row = self._rows().get(name.strip())
+        row = self._rows().get(composed(name))
         secret = row and row["password"]
         try:
             _HASHER.verify(secret or _NOBODY, password)
         except (VerificationError, InvalidHashError):
             return None
-        return Person(name.strip(), row["role"]) if secret else None
+        return Person(composed(name), row["role"]) if secret else None
 
     def person(self, name: str) -> Person | None:
         """Return the person with an account of this name."""
-        row = self._rows().get(name)
-        return Person(name, row["role"]) if row else None
+        row = self._rows().get(composed(name))
+        return Person(composed(name), row["role"]) if row else None
 
     def people(self) -> list[Person]:
         """Return everybody with an account, by name."""
@@ -131,7 +131,7 @@ class Accounts:
         try:
             rows = json.loads(self.file.read_text(encoding="utf-8"))
             if all(row["role"] in ROLES and "password" in row for row in rows.values()):
-                return rows
+                return {composed(name): row for name, row in rows.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError, KeyError):
@@ -168,7 +168,7 @@ class Accounts:
 
 
 def _name(name: str) -> str:
-    name = check_text(name, "name").strip()
+    name = clean_name(name, "account")
     if not name:
         raise LabelError("no_annotator", "an account needs a name")
     return name

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from annotations.db.schema import OUTCOMES, TARGETS, UNDO, now
+from annotations.text import check_text, clean_name
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
@@ -72,9 +73,9 @@ def check_label(
 
     Raises:
         LabelError: `no_annotator, unknown_label, bad_weight, bad_outcome, bad_target, bad_segment, bad_confidence,
-            bad_intensity, bad_valence, bad_arousal, bad_lead_time_s, bad_time, bad_text`.
+            bad_intensity, bad_valence, bad_arousal, bad_lead_time_s, bad_time, bad_text, text_too_long, invisible_name`.
     """
-    annotator = check_text(annotator, "annotator").strip()
+    annotator = clean_name(annotator, "annotator")
     if not annotator:
         raise LabelError("no_annotator", "a label needs the name of its annotator")
     if target not in TARGETS:
@@ -145,17 +146,6 @@ def check_segment(start_s: float | None, end_s: float | None) -> tuple[float | N
     if not known or not 0 <= start_s < end_s < math.inf or round(start_s, 3) == round(end_s, 3):
         raise LabelError("bad_segment", f"segment {start_s} to {end_s} s; a segment starts at 0 or later, then ends")
     return round(start_s, 3), round(end_s, 3)
-
-
-def check_text(value: str, what: str) -> str:
-    """Return text that every database and file format can hold."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise LabelError("bad_text", f"{what} {value!r} is not valid Unicode; save the file as UTF-8") from None
-    if "\0" in value:
-        raise LabelError("bad_text", f"{what} has a NUL character")
-    return value
 
 
 def current_rows(rows: Iterable) -> list:

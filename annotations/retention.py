@@ -48,6 +48,7 @@ class Removal:
     predictions: int
     files: int
     left: tuple[str, ...]  # the owner's files, which were only registered where they lie
+    alike: tuple[str, ...] = ()  # other speakers on record, whose names differ only in capitals
     copies: tuple[str, ...] = ()  # of the database, made before an upgrade or a restore: what was deleted is in them
 
 
@@ -153,8 +154,8 @@ def _anonymise(session: Session, clip_id: int) -> int:
     return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
 
 
-def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], speaker: str | None = None) -> None:
-    """Return when no table and no file has any of the hashes left, and no value is the speaker's name.
+def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], speakers: tuple[str, ...] = ()) -> None:
+    """Return when no table and no file has any of the hashes left, and no value is one of the spellings of the speaker's name.
 
     Raises:
         LabelError: `trace_left` with the places that still have one.
@@ -169,8 +170,8 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
                 ):
                     found.append(f"table {table.name}, column {column.name}")
                 # Elsewhere the same word is somebody else, or something else.
-                named = speaker and table is ClipRecord.__table__ and isinstance(column.type, String)
-                if named and connection.scalar(select(literal(1)).where(column == speaker).limit(1)):
+                named = speakers and table is ClipRecord.__table__ and isinstance(column.type, String)
+                if named and connection.scalar(select(literal(1)).where(column.in_(speakers)).limit(1)):
                     found.append(f"table {table.name}, column {column.name}")
     if database := sqlite_file(engine.url.render_as_string(hide_password=False)):
         # Deleted rows stay in the write-ahead log until it is truncated. In the database itself secure_delete left no

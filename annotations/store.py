@@ -38,16 +38,16 @@ from annotations.db.schema import (
     training_run_labels,
 )
 from annotations.db.write_lock import write_lock
-from annotations.label import Label, check_label, check_segment, check_text, current_rows
+from annotations.label import Label, check_label, check_segment, current_rows
+from annotations.text import check_text, clean_name, composed
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 # Built once, and run past the unit of work: that took four fifths of the time in which a label is stored.
 _CLIP_EXISTS = select(ClipRecord.__table__.c.id).where(ClipRecord.__table__.c.id == bindparam("clip"))
 _ANNOTATOR_ID = select(AnnotatorRecord.__table__.c.id).where(AnnotatorRecord.__table__.c.name == bindparam("name"))
-_ANNOTATOR_ID = _ANNOTATOR_ID.with_for_update(
-    key_share=True
-)  # on a server, their other transactions wait until this one ends
+# On a server, their other transactions wait until this one ends.
+_ANNOTATOR_ID = _ANNOTATOR_ID.with_for_update(key_share=True)
 _INSERT_LABEL, _INSERT_CURRENT = insert(LabelRecord.__table__), insert(CurrentLabelRecord.__table__)
 _LABEL_FIELDS = ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top")
 _LABELS_OF, _CURRENT_OF = (
@@ -133,7 +133,7 @@ class Store:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
-        speaker = check_text(speaker or "", "speaker").strip() or None
+        speaker = clean_name(speaker or "", "speaker") or None
         stored = copy = placed = None
         if features is not None:
             if not consent_text or not self.features_dir:
@@ -149,7 +149,7 @@ class Store:
                 clip = _get_or_add(
                     session, ClipRecord, {"name": check_text(name, "name"), "source": source}, sha256=sha256
                 )
-                if speaker and clip.speaker and clip.speaker != speaker:
+                if speaker and clip.speaker and composed(clip.speaker) != speaker:
                     raise LabelError(
                         "speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}"
                     )
@@ -284,7 +284,7 @@ class Store:
             seen = prediction_id and _require(session, PredictionRecord, prediction_id, "prediction")
             if seen and seen.clip_id != clip_id:
                 raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
-            person = self._annotator(session, annotator)
+            person = annotator_id(session, annotator)
             if supersedes is not None:
                 self._own_label(session, supersedes, person, clip_id)
             return self._append(
@@ -299,9 +299,7 @@ class Store:
             LabelError: `unknown_label_id`, `not_yours`, `already_undone`.
         """
         with self.writing(session) as session:
-            person = session.scalar(
-                select(AnnotatorRecord.id).filter_by(name=annotator.strip()).with_for_update(key_share=True)
-            )
+            person = find_annotator(session, annotator)
             label = self._own_label(session, label_id, person)
             undone = select(LabelRecord.id).filter_by(supersedes=label_id, outcome=UNDO)
             if label.outcome == UNDO or session.scalar(undone) is not None:
@@ -312,14 +310,6 @@ class Store:
                 start_s=label.start_s, end_s=label.end_s, emotions={}, top=None, comment="", item_id=label.item_id,
                 assignment_id=label.assignment_id, created_at=None,
             )  # fmt: skip
-
-    def _annotator(self, session: Session, name: str) -> int:
-        found = session.connection().scalar(_ANNOTATOR_ID, {"name": name})
-        if found is None:
-            _get_or_add(session, AnnotatorRecord, name=name)
-            session.flush()
-            found = session.connection().scalar(_ANNOTATOR_ID, {"name": name})
-        return found
 
     def _append(self, session: Session, **values) -> int:
         """Return the id of a new row of an annotator who is locked; current labels and label statistics follow it."""
@@ -401,7 +391,7 @@ class Store:
                     media=media,
                     in_place=media is not None and not (kept and media == self.media_dir / kept),
                     annotator=annotator,
-                    speaker=speaker,
+                    speaker=speaker and composed(speaker),
                     words=words,
                     states=self.features_dir / features if features and self.features_dir else None,
                 )
@@ -467,15 +457,21 @@ class Store:
         Raises:
             LabelError: `unknown_clip`, `trace_left`.
         """
-        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}", None, keep_labels, actor)
+        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}", (), keep_labels, actor)
 
     def delete_speaker(self, speaker: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
         """Delete all clips of a speaker, as `delete_clip` does one."""
+        with self.reading() as session:
+            stored = session.scalars(select(ClipRecord.speaker).distinct().where(ClipRecord.speaker.is_not(None)))
+            near = [other for other in stored if composed(other).casefold() == composed(speaker).casefold()]
+        spelt = tuple(other for other in near if composed(other) == composed(speaker))
         what = f"clip of speaker {speaker!r}"
-        speaker = speaker.strip()
-        return self._delete(ClipRecord.speaker == speaker, what, speaker, keep_labels, actor)
+        removal = self._delete(ClipRecord.speaker.in_(spelt), what, spelt, keep_labels, actor)
+        return replace(removal, alike=tuple(sorted({*near} - {*spelt})))
 
-    def _delete(self, condition, what: str, speaker: str | None, keep_labels: bool, actor: str) -> retention.Removal:
+    def _delete(
+        self, condition, what: str, speakers: tuple[str, ...], keep_labels: bool, actor: str
+    ) -> retention.Removal:
         with self.writing() as session:
             hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
             if not hashes:
@@ -483,8 +479,8 @@ class Store:
             removal = retention.remove_clips(session, self._folders, hashes, keep_labels=keep_labels)
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
-            self.audit(actor, "speaker.delete" if speaker else "clip.delete", session=session, **counted)
-        retention.verify_no_trace(self.engine, self._folders, hashes, speaker)
+            self.audit(actor, "speaker.delete" if speakers else "clip.delete", session=session, **counted)
+        retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
     def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:
@@ -527,6 +523,40 @@ class Store:
             what = func.coalesce(CurrentLabelRecord.top, CurrentLabelRecord.outcome)
             current |= dict(session.execute(select(what, func.count()).group_by(what)).all())
         return counts | {"current": current}
+
+
+def find_annotator(session: Session, name: str) -> int | None:
+    """Return the id of the annotator of this name, None when nobody has it; in a write, their other writes wait.
+
+    Rows that an earlier version stored in another form of the name are found too.
+    """
+    connection, name = session.connection(), composed(name)
+    found = connection.scalar(_ANNOTATOR_ID, {"name": name})
+    if found is None:
+        stored = connection.execute(select(AnnotatorRecord.__table__.c.name)).scalars()
+        spelt = next((other for other in stored if composed(other) == name), None)
+        found = None if spelt is None else connection.scalar(_ANNOTATOR_ID, {"name": spelt})
+    return found
+
+
+def annotator_id(session: Session, name: str) -> int:
+    """Return the id of the annotator of this name, new or not, and keep their other writes waiting until the end.
+
+    Raises:
+        LabelError: `no_annotator`, `bad_text`, `text_too_long`, `invisible_name`.
+    """
+    name = clean_name(name, "annotator")
+    if not name:
+        raise LabelError("no_annotator", "whose item it is has to be known; give the annotator's name")
+    found = find_annotator(session, name)
+    if found is None:
+        try:
+            with session.begin_nested():
+                session.execute(insert(AnnotatorRecord), {"name": name})
+        except IntegrityError:  # on a server, another session may have been first
+            return find_annotator(session, name)
+        found = find_annotator(session, name)
+    return found
 
 
 def _removals(session: Session, run_id: int) -> list[dict]:

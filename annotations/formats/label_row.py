@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from annotations.db.schema import OUTCOMES
-from annotations.label import Label, check_label, check_text, weights
+from annotations.label import Label, check_label, weights
+from annotations.text import check_text
 from mmer import hashing
 from mmer.errors import LabelError
 

@@ -15,7 +15,6 @@ from annotations.db.schema import (
     ORDERS,
     RELEASED,
     UNDO,
-    AnnotatorRecord,
     AssignmentRecord,
     ClipRecord,
     CurrentLabelRecord,
@@ -30,8 +29,8 @@ from annotations.label import check_label, weights
 from annotations.queue.leases import FULL_SEARCH_LIMIT, Leases, reclaim, shift_slots
 from annotations.queue.priorities import PREDICTED, priorities, without_majority
 from annotations.queue.progress import GoldVerdict, Progress, ProgressCounter, verdict
-from annotations.queue.projects import Project, annotator_id, gold_answers
-from annotations.store import Store
+from annotations.queue.projects import Project, gold_answers
+from annotations.store import Store, annotator_id, find_annotator
 from mmer.errors import LabelError
 
 MAX_LEASES = 20  # items one annotator may hold at a time
@@ -271,7 +270,7 @@ class Queue:
     def progress(self, annotator: str) -> Progress:
         """Return how far an annotator is; in a large project `remaining` may lag behind the others by some minutes."""
         with self._store.reading() as session:
-            person = session.scalar(select(AnnotatorRecord.id).filter_by(name=annotator.strip()))
+            person = find_annotator(session, annotator)
             return self._progress.progress(session, person)
 
     def rank(self, order: str | None = None, seed: int = 0) -> int:

@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 
 from annotations.db.schema import ClipRecord, PredictionRecord
 from annotations.formats.label_row import content_hash
-from annotations.label import check_segment, check_text
+from annotations.label import check_segment
 from annotations.queue.projects import Project, add_items, create, project, projects
 from annotations.store import Store
+from annotations.text import check_text
 from mmer.errors import LabelError
 
 MEDIA = frozenset(

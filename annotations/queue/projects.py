@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import bindparam, func, insert, literal_column, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from annotations.db.schema import (
     ORDERS,
     TARGETS,
-    AnnotatorRecord,
     ClipRecord,
     GoldRecord,
     ItemRecord,
@@ -19,12 +17,12 @@ from annotations.db.schema import (
     ProjectRecord,
     UtteranceRecord,
 )
-from annotations.label import check_text, weights
-from annotations.store import Store
+from annotations.label import weights
+from annotations.store import Store, annotator_id
+from annotations.text import check_text, clean_name, composed
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
-_PERSON = select(AnnotatorRecord.id).where(AnnotatorRecord.name == bindparam("name")).with_for_update(key_share=True)
 _PART = 5000  # rows a statement
 MAX_PER_ITEM = 20
 MAX_LEASE_S = 7 * 86400
@@ -93,7 +91,7 @@ def project(store: Store, name: str) -> Project:
         LabelError: `unknown_project`.
     """
     with store.reading() as session:
-        record = session.scalar(select(ProjectRecord).filter_by(name=name.strip()))
+        record = _named(session, name)
         if record is None:
             names = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name).limit(10)))
             raise LabelError("unknown_project", f"there is no project {name!r}; there is {names or 'none yet'}")
@@ -291,39 +289,25 @@ def gold_answers(session: Session, item_id: int) -> dict[str, GoldRecord]:
     return {gold.target: gold for gold in session.scalars(query)}
 
 
-def annotator_id(session: Session, name: str) -> int:
-    """Return the id of the annotator of this name, new or not, and keep their other requests waiting until the end.
-
-    Raises:
-        LabelError: `no_annotator`, `bad_text`.
-    """
-    name = check_text(name, "annotator").strip()
-    if not name:
-        raise LabelError("no_annotator", "whose item it is has to be known; give the annotator's name")
-    found = session.scalar(_PERSON, {"name": name})
-    if found is None:
-        try:
-            with session.begin_nested():
-                session.execute(insert(AnnotatorRecord), {"name": name})
-        except IntegrityError:  # on a server, another session may have been first
-            return session.scalar(_PERSON, {"name": name})
-        found = session.scalar(_PERSON, {"name": name})
-    return found
-
-
 def _project(record: ProjectRecord) -> Project:
     values = {field: getattr(record, field) for field in Project.__dataclass_fields__}
     return Project(**values | {"label_set": tuple(record.label_set), "targets": tuple(record.targets)})
 
 
+def _named(session: Session, name: str) -> ProjectRecord | None:
+    """Return the project of this name, also one that an earlier version stored in another form of it."""
+    records = {composed(record.name): record for record in session.scalars(select(ProjectRecord))}
+    return records.get(composed(name))
+
+
 def _refuse_taken(session: Session, name: str) -> None:
-    if session.scalar(select(ProjectRecord.id).filter_by(name=name)) is not None:
+    if _named(session, name) is not None:
         raise LabelError("project_exists", f"there is a project {name!r} already; choose another name")
 
 
 def _checked(values: dict) -> dict:
     """Return the columns of a ProjectRecord, or say which of them cannot be."""
-    name, guidelines = check_text(values["name"], "name").strip(), check_text(values["guidelines"], "guidelines")
+    name, guidelines = clean_name(values["name"], "project"), check_text(values["guidelines"], "guidelines")
     label_set, targets = {emotion(label) for label in values["label_set"]}, set(values["targets"])
     per_item, gold_share, lease_s = values["per_item"], values["gold_share"], values["lease_s"]
     for right, complaint in (

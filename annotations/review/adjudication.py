@@ -24,10 +24,10 @@ from annotations.db.schema import (
     UtteranceRecord,
 )
 from annotations.item_summary import model_emotion, refresh_summaries
-from annotations.label import check_segment, check_text, weights
-from annotations.queue.projects import annotator_id
+from annotations.label import check_segment, weights
 from annotations.review.agreement import project_id_of
-from annotations.store import Store
+from annotations.store import Store, annotator_id, find_annotator
+from annotations.text import check_text, composed
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
@@ -151,7 +151,7 @@ def disagreements(
         if filters.emotion:
             query = query.where(given.where(current.top == emotion(filters.emotion)).exists())
         if filters.annotator:
-            person = session.scalar(select(AnnotatorRecord.id).filter_by(name=filters.annotator))
+            person = find_annotator(session, filters.annotator)
             if person is None:
                 raise LabelError("unknown_annotator", f"nobody by the name {filters.annotator!r} has labelled here")
             query = query.where(given.where(current.annotator_id == person, current.outcome != "skip").exists())
@@ -248,7 +248,7 @@ def adjudicate(
         refresh_summaries(session, target, items)
         # Names no clip, so that a deletion need not find it.
         action = "adjudication.decide" if final else "adjudication.take_back"
-        store.audit(reviewer.strip(), action, session=session, adjudication=record.id, target=target, emotions=final)
+        store.audit(composed(reviewer), action, session=session, adjudication=record.id, target=target, emotions=final)
         return record.id
 
 
