@@ -18,11 +18,11 @@ from training.data import unpaired
 from training.data.manifest import Row
 from training.experiments import figures
 from training.experiments.ablation_grid import all_rows
-from training.experiments.ablation_stages import drawn, halves
+from training.experiments.ablation_stages import drawn, two_folds
 from training.experiments.folds import CrossValidation, Fold, emobox, labels
 from training.experiments.run_cache import Run, Runs, without
 from training.learn.config import TrainConfig
-from training.learn.fusion import READINGS, Encoded, fit_abstention, subset_probs
+from training.learn.fusion import N_VIEWS, Encoded, fit_abstention, subset_probs
 
 
 def test_a_finished_run_is_never_run_again(tmp_path):
@@ -83,22 +83,22 @@ def test_tuples_are_the_same_under_every_condition():
     assert (clean.picks % 7 == clean.truth[:, None]).all()
 
 
-def test_nothing_is_in_both_halves_in_any_reading():
+def test_nothing_is_in_both_folds_in_any_view():
     speakers = ["a", "a", "b", "b", "b", "a"]
     sizes = {"face": 9, "voice": len(speakers), "text": 8}
-    aside = {}
+    calibration = {}
     for i, (m, n) in enumerate(sizes.items()):
-        e = encoded(n * READINGS[m], i)
-        number = torch.arange(n).repeat(READINGS[m])[:, None].float()  # which example a reading is of
-        aside[m] = Encoded(e.middle, number, e.logits, e.targets)
-    one, two = halves(aside, speakers)
+        e = encoded(n * N_VIEWS[m], i)
+        number = torch.arange(n).repeat(N_VIEWS[m])[:, None].float()  # which example a view is of
+        calibration[m] = Encoded(e.middle, number, e.logits, e.targets)
+    one, two = two_folds(calibration, speakers)
     for m, n in sizes.items():
         numbers = [set(half[m].top.flatten().tolist()) for half in (one, two)]
         assert not numbers[0] & numbers[1], m
         assert numbers[0] | numbers[1] == set(range(n)), m
-        assert len(one[m].top) + len(two[m].top) == n * READINGS[m]
+        assert len(one[m].top) + len(two[m].top) == n * N_VIEWS[m]
     assert {speakers[int(i)] for i in one["voice"].top.flatten()} == {"a"}
-    assert halves(aside, ["a"] * 6) is None
+    assert two_folds(calibration, ["a"] * 6) is None
 
 
 def test_every_reference_is_a_row_and_starts_are_trained_first():

@@ -1,9 +1,10 @@
 """The training loop: resumed after a kill, averaged, thawed from the head down, shared by several processes."""
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from mmer.errors import TrainingError
 from mmer.model import EmotionModel
 from tests.test_model import make_model
 from training.learn.branches import branch_module
-from training.learn.loop import PRECISIONS, depths, fit, layerwise, settings, thaw, weights
+from training.learn.config import PRECISIONS, TrainConfig, settings_of, with_current_names
+from training.learn.loop import depths, fit, layerwise, stage_settings, stage_weights, thaw
 from training.learn.warm_start import between, shape_of, start_from
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from tests.test_model import make_model
+from training.learn.config import PRECISIONS, TrainConfig, settings_of, with_current_names
 from training.learn.loop import fit
 from training.learn.losses import soft_cross_entropy
 from training.learn.branches import branch_module
@@ -114,7 +117,7 @@ def test_a_stage_ends_with_the_average_of_its_weights(tmp_path):
         epochs=1, work=tmp_path, average=0.5,
     )  # fmt: skip
     assert module.weight.item() == pytest.approx(2.25)
-    assert float(weights(tmp_path / "line.state.pt")["weight"]) == pytest.approx(2.25)
+    assert float(stage_weights(tmp_path / "line.state.pt")["weight"]) == pytest.approx(2.25)
 
 
 def fit_line(work: Path, epochs: int = 2, **options) -> float:
@@ -123,20 +126,20 @@ def fit_line(work: Path, epochs: int = 2, **options) -> float:
     nn.init.zeros_(module.weight)
     optimizer = torch.optim.SGD(module.parameters(), 1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    given = options.pop("given", (torch.ones(2, 1),))
+    data = options.pop("data", (torch.ones(2, 1),))
     fit(
         "line", module, optimizer, scheduler, lambda epoch: [(torch.ones(1, 1),)] * 2, lambda x: -module(x).float().mean(),
-        epochs=epochs, work=work, given=given, **options,
+        epochs=epochs, work=work, data=data, **options,
     )  # fmt: skip
     return module.weight.item()
 
 
 def test_a_state_made_with_other_settings_or_data_is_refused_and_kept(tmp_path):
-    first = {"decided": {"lr": 1.0}}
+    first = {"settings": {"lr": 1.0}}
     assert fit_line(tmp_path, **first) == fit_line(tmp_path, **first) == 4.0
-    assert settings(tmp_path / "line.state.pt") == first["decided"]
+    assert stage_settings(tmp_path / "line.state.pt") == first["settings"]
     kept = (tmp_path / "line.state.pt").read_bytes()
-    for other in ({"decided": {"lr": 2.0}}, first | {"epochs": 3}, first | {"given": (torch.zeros(2, 1),)}):
+    for other in ({"settings": {"lr": 2.0}}, first | {"epochs": 3}, first | {"data": (torch.zeros(2, 1),)}):
         with pytest.raises(TrainingError, match=r"line.state.pt was made with other settings, data or first weights"):
             fit_line(tmp_path, **other)
     assert (tmp_path / "line.state.pt").read_bytes() == kept
@@ -199,7 +202,7 @@ def test_what_has_another_shape_is_left_as_it_was():
     assert 0 < len(taken) < len(old.encoders.state_dict())
 
 
-def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_begin_anew(tmp_path):
+def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_are_reset(tmp_path):
     tuned = replace(ModelConfig.tiny(), text_tuned=True)
     name = checkpoint.save(make_model(tuned), Config(model=tuned), tmp_path, {"parent": None})
     loaded, usual = checkpoint.load(name, tmp_path), ModelConfig()
@@ -226,3 +229,19 @@ def test_weights_between_start_and_end_keep_their_share_of_the_start():
     assert between(learned, started, 0.25)["n"].item() == 7
     assert torch.equal(between(learned, started, 0.0)["w"], learned["w"])
     assert between({"new": torch.ones(2)}, started, 0.25)["new"].tolist() == [1.0, 1.0]
+
+
+def test_the_settings_of_a_checkpoint_older_than_a_renaming_are_read_under_todays_names():
+    meta = json.loads((ROOT / "mmer" / "checkpoints" / "base" / "meta.json").read_text())
+    training = with_current_names(meta["training"])
+    assert set(training) <= set(asdict(TrainConfig()))
+    assert training["speaker_augment_prob"] == 1.0
+    assert training["voice_statistics_views"] == 6
+    assert training["text_prior_restore"] == 0.2
+    older = {"voice": {"voice_strange": 0.5, "voice_lr": 0.1}}
+    assert with_current_names(older) == {"voice": {"speaker_augment_prob": 0.5, "voice_lr": 0.1}}
+
+
+def test_a_setting_that_does_not_bear_its_branches_name_still_decides_what_that_branch_learns():
+    assert "speaker_augment_prob" in settings_of("voice", TrainConfig())
+    assert not {"speaker_augment_prob", "voice_lr"} & set(settings_of("face", TrainConfig()))

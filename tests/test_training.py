@@ -27,13 +27,13 @@ from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from training import corpora
 from training.data import augment, manifest
-from training.data.load import Faces, Voices, split_off
+from training.data.load import Faces, Voices, split_calibration
 from training.data.manifest import Row
 from training.learn import losses
 from training.learn.branches import branch_module, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
-from training.learn.loop import settings
+from training.learn.loop import stage_settings
 from training.learn.warm_start import imagenet_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,20 +140,20 @@ def test_a_sentence_in_the_wrong_column_is_named(tmp_path):
 
 def test_no_speaker_is_on_both_sides_of_a_split():
     rows = tuple(Row(("anger",), text=f"{s} {i}", speaker=f"s{s}", corpus="c") for s in range(20) for i in range(10))
-    rest, aside = split_off(rows)
-    assert {r.speaker for r in rest} & {r.speaker for r in aside} == set()
-    assert len(aside) == 20
+    rest, calibration = split_calibration(rows)
+    assert {r.speaker for r in rest} & {r.speaker for r in calibration} == set()
+    assert len(calibration) == 20
     few = tuple(r for r in rows if r.speaker in ("s0", "s1", "s2"))
-    assert split_off(few) == (few, ())  # one of three speakers would be a third of the corpus
+    assert split_calibration(few) == (few, ())  # one of three speakers would be a third of the corpus
 
 
-def test_what_is_set_aside_depended_on_where_the_corpora_lie(tmp_path):
-    def aside(root: Path) -> set[str]:
+def test_the_calibration_split_depended_on_where_the_corpora_lie(tmp_path):
+    def calibration(root: Path) -> set[str]:
         rows = tuple(Row(("fear",), root / "train" / "fear" / f"{i}.png", corpus="c") for i in range(200))
-        return {r.path.name for r in split_off(rows)[1]}
+        return {r.path.name for r in split_calibration(rows)[1]}
 
-    assert len(aside(tmp_path / "here")) == 20
-    assert aside(tmp_path / "here") == aside(tmp_path / "there")
+    assert len(calibration(tmp_path / "here")) == 20
+    assert calibration(tmp_path / "here") == calibration(tmp_path / "there")
 
 
 def test_an_emotion_nobody_shows_is_named():
@@ -382,7 +382,7 @@ def test_what_was_trained_otherwise_or_not_at_all_is_refused(trained, corpora_fo
     done = run(*tiny, "--work", home / "work", "--stage", "voice", "--voice-epochs", 2, "--voice-batch", 8, home=home)
     assert done.returncode == 1
     assert "voice.state.pt was made with other settings" in done.stderr
-    done = run(*tiny, "--work", tmp_path, "--init", name, "--anew", "voice", "--stage", "fusion", home=home)
+    done = run(*tiny, "--work", tmp_path, "--init", name, "--reset-branch", "voice", "--stage", "fusion", home=home)
     assert done.returncode == 1
     assert "voice.state.pt is missing; train the voice branch first" in done.stderr
     done = run("train", "--corpora", corpora_folder, "--work", home / "work", "--stage", "fusion", home=home)
@@ -418,7 +418,7 @@ def test_fewer_faces_than_a_batch_learn_for_as_many_epochs_as_any(tmp_path):
         torch.eye(7)[:5],
     )
     train_face(EmotionModel(ModelConfig.tiny()), faces, TrainConfig(face_epochs=10), tmp_path)
-    assert settings(tmp_path / "face.state.pt")["face_epochs"] == 10
+    assert stage_settings(tmp_path / "face.state.pt")["face_epochs"] == 10
 
 
 def test_imagenet_weights_are_read_and_what_is_none_is_refused(tmp_path):

@@ -11,7 +11,7 @@ A finished row is never run again, and a killed run goes on from its last epoch.
 speakers. Fusion is measured on label-matched tuples of validation examples, since the corpora are not paired. The test
 against the reference row flips the signs of whole speakers (of the voices, for tuples); images and sentences without a
 speaker stand for themselves. Nothing is chosen on what is measured: branches end with their last epoch, and each kind of
-fusion chooses its number of steps on data set aside from training.
+fusion chooses its number of steps on the calibration split.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -143,7 +143,7 @@ def page(entries: Sequence[dict], about: str) -> str:
             ]
             parts.append(figures.markdown(("row", *subsets), rows))
             rows = [(e["row"], e["runs"][0]["steps"], e["runs"][0]["weights"], e["runs"][0]["seconds"]) for e in own]
-            parts.append("\nSteps chosen on data set aside, weights and seconds:\n")
+            parts.append("\nSteps chosen on the calibration split, weights and seconds:\n")
             parts.append(figures.markdown(("row", "steps", "weights", "seconds"), rows))
     return "\n".join(parts)
 

@@ -123,7 +123,12 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=TrainConfig().voice_epochs, help="default %(default)s; fewer are another experiment")  # fmt: skip
     parser.add_argument("--batch", type=int, default=TrainConfig().voice_batch)
     parser.add_argument("--lr", type=float, default=TrainConfig().voice_lr)
-    parser.add_argument("--strange", type=float, default=TrainConfig().voice_strange, help="share of the utterances made another speaker's, default %(default)s")  # fmt: skip
+    parser.add_argument(
+        "--speaker-augment-prob",
+        type=float,
+        default=TrainConfig().speaker_augment_prob,
+        help="of an utterance to be made another speaker's, default %(default)s",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")
     args = parser.parse_args()
@@ -160,7 +165,7 @@ def main() -> int:
     if args.unseen in {r.corpus for r in rows}:
         parser.error(f"--unseen {args.unseen}: it is trained on")
     config = TrainConfig(
-        voice_epochs=args.epochs, voice_lr=args.lr, voice_batch=args.batch, voice_strange=args.strange, precision=args.precision
+        voice_epochs=args.epochs, voice_lr=args.lr, voice_batch=args.batch, speaker_augment_prob=args.speaker_augment_prob, precision=args.precision
     )  # fmt: skip
     shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
     unseen = of(args.unseen) if args.unseen else ()

@@ -22,143 +22,13 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from mmer import assets, checkpoint
-from mmer.config import Config, ModelConfig, Paths
+from mmer.config import Paths
 from mmer.errors import MmerError
-from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
-from mmer.model import EmotionModel
-from mmer.speech import Transcriber
-from training import corpora
-from training.data.load import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_off
-from training.data.manifest import Row, data_hash
-from training.learn.branches import train_face, train_statistics, train_text, train_voice
-from training.learn.config import CORPORA, TrainConfig
-from training.learn.fusion import (
-    N_TUPLES,
-    Tuples,
-    calibrate,
-    encode_aside,
-    encoded,
-    fit_abstention,
-    subset_probs,
-    subset_table,
-    train_fusion,
-)
-from training.learn.loop import PRECISIONS, processes, timed
-from training.learn.losses import fit_temperature
-from training.learn.warm_start import assemble, imagenet_weights, of_branches, shape_of, start_from
-
-
-def told(stage: str, make: Callable[[], None]) -> None:
-    """Train a stage and say what it took."""
-    took = timed(make)
-    if processes().is_main_process:
-        print(
-            f"{stage}: {took['seconds'] / 60:.1f} minutes in this run, {took['peak_mb'] / 1024:.1f} GB at most so far"
-        )
-
-
-def build(args: argparse.Namespace, config: TrainConfig) -> str:
-    """Run the stages asked for; returns what was done in one line."""
-    work: Path = args.work
-    work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
-    paths = Paths.from_env()
-    loaded = checkpoint.load(args.init, paths.checkpoints) if args.init else None
-    shape = shape_of(loaded, args.anew, ModelConfig.tiny() if args.model == "tiny" else ModelConfig())
-    whisper = None
-    if args.whisper:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        whisper = Transcriber(args.whisper, device, paths.assets / "whisper")
-        depths, width = whisper.encoder_size()
-        shape = replace(shape, whisper_depths=depths, whisper_width=width)
-    resnet18 = args.imagenet is not None
-    shape = replace(
-        shape, face_resnet18=resnet18 or shape.face_resnet18, text_tuned=config.text_tuned or shape.text_tuned
-    )
-    whole = Config(model=shape)
-    team = processes()  # the first fills the caches, all train, the first writes
-    with team.main_process_first():
-        found = corpora.read_all(args.corpora, work / "corpora")
-    rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
-    train = {m: tuple(r for r in rows[m] if r.split == "train") for m in MODALITIES}
-    val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
-    halves = {m: split_off(train[m]) for m in MODALITIES}  # for the branches, for their fusion
-
-    model = EmotionModel(whole.model, whole.voice.n_mels)
-    language = None
-    if {"text", "fusion"} & set(args.stage):
-        language = LanguageModel(assets.find("text_encoder", paths))
-        if shape.text_tuned:
-            model.encoders["text"].layers.load_state_dict(language.last_layers())
-    if resnet18:
-        model.encoders["face"].cnn.adopt(imagenet_weights(args.imagenet))
-    fresh = of_branches(model)
-    if loaded:
-        fresh -= start_from(model, loaded.model, args.anew)
-        print(f"all but {len(fresh)} of the branches' {len(of_branches(model))} tensors start from {args.init}")
-    if "face" in args.stage:
-        with team.main_process_first():
-            faces = load_faces(halves["face"][0], work, whole.face.crop_size)
-        told("face", lambda: train_face(model, faces, config, work))
-    if "voice" in args.stage:
-        with team.main_process_first():
-            voices = load_voices(halves["voice"][0], whisper, work)
-        told("voice", lambda: train_voice(model, voices, config, work))
-        told("voice statistics", lambda: train_statistics(model, voices, config, work))
-    if "text" in args.stage:
-        with team.main_process_first():
-            texts = load_texts(halves["text"][0], work, language, model.encoders["text"])
-        told("text", lambda: train_text(model, texts, halves["text"][0], config, work))
-    if "fusion" not in args.stage:
-        return f"trained {', '.join(args.stage)}; give --stage fusion to write a checkpoint"
-
-    made = assemble(model, work, config, loaded, fresh, args.anew, {m: halves[m][0] for m in MODALITIES})
-
-    def load(part: dict[str, tuple[Row, ...]]) -> tuple[Faces, Voices, Texts]:
-        with team.main_process_first():
-            return (
-                load_faces(part["face"], work, whole.face.crop_size), load_voices(part["voice"], whisper, work),
-                load_texts(part["text"], work, language, model.encoders["text"]),
-            )  # fmt: skip
-
-    aside = encode_aside(model, *load({m: halves[m][1] for m in MODALITIES}), config.seed)
-    for i, m in enumerate(MODALITIES):
-        model.temperatures[i] = fit_temperature(aside[m].logits, aside[m].targets)
-    told("fusion", lambda: train_fusion(model, Tuples(aside, model.temperatures, config.conflict), config, work))
-    heldout = load(val)
-    if not team.is_main_process:
-        return "the first process writes the checkpoint"
-    calm = Tuples(aside, model.temperatures, 0.0)
-    calibrate(model, calm, config.seed + 1)
-    states, _, targets = calm.draw(N_TUPLES, torch.Generator().manual_seed(config.seed + 3), subsets=False)
-    threshold = fit_abstention(subset_probs(model, states), targets.argmax(1).numpy())
-
-    held = {m: encoded(model, m, part) for m, part in zip(MODALITIES, heldout, strict=True)}
-    table = subset_table(model, Tuples(held, model.temperatures, 0.0), config.seed + 2)
-    for name, line in table.items():
-        print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
-    meta = {
-        "parent": None,
-        "init": args.init and {"id": args.init, "weights_sha256": loaded.meta.get("weights_sha256")},
-        "seed": config.seed,
-        "whisper": args.whisper and Path(args.whisper).name,
-        **made,
-        "data": {m: {"train": data_hash(halves[m][0]), "fusion": data_hash(halves[m][1]), "val": data_hash(val[m]),
-                     "n": [len(halves[m][0]), len(halves[m][1]), len(val[m])]} for m in MODALITIES},
-        "temperature": {**dict(zip(MODALITIES, model.temperatures.tolist(), strict=True)), "fused": float(model.fusion.temperature)},
-        "abstain": threshold,
-        "metrics": {"label_matched_validation_tuples": table},
-    }  # fmt: skip
-    name = checkpoint.save(model, whole, args.out or paths.checkpoints, meta, name=args.name)
-    return f"wrote {(args.out or paths.checkpoints) / name}"
+from training.learn.config import PRECISIONS, TrainConfig
 
 
 def main() -> int:
@@ -168,20 +38,55 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: the checkpoints folder)")
     parser.add_argument("--name", help="fixed checkpoint id instead of time and hash")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see the pipeline run")
-    parser.add_argument("--imagenet", nargs="?", const="", metavar="FILE", help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)")  # fmt: skip
-    parser.add_argument("--whisper", metavar="NAME|FILE", help="let the voice branch read the encoder of this Whisper too, as base or a .pt file")  # fmt: skip
+    parser.add_argument(
+        "--imagenet",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)",
+    )
+    parser.add_argument(
+        "--whisper",
+        metavar="NAME|FILE",
+        help="let the voice branch read the encoder of this Whisper too, as base or a .pt file",
+    )
     parser.add_argument("--init", metavar="ID", help="checkpoint whose branches training starts from")
-    parser.add_argument("--anew", nargs="+", choices=MODALITIES, default=[], help="with --init: branches that begin from nothing, in the shape of today's defaults")  # fmt: skip
+    parser.add_argument(
+        "--reset-branch",
+        nargs="+",
+        choices=MODALITIES,
+        default=[],
+        help="with --init: branches that begin from nothing, in the shape of today's defaults",
+    )
     parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
-    for field, value in TrainConfig().__dict__.items():
-        how = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
-        how |= {"choices": PRECISIONS} if field == "precision" else {}
-        parser.add_argument(f"--{field.replace('_', '-')}", default=value, help=f"default {value}", **how)
+    for field, value in asdict(TrainConfig()).items():
+        option, words = f"--{field.replace('_', '-')}", f"default {value}"
+        if isinstance(value, bool):
+            parser.add_argument(option, default=value, help=words, action=argparse.BooleanOptionalAction)
+        else:
+            choices = PRECISIONS if field == "precision" else None
+            parser.add_argument(option, default=value, help=words, type=type(value), choices=choices)
     args = parser.parse_args()
-    if args.anew and not args.init:
-        parser.error("--anew is for --init: without a checkpoint every branch begins from nothing")
-    config = TrainConfig(**{k: getattr(args, k) for k in TrainConfig.__dataclass_fields__})
-    print(build(args, config))
+    if args.reset_branch and not args.init:
+        parser.error("--reset-branch is for --init: without a checkpoint every branch begins from nothing")
+
+    from training.learn.build import BuildOptions, build  # torch: --help does without
+    from training.learn.loop import processes
+
+    config = TrainConfig(**{field: getattr(args, field) for field in asdict(TrainConfig())})
+    options = BuildOptions(
+        corpora=args.corpora,
+        work=args.work,
+        out=args.out,
+        name=args.name,
+        tiny=args.model == "tiny",
+        imagenet=args.imagenet,
+        whisper=args.whisper,
+        init=args.init,
+        reset=tuple(args.reset_branch),
+        stages=tuple(args.stage),
+    )
+    print(build(options, config))
     processes().destroy_process_group()
     return 0
 

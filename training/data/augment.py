@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
+from mmer.config import SAMPLE_RATE
+
 
 def faces(images: Tensor, generator: torch.Generator) -> Tensor:
     """Augment a batch of crops (B, 1, H, W) in [0, 1], each in its own way."""
@@ -22,7 +24,8 @@ def faces(images: Tensor, generator: torch.Generator) -> Tensor:
     theta[:, 0, 0], theta[:, 0, 1] = scale * angle.cos() * flip, -scale * angle.sin()
     theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin() * flip, scale * angle.cos()
     theta[:, :, 2] = uniform(-0.15, 0.15, B, 2)
-    x = grid_sample(images, affine_grid(theta, list(images.shape), align_corners=False), padding_mode="border", align_corners=False)  # fmt: skip
+    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    x = grid_sample(images, grid, padding_mode="border", align_corners=False)
     x = (x - 0.5) * uniform(0.7, 1.3)[:, None, None, None] + 0.5 + uniform(-0.15, 0.15)[:, None, None, None]
     soft = avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     x = torch.where((uniform(0, 1) < 0.15)[:, None, None, None], soft, x).clamp(0, 1)
@@ -65,7 +68,7 @@ def waveform(samples: np.ndarray, longest: int, generator: torch.Generator, *, n
 def reverberate(samples: Tensor, generator: torch.Generator) -> Tensor:
     """Return an utterance (L,) as a room of 0.1 to 0.6 s would give it back: an echo of decaying noise, same length."""
     t60_s, level = (torch.rand(2, generator=generator) * torch.tensor([0.5, 0.6]) + torch.tensor([0.1, 0.1])).tolist()
-    n = int(t60_s * 16_000)
+    n = int(t60_s * SAMPLE_RATE)
     tail = torch.randn(n, generator=generator) * 10 ** (-3 * torch.arange(n) / n)  # 60 dB down at its end
     tail = tail * level / tail.norm()
     tail[0] = 1.0  # what comes straight
@@ -76,8 +79,8 @@ def reverberate(samples: Tensor, generator: torch.Generator) -> Tensor:
 def other_speaker(mel: Tensor, generator: torch.Generator) -> Tensor:
     """Return a normalised log-mel (T_a, M) as of a longer or shorter throat, at another pace, over another microphone.
 
-    Frequency is stretched (https://www.cs.toronto.edu/~hinton/absps/perturb.pdf), time is stretched without the pitch, a
-    smooth curve is added over the bands, and a few lose what a telephone loses. It is normalised again at the end.
+    Frequency is stretched (https://www.cs.toronto.edu/~hinton/absps/perturb.pdf), time is stretched without the pitch,
+    a smooth curve is added over the bands, and a few lose what a telephone loses. It is normalised again at the end.
     """
     T_a, M = mel.shape
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Texts:
         return states, torch.arange(states.shape[1])[None] < lengths[:, None]
 
 
-def targets_of(rows: tuple[Row, ...]) -> Tensor:
+def targets_of(rows: Sequence[Row]) -> Tensor:
     return torch.tensor([r.target for r in rows])
 
 
@@ -64,20 +65,20 @@ def _row_name(row: Row) -> str:
     return f"{row.path.parent.name}/{row.path.name}" if row.path else row.text
 
 
-def split_off(
+def split_calibration(
     rows: tuple[Row, ...], share: float = 0.1, limit: float = 0.15
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """Set aside about `share` of each corpus, whole speakers at a time: (the rest, what was set aside).
+    """Return (the rest, a calibration split of about `share` of each corpus), cut by whole speakers.
 
     Speakers are taken in the order of a hash of their name, and only while no more than `limit` of the corpus goes; a
-    corpus of a few speakers gives none. Rows without a speaker count as one each, named by their text or by the last two
-    parts of their path, so that the split is the same wherever the corpora lie.
+    corpus of a few speakers gives none. Rows without a speaker count as one each, named by their text or by the last
+    two parts of their path, so that the split is the same wherever the corpora lie.
     """
 
     def digest(name: str) -> str:
         return hashlib.sha256(name.encode()).hexdigest()
 
-    aside: set[int] = set()
+    calibration: set[int] = set()
     for corpus in {r.corpus for r in rows}:
         groups: dict[str, list[int]] = {}
         for i, r in enumerate(rows):
@@ -86,9 +87,10 @@ def split_off(
         total, taken = sum(map(len, groups.values())), 0
         for speaker in sorted(groups, key=digest):
             if taken < share * total and taken + len(groups[speaker]) <= limit * total:
-                aside.update(groups[speaker])
+                calibration.update(groups[speaker])
                 taken += len(groups[speaker])
-    return tuple(r for i, r in enumerate(rows) if i not in aside), tuple(r for i, r in enumerate(rows) if i in aside)
+    rest = tuple(r for i, r in enumerate(rows) if i not in calibration)
+    return rest, tuple(r for i, r in enumerate(rows) if i in calibration)
 
 
 def load_faces(rows: tuple[Row, ...], work: Path, size: int) -> Faces:
@@ -97,7 +99,9 @@ def load_faces(rows: tuple[Row, ...], work: Path, size: int) -> Faces:
     for i, row in enumerate(tqdm(rows, desc="face crops", mininterval=5)):
         with Image.open(row.path) as image:
             gray = image.convert("L")
-            images[i] = torch.from_numpy(np.array(gray if gray.size == (size, size) else gray.resize((size, size), Image.Resampling.BOX)))  # fmt: skip
+            if gray.size != (size, size):
+                gray = gray.resize((size, size), Image.Resampling.BOX)
+            images[i] = torch.from_numpy(np.array(gray))
     blendshapes, fitted = _face_fits(images, work)
     return Faces(images, blendshapes, fitted, targets_of(rows))
 
@@ -109,12 +113,12 @@ def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
     cache = work / "face_fits.npz"
     known: dict[str, np.ndarray] = {}
     if cache.is_file():
-        with np.load(cache) as kept:
-            known = dict(zip(kept["keys"].tolist(), kept["blendshapes"], strict=True))
+        with np.load(cache) as cached:
+            known = dict(zip(cached["keys"].tolist(), cached["blendshapes"], strict=True))
     missing = [i for i, k in enumerate(keys) if k not in known]
     if missing:
-        found = fit_crops(images[i].numpy() for i in tqdm(missing, desc="landmark fits", mininterval=5))
-        for i, values in zip(missing, found, strict=True):
+        fits = fit_crops(images[i].numpy() for i in tqdm(missing, desc="landmark fits", mininterval=5))
+        for i, values in zip(missing, fits, strict=True):
             known[keys[i]] = np.full(52, np.nan, np.float16) if values is None else values.astype(np.float16)
         part = cache.with_suffix(".part.npz")
         np.savez_compressed(part, keys=np.array(list(known)), blendshapes=np.stack(list(known.values())))
@@ -124,13 +128,13 @@ def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
     return values.nan_to_num(), fitted
 
 
-def load_voices(rows: tuple[Row, ...], whisper: Transcriber | None = None, work: Path | None = None) -> Voices:
-    """Decode each row's sound and cut it to its speech, as prediction does. A row that cannot be read is named and left out.
+def load_voices(rows: Sequence[Row], whisper: Transcriber | None = None, work: Path = Path()) -> Voices:
+    """Decode each row's sound and cut it to its speech, as prediction does; a row that cannot be read is named, left out.
 
     With `whisper` its encoder listens to each utterance once; the states are kept in `work`.
     """
 
-    def one(row: Row) -> np.ndarray | None:
+    def decode(row: Row) -> np.ndarray | None:
         try:
             return utterance_samples(row.path, row.start_s, row.end_s)
         except ClipError as error:
@@ -138,23 +142,23 @@ def load_voices(rows: tuple[Row, ...], whisper: Transcriber | None = None, work:
             return None
 
     with ThreadPoolExecutor(2) as pool:
-        found = list(tqdm(pool.map(one, rows), total=len(rows), desc="voices", mininterval=5))
-    kept = [(x, r) for x, r in zip(found, rows, strict=True) if x is not None]
-    samples = [x for x, _ in kept]
-    states = _whisper_states(samples, whisper, work) if whisper else None
-    return Voices(samples, targets_of(tuple(r for _, r in kept)), tuple(r.corpus for _, r in kept), states)
+        decoded = list(tqdm(pool.map(decode, rows), total=len(rows), desc="voices", mininterval=5))
+    readable = [(x, r) for x, r in zip(decoded, rows, strict=True) if x is not None]
+    samples = [x for x, _ in readable]
+    states = None if whisper is None else _whisper_states(samples, whisper, work)
+    return Voices(samples, targets_of(tuple(r for _, r in readable)), tuple(r.corpus for _, r in readable), states)
 
 
-def load_every_voice(rows: tuple[Row, ...]) -> Voices:
+def load_every_voice(rows: Sequence[Row]) -> Voices:
     """As `load_voices`, for experiments in which every row counts.
 
     Raises:
         TrainingError: `unreadable` when a row cannot be read.
     """
-    found = load_voices(rows)
-    if len(found.samples) != len(rows):
+    voices = load_voices(rows)
+    if len(voices.samples) != len(rows):
         raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
-    return found
+    return voices
 
 
 def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path) -> Tensor:
@@ -176,7 +180,8 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encod
     With an encoder only the half of the states that it reads.
     """
     part_read = "" if encoder is None else f", tuned {encoder.layers is not None}"
-    key = hashlib.sha256("\n".join(r.text for r in rows).encode() + (language.identity + part_read).encode()).hexdigest()[:16]  # fmt: skip
+    sentences = "\n".join(r.text for r in rows)
+    key = hashlib.sha256(f"{sentences}{language.identity}{part_read}".encode()).hexdigest()[:16]
     cache = work / f"text_states-{key}.pt"
     if not cache.is_file():
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].text))  # like lengths together: little padding
@@ -188,8 +193,8 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encod
                 states[j] = (s[m] if encoder is None else encoder.reads(s[m])).half()
         lengths = torch.tensor([0] + [len(s) for s in states])
         save_atomically({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, cache)
-    kept = torch.load(cache, weights_only=True, mmap=True)
-    return Texts(kept["states"], kept["offsets"], targets_of(rows))
+    cached = torch.load(cache, weights_only=True, mmap=True)
+    return Texts(cached["states"], cached["offsets"], targets_of(rows))
 
 
 def save_atomically(state: dict, path: Path) -> None:

@@ -13,7 +13,7 @@ from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from training import corpora
-from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_off
+from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_calibration
 from training.data.manifest import Row
 from training.learn.config import CORPORA
 
@@ -25,7 +25,7 @@ class Budget:
     model: ModelConfig
     epochs: dict[str, int] | None  # per branch; None: those of the full recipe
     rows: dict[str, int]  # most training rows per branch, drawn once and evenly; 0: all
-    measured: int = 0  # most validation rows per branch, four times as many set aside; 0: all
+    measured: int = 0  # most validation rows per branch, four times as many to calibrate on; 0: all
     steps: tuple[int, ...] = (100, 300, 1000)  # of a fusion: each kind chooses one
     text_tuned: bool = False  # whether MiniLM's last layers learn with the text branch
 
@@ -41,10 +41,10 @@ BUDGETS = {
 
 
 class Data:
-    """The corpora's rows in three parts: `train` for branches, `aside` for fusion and temperatures, `val` to measure on.
+    """The corpora's rows in three parts: `train` for branches, `calibration` for fusion and temperatures, `val`.
 
-    No speaker is in two parts, but for MELD, whose own split has the sitcom's main characters in all of them. Nothing is
-    chosen on `val`.
+    No speaker is in two parts, but for MELD, whose own split has the sitcom's main characters in all of them. Everything is
+    measured on `val` and nothing is chosen on it.
     """
 
     def __init__(self, folder: Path, work: Path, budget: Budget):
@@ -55,10 +55,10 @@ class Data:
         self._parts: dict[tuple[str, str], tuple[Row, ...]] = {}
         for m in MODALITIES:
             rows = tuple(r for c in CORPORA[m] for r in found.get(c, ()))
-            train, aside = split_off(tuple(r for r in rows if r.split == "train"))
+            train, calibration = split_calibration(tuple(r for r in rows if r.split == "train"))
             held = tuple(r for r in rows if r.split == "val" and len(r.emotions) == 1)
             self._parts[m, "train"] = _sample(train, budget.rows.get(m, 0))
-            self._parts[m, "aside"] = _sample(aside, 4 * budget.measured)
+            self._parts[m, "calibration"] = _sample(calibration, 4 * budget.measured)
             self._parts[m, "val"] = _sample(held, budget.measured)
 
     def rows(self, modality: str, part: str, corpus: str | None = None) -> tuple[Row, ...]:

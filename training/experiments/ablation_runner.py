@@ -47,7 +47,7 @@ class Ablation:
         if self.served and not isinstance(row, BranchRow):
             whole["branches"] = self.served.meta["weights_sha256"]
         for m in modalities:
-            whole[m] = [data_hash(self.data.rows(m, part)) for part in ("train", "aside", "val")]
+            whole[m] = [data_hash(self.data.rows(m, part)) for part in ("train", "calibration", "val")]
         return whole
 
     def run(self, name: str, seed: int) -> Run:
@@ -103,7 +103,7 @@ class Ablation:
         return self._models[key], key
 
     def _states(self, part: str, model: EmotionModel, key: tuple, seed: int) -> dict[str, Encoded]:
-        """Return the branches' states on a part, computed once and kept; temperatures are fitted on the part set aside."""
+        """Return the branches' states on a part, computed once and kept; temperatures are fitted on the calibration split."""
         name = "_".join(map(str, ("states", part, *key)))
         settings = self._settings(FusedRow("states", ""), 0 if self.served else seed, *MODALITIES)
         path = self.runs.work(name, settings) / "states.pt"
@@ -113,14 +113,14 @@ class Ablation:
                 kept = torch.load(path, weights_only=True)
                 self._held[known] = {m: Encoded(*kept[m]) for m in MODALITIES}
             else:
-                if part == "aside":
-                    held = ablation_stages.set_aside(model, self.data, 0 if self.served else seed)
+                if part == "calibration":
+                    held = ablation_stages.calibration_views(model, self.data, 0 if self.served else seed)
                 else:
                     held = {m: encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
                 save_atomically({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
         held = self._held[known]
-        if part == "aside" and not self.served:
+        if part == "calibration" and not self.served:
             for i, m in enumerate(MODALITIES):
                 model.temperatures[i] = fit_temperature(held[m].logits, held[m].targets)
         return held
@@ -128,16 +128,18 @@ class Ablation:
     def _fused(self, row: FusedRow, seed: int, work: Path) -> Run:
         model, key = self._model(row.variant, seed)
         own, config = model.fusion, replace(self.config, seed=seed)
-        aside = self._states("aside", model, key, seed)
-        speakers = [r.speaker for r in self.data.rows("voice", "aside")]
+        calibration = self._states("calibration", model, key, seed)
+        speakers = [r.speaker for r in self.data.rows("voice", "calibration")]
         try:
             first = replace(config, seed=0)  # steps are chosen once, not for each seed
             choice = self.runs.get(
                 f"steps-{row.kind}-{'_'.join(map(str, key))}",
                 self._settings(row, 0 if self.served else seed, *MODALITIES),
-                lambda at: Run(dict(zip(("steps", "tried"), ablation_stages.chosen_steps(model, row.kind, aside, speakers, first, at, self.data.budget.steps), strict=True))),
+                lambda at: Run(dict(zip(("steps", "tried"), ablation_stages.chosen_steps(model, row.kind, calibration, speakers, first, at, self.data.budget.steps), strict=True))),
             ).figures  # fmt: skip
-            took = timed(lambda: ablation_stages.fit_fusion(model, row.kind, aside, config, work, choice["steps"]))
+            took = timed(
+                lambda: ablation_stages.fit_fusion(model, row.kind, calibration, config, work, choice["steps"])
+            )
             given = self._tuples(model, key, seed)
             probs = subset_probs(model, given.states)
             subsets = {name: headline(classification(given.truth, p)) for name, p in probs.items()}
@@ -158,7 +160,7 @@ class Ablation:
     def _robust(self, row: RobustRow, seed: int, work: Path) -> Run:
         model, key = self._model("", seed)
         own = model.fusion
-        aside = None if self.served else self._states("aside", model, key, seed)
+        calibration = None if self.served else self._states("calibration", model, key, seed)
         held = dict(self._states("val", model, key, seed))
         if row.how != "clean":
             held[row.modality] = encoded(model, row.modality, self.worse(model, row, work))
@@ -166,7 +168,9 @@ class Ablation:
         try:
             if not self.served:
                 steps = min(self.config.fusion_steps, max(self.data.budget.steps))
-                ablation_stages.fit_fusion(model, "attention", aside, replace(self.config, seed=seed), work, steps)
+                ablation_stages.fit_fusion(
+                    model, "attention", calibration, replace(self.config, seed=seed), work, steps
+                )
             probs = subset_probs(model, given.states)
         finally:
             model.fusion = own

@@ -11,9 +11,7 @@ from torch import Tensor
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
-from training.data.load import (
-    save_atomically,
-)
+from training.data.load import save_atomically
 from training.data.manifest import class_counts
 from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import BranchRow
@@ -22,11 +20,11 @@ from training.learn.branches import branch_module, train_face, train_statistics,
 from training.learn.config import TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
-    READINGS,
+    N_VIEWS,
     Encoded,
     Tuples,
     calibrate,
-    encode_aside,
+    encode_views,
     train_fusion,
 )
 from training.learn.losses import Loss, adjusted
@@ -70,71 +68,74 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
     return model.eval()
 
 
-def set_aside(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
-    """Return what fusion learns from: the part set aside."""
-    return encode_aside(model, *(data.load(model, m, "aside") for m in MODALITIES), seed)
+def calibration_views(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
+    """Return what fusion learns from: branch embeddings of the calibration split."""
+    return encode_views(model, *(data.load(model, m, "calibration") for m in MODALITIES), seed)
 
 
-def halves(aside: dict[str, Encoded], speakers: Sequence[str]) -> tuple[dict[str, Encoded], dict[str, Encoded]] | None:
-    """Return the part set aside cut in two, voices by speaker, faces and sentences evenly; None with one speaker.
+def two_folds(
+    calibration: dict[str, Encoded], speakers: Sequence[str]
+) -> tuple[dict[str, Encoded], dict[str, Encoded]] | None:
+    """Return the calibration split in two folds, voices by speaker, faces and sentences evenly; None with one speaker.
 
-    All readings of an example are in the same half.
+    All views of an example are in the same fold.
 
     Args:
-        aside: of `set_aside`.
+        calibration: of `calibration_views`.
         speakers: of the voices once.
     """
     names = sorted(set(speakers))
     if len(names) < 2:
         return None
     first = {}
-    for m, e in aside.items():
+    for m, e in calibration.items():
         if m == "voice":
             own = torch.from_numpy(np.isin(np.array(speakers), names[: len(names) // 2]))
         else:
-            own = torch.randperm(len(e.targets) // READINGS[m], generator=torch.Generator().manual_seed(0)) % 2 == 0
-        first[m] = own.tile(READINGS[m])
-    return tuple(
-        {m: Encoded(**{k: v[first[m] == side] for k, v in vars(e).items()}) for m, e in aside.items()}
-        for side in (True, False)
-    )  # fmt: skip
+            own = torch.randperm(len(e.targets) // N_VIEWS[m], generator=torch.Generator().manual_seed(0)) % 2 == 0
+        first[m] = own.tile(N_VIEWS[m])
+
+    def fold(side: bool) -> dict[str, Encoded]:
+        return {m: Encoded(**{k: v[first[m] == side] for k, v in vars(e).items()}) for m, e in calibration.items()}
+
+    return fold(True), fold(False)
 
 
 def fit_fusion(
-    model: EmotionModel, kind: str, aside: dict[str, Encoded], config: TrainConfig, work: Path, steps: int
+    model: EmotionModel, kind: str, encoded: dict[str, Encoded], config: TrainConfig, work: Path, steps: int
 ) -> None:
-    """Put an untrained fusion of a kind into the model, train it for `steps` and calibrate it, all on `aside`."""
+    """Put an untrained fusion of a kind into the model, train it for `steps` and calibrate it, all on `encoded`."""
     torch.manual_seed(config.seed)
     middles = tuple(model.encoders[m].middle_size for m in MODALITIES)
     model.fusion = fusion_of(kind, model.config, middles)
-    tuples = Tuples(aside, model.temperatures, config.conflict)
+    tuples = Tuples(encoded, model.temperatures, config.conflict)
     if any(p.requires_grad for p in model.fusion.parameters()) and steps:
         work.mkdir(parents=True, exist_ok=True)
         train_fusion(model, tuples, replace(config, fusion_steps=steps), work)
     model.fusion.eval()
-    calibrate(model, Tuples(aside, model.temperatures, 0.0), config.seed + 1)
+    calibrate(model, Tuples(encoded, model.temperatures, 0.0), config.seed + 1)
 
 
 def chosen_steps(
     model: EmotionModel,
     kind: str,
-    aside: dict[str, Encoded],
+    calibration: dict[str, Encoded],
     speakers: Sequence[str],
     config: TrainConfig,
     work: Path,
     choices: Sequence[int],
 ) -> tuple[int, dict[int, float]]:
-    """Return for how many steps this kind of fusion should learn: fitted on each half of `aside`, tested on the other.
+    """Return for how many steps this kind of fusion should learn, two-fold on the calibration split.
 
     Every kind chooses for itself, so that none is measured with steps that suit another.
     """
-    parts, usual = halves(aside, speakers), min(config.fusion_steps, max(choices))
-    if parts is None or kind in ("average", "product"):
+    folds, usual = two_folds(calibration, speakers), min(config.fusion_steps, max(choices))
+    if folds is None or kind in ("average", "product"):
         return usual, {}
-    found = {}
+    accuracy: dict[int, float] = {}
     for steps in choices:
         scores = []
-        for side, (fit, test) in enumerate((parts, parts[::-1])):
+        for side, (fit, test) in enumerate((folds, folds[::-1])):
             try:
                 tuples = Tuples(test, model.temperatures, 0.0)
                 fit_fusion(model, kind, fit, config, work / f"{steps}-{side}", steps)
@@ -146,8 +147,8 @@ def chosen_steps(
             with torch.no_grad():
                 right = model.fusion(states, present)[0].argmax(1) == targets.argmax(1)
             scores.append(float(right.float().mean()))
-        found[steps] = float(np.mean(scores))
-    return max(found, key=found.get), found
+        accuracy[steps] = float(np.mean(scores))
+    return max(accuracy, key=lambda steps: accuracy[steps]), accuracy
 
 
 @dataclass(frozen=True)

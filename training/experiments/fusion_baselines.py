@@ -1,4 +1,4 @@
-"""The mainstream models of the comparison: seven ways to fuse what the branches give, beside attention at depth.
+"""The fusion baselines: seven mainstream ways to fuse what the branches give, beside attention at depth.
 
 All of them read the same states of the same branches. The learned ones read, of each branch, its middle state, its top
 state and its calibrated votes, and are trained alike on the same tuples with branches left out. One branch alone needs
@@ -185,7 +185,7 @@ class CrossModal(nn.Module):
         return self.head(torch.cat(summaries, 1))
 
 
-RIVALS = {
+BASELINES = {
     "average": Average,
     "product": Product,
     "concatenation": Concatenation,
@@ -194,23 +194,23 @@ RIVALS = {
     "tensor": TensorFusion,
     "cross_modal": CrossModal,
 }
-KINDS = (*RIVALS, "attention")
+KINDS = (*BASELINES, "attention")
 
 
 class Fusion(nn.Module):
-    """A rival in the place of `EmotionModel.fusion`: calibrated, one branch passed through, no branch zero logits."""
+    """A baseline in the place of `EmotionModel.fusion`: calibrated, one branch passed through, no branch zero logits."""
 
-    def __init__(self, rival: nn.Module):
+    def __init__(self, baseline: nn.Module):
         super().__init__()
-        self.rival = rival
+        self.baseline = baseline
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, states: BranchStates, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, K) and even weights (B, 3): a rival has no votes to weigh."""
+        """Return logits (B, K) and even weights (B, 3): a baseline has no votes to weigh."""
         here = present.to(states.logits.dtype)
         alone = (states.logits * here[..., None]).sum(1)
         several = here.sum(1, keepdim=True) > 1
-        logits = torch.where(several, self.rival(states, present) / self.temperature, alone)
+        logits = torch.where(several, self.baseline(states, present) / self.temperature, alone)
         return logits, here / here.sum(1, keepdim=True).clamp_min(1)
 
 
@@ -218,5 +218,5 @@ def fusion_of(kind: str, config: ModelConfig, middles: Middles) -> nn.Module:
     """Return an untrained fusion by its name in `KINDS`; "attention" is ours."""
     if kind == "attention":
         return AttentionFusion(config, middles)
-    made = RIVALS[kind]
+    made = BASELINES[kind]
     return Fusion(made() if kind in ("average", "product") else made(config, middles))

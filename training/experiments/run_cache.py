@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.learn.config import part_of
+
 
 @dataclass(frozen=True)
 class Run:
@@ -20,13 +22,8 @@ class Run:
 
 
 def without(settings: dict, parts: Sequence[str]) -> dict:
-    """Return settings without those that bear the name of one of the parts, as `face` or `fusion`."""
-    names = tuple(f"{m}_" for m in parts)
-    return {
-        k: without(v, parts) if isinstance(v, dict) else v
-        for k, v in settings.items()
-        if not (k in parts or k.startswith(names))
-    }
+    """Return settings without those about one of the parts, as `face` or `fusion`."""
+    return {k: without(v, parts) if isinstance(v, dict) else v for k, v in settings.items() if part_of(k) not in parts}
 
 
 class Runs:

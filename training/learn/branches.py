@@ -1,7 +1,7 @@
 """How each branch learns on its corpora: batches, augmentation, optimizer and loss."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmer.config import SAMPLE_RATE
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
 from training.data import augment
@@ -21,6 +22,7 @@ from training.learn.losses import log_prior, soft_cross_entropy
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits and targets (B, K) -> a scalar
 Report = Callable[[int], str]  # after each epoch: its number -> a few words for the log
+Batches = Callable[[int], Iterable[tuple[Tensor, ...]]]  # an epoch's number -> its batches
 
 
 def branch_module(model: EmotionModel, modality: str) -> nn.ModuleDict:
@@ -39,16 +41,37 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sc
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 8), pct_start=0.25)
 
 
-def _fit(name: str, module: nn.Module, optimizer, steps: int, batches, loss_of, config: TrainConfig, **options) -> None:
-    """Run a branch's stage; an epoch has `steps` batches."""
+def _fit_branch(
+    name: str,
+    module: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    n_batches: int,
+    batches: Batches,
+    loss_of: Callable[..., Tensor],
+    config: TrainConfig,
+    *,
+    work: Path,
+    data: Iterable[Tensor],
+    report: Report | None,
+) -> None:
+    """Run a branch's stage; an epoch has `n_batches`."""
     epochs = getattr(config, f"{name}_epochs")
-    if name == "face" and config.compile:  # voices differ in length: each would be compiled anew
-        module["encoder"].cnn.compile(dynamic=False)
     fit(
-        name, module, optimizer, one_cycle(optimizer, int(steps * epochs)), batches, loss_of, epochs=math.ceil(epochs),
-        decided=settings_of(name, config), average=config.average, unfreeze=config.unfreeze, precision=config.precision,
-        **options,
-    )  # fmt: skip
+        name,
+        module,
+        optimizer,
+        one_cycle(optimizer, int(n_batches * epochs)),
+        batches,
+        loss_of,
+        epochs=math.ceil(epochs),
+        work=work,
+        settings=settings_of(name, config),
+        data=data,
+        report=report,
+        average=config.average,
+        unfreeze=config.unfreeze,
+        precision=config.precision,
+    )
 
 
 def train_face(
@@ -61,16 +84,18 @@ def train_face(
     report: Report | None = None,
     augmented: bool = True,
 ) -> None:
+    """Train the face's encoder and head on crops, half of them with what Face Landmarker found.
+
+    Args:
+        loss: in place of the recipe's.
+        report: called after each epoch.
+    """
     module = branch_module(model, "face")
-    steps = max(len(data.images) // config.face_batch, 1)
+    n_batches = max(len(data.images) // config.face_batch, 1)
     small = [side * 2 // 3 for side in data.images.shape[1:]]
-    groups = [
-        {"params": part, "lr": group["lr"], "weight_decay": decay}
-        for group in layerwise(module, config.face_lr, config.layer_decay)
-        for part, decay in (([p for p in group["params"] if p.ndim > 1], 5e-4), ([p for p in group["params"] if p.ndim <= 1], 0.0))
-        if part
-    ]  # fmt: skip
-    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(_decayed_weights(module, config), momentum=0.9, nesterov=True)
+    if config.compile:  # of faces only: voices differ in length, and each length would be compiled
+        module["encoder"].cnn.compile(dynamic=False)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -89,18 +114,39 @@ def train_face(
         logits = module["head"](state.top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    given = (data.images, data.blendshapes, data.targets)
-    _fit("face", module, optimizer, steps, batches, loss_of, config, work=work, report=report, given=given)
+    _fit_branch(
+        "face",
+        module,
+        optimizer,
+        n_batches,
+        batches,
+        loss_of,
+        config,
+        work=work,
+        data=(data.images, data.blendshapes, data.targets),
+        report=report,
+    )
 
 
-def _disturbed(samples: np.ndarray, length: int, strange: float, g: torch.Generator) -> Tensor:
-    """Return the log-mel (T_a, M) of an utterance disturbed, with chance `strange` as from another speaker's throat."""
+def _decayed_weights(module: nn.Module, config: TrainConfig) -> list[dict]:
+    """Return optimizer groups in which matrices and kernels decay, biases and norms do not."""
+    groups = []
+    for group in layerwise(module, config.face_lr, config.layer_decay):
+        for is_weight, decay in ((True, 5e-4), (False, 0.0)):
+            part = [p for p in group["params"] if (p.ndim > 1) == is_weight]
+            if part:
+                groups.append({"params": part, "lr": group["lr"], "weight_decay": decay})
+    return groups
+
+
+def _augmented_mel(samples: np.ndarray, length: int, speaker_prob: float, g: torch.Generator) -> Tensor:
+    """Return the log-mel (T_a, M) of an utterance augmented, with chance `speaker_prob` as another speaker's."""
     x = augment.waveform(samples, length, g)
-    other, room = torch.rand(2, generator=g).tolist()
-    if room < 0.3 * strange:
+    speaker, room = torch.rand(2, generator=g).tolist()
+    if room < 0.3 * speaker_prob:
         x = augment.reverberate(x, g)
     mel = log_mel(x).mel
-    return augment.other_speaker(mel, g) if other < strange else mel
+    return augment.other_speaker(mel, g) if speaker < speaker_prob else mel
 
 
 def train_voice(
@@ -115,21 +161,22 @@ def train_voice(
 ) -> None:
     """Train the CNN as if the statistics were not there; `train_statistics` comes after it."""
     module = branch_module(model, "voice")
-    n = max(len(data.samples) // config.voice_batch, 1) * config.voice_batch  # drawn in an epoch
-    length = int(config.voice_crop_s * 16_000)
-    seconds = torch.tensor([min(len(x), length) for x in data.samples]) / 16_000
-    often = _how_often(data, config)
+    n_batches = max(len(data.samples) // config.voice_batch, 1)
+    n = n_batches * config.voice_batch  # drawn in an epoch
+    length = int(config.voice_crop_s * SAMPLE_RATE)
+    seconds = torch.tensor([min(len(x), length) for x in data.samples]) / SAMPLE_RATE
+    sampling = _sampling_weights(data, config)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        drawn = torch.multinomial(often, n, replacement=True, generator=g)
+        drawn = torch.multinomial(sampling, n, replacement=True, generator=g)
         near = (seconds[drawn] + 0.4 * torch.rand(n, generator=g)).argsort()  # like lengths together: little padding
         parts = drawn[near].split(config.voice_batch)
         for part in torch.randperm(len(parts), generator=g):
             index = parts[part]
             sounds = [data.samples[i] for i in index]
             if augmented:
-                mels = [_disturbed(x, length, config.voice_strange, g) for x in sounds]
+                mels = [_augmented_mel(x, length, config.speaker_augment_prob, g) for x in sounds]
             else:
                 mels = [log_mel(x[:length]).mel for x in sounds]
             heard = None if data.whisper is None else data.whisper[index]
@@ -153,14 +200,29 @@ def train_voice(
     stream, module["encoder"].statistics = module["encoder"].statistics, None
     try:
         optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
-        given, steps = (torch.tensor([len(x) for x in data.samples]), data.targets), n // config.voice_batch
-        _fit("voice", module, optimizer, steps, batches, loss_of, config, work=work, report=report, given=given)
+        _fit_branch(
+            "voice",
+            module,
+            optimizer,
+            n_batches,
+            batches,
+            loss_of,
+            config,
+            work=work,
+            data=(_lengths(data), data.targets),
+            report=report,
+        )
     finally:
         module["encoder"].statistics = stream
 
 
-def _how_often(data: Voices, config: TrainConfig) -> Tensor:
+def _sampling_weights(data: Voices, config: TrainConfig) -> Tensor:
+    """Return (N,) how often each utterance is drawn: those of rare labels in small corpora more often."""
     return data.cell_sizes() ** (config.voice_power - 1)
+
+
+def _lengths(data: Voices) -> Tensor:
+    return torch.tensor([len(x) for x in data.samples])
 
 
 def train_statistics(
@@ -174,37 +236,24 @@ def train_statistics(
 ) -> None:
     """Let the voice's statistics learn to judge alone, through the head as it is; nothing else changes."""
     module = branch_module(model, "voice")
-    if module["encoder"].statistics is None:
+    statistics = module["encoder"].statistics
+    if statistics is None:
         return
-    stream = nn.ModuleDict({"statistics": module["encoder"].statistics})
+    stream = nn.ModuleDict({"statistics": statistics})
     head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
     n, size = len(data.samples), config.voice_statistics_batch
-    readings, length = config.voice_statistics_readings if augmented else 0, int(config.voice_crop_s * 16_000)
+    n_views = 1 + (config.voice_statistics_views if augmented else 0)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
-    often = _how_often(data, config)
-
-    @cache
-    @torch.no_grad()
-    def bank() -> Tensor:
-        """(readings + 1, N, n): each utterance as it is and disturbed."""
-        g, read = torch.Generator().manual_seed(config.seed), module["encoder"].statistics.read
-
-        def one(mel: Tensor) -> Tensor:
-            mel = mel[None].to(module["encoder"].statistics.dct.device)
-            return read(mel, torch.ones(mel.shape[:2], dtype=torch.bool, device=mel.device)).cpu()
-
-        clean = [one(log_mel(x).mel) for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
-        rounds = tqdm(range(readings), desc="statistics, disturbed", leave=False, mininterval=5)
-        disturbed = [[one(_disturbed(x, length, 1.0, g)) for x in data.samples] for _ in rounds]
-        return torch.stack([torch.cat(part) for part in (clean, *disturbed)])
+    sampling = _sampling_weights(data, config)
+    bank = cache(lambda: _statistics_views(statistics, data, n_views, config))  # not needed where the stage is done
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        which = torch.multinomial(often, n * len(bank()), replacement=True, generator=g)
-        reading = torch.randint(len(bank()), which.shape, generator=g)
+        which = torch.multinomial(sampling, n * n_views, replacement=True, generator=g)
+        view = torch.randint(n_views, which.shape, generator=g)
         for part in range(0, max(len(which) - size + 1, 1), size):
             index = which[part : part + size]
-            x, targets = bank()[reading[part : part + size], index], data.targets[index]
+            x, targets = bank()[view[part : part + size], index], data.targets[index]
             if augmented:
                 x, targets, *_ = augment.mixup(x, targets, g, alpha=0.4)
             yield x, targets
@@ -214,12 +263,37 @@ def train_statistics(
         logits = nn.functional.linear(stream["statistics"](x), weight, bias).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    steps = max(n * (readings + 1) // size, 1)
+    n_batches = max(n * n_views // size, 1)
     fit(
-        "voice_statistics", stream, optimizer, one_cycle(optimizer, steps * config.voice_statistics_epochs), batches,
-        loss_of, epochs=config.voice_statistics_epochs, average=config.average, precision=config.precision, work=work,
-        decided=settings_of("voice_statistics", config), given=(torch.tensor([len(x) for x in data.samples]), data.targets, *head.values()),
-    )  # fmt: skip
+        "voice_statistics",
+        stream,
+        optimizer,
+        one_cycle(optimizer, n_batches * config.voice_statistics_epochs),
+        batches,
+        loss_of,
+        epochs=config.voice_statistics_epochs,
+        work=work,
+        settings=settings_of("voice_statistics", config),
+        data=(_lengths(data), data.targets, *head.values()),
+        average=config.average,
+        precision=config.precision,
+    )
+
+
+@torch.no_grad()
+def _statistics_views(statistics: nn.Module, data: Voices, n_views: int, config: TrainConfig) -> Tensor:
+    """Return what the statistics read (n_views, N, n_statistics): each utterance as it is, then augmented ones."""
+    g, length = torch.Generator().manual_seed(config.seed), int(config.voice_crop_s * SAMPLE_RATE)
+
+    def read(mel: Tensor) -> Tensor:
+        mel = mel[None].to(statistics.dct.device)
+        return statistics.read(mel, torch.ones(mel.shape[:2], dtype=torch.bool, device=mel.device)).cpu()
+
+    clean = [read(log_mel(x).mel) for x in tqdm(data.samples, desc="statistics", leave=False, mininterval=5)]
+    views = [torch.cat(clean)]
+    for _ in tqdm(range(n_views - 1), desc="statistics, augmented", leave=False, mininterval=5):
+        views.append(torch.cat([read(_augmented_mel(x, length, 1.0, g)) for x in data.samples]))
+    return torch.stack(views)
 
 
 def train_text(
@@ -232,6 +306,11 @@ def train_text(
     loss: LossFunction | None = None,
     report: Report | None = None,
 ) -> None:
+    """Train the text's encoder and head on token states.
+
+    Args:
+        rows: the sentences of `data`, whose class frequencies adjust the logits.
+    """
     module = branch_module(model, "text")
     n, size = len(data.targets), config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
@@ -252,5 +331,15 @@ def train_text(
             return loss(logits, targets)
         return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior.to(logits.device))
 
-    given = (data.offsets, data.targets)
-    _fit("text", module, optimizer, -(-n // size), batches, loss_of, config, work=work, report=report, given=given)
+    _fit_branch(
+        "text",
+        module,
+        optimizer,
+        -(-n // size),
+        batches,
+        loss_of,
+        config,
+        work=work,
+        data=(data.offsets, data.targets),
+        report=report,
+    )

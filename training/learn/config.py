@@ -1,7 +1,12 @@
 """The settings of a training run and what each stage takes of them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from mmer.labels import MODALITIES
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemotions", "meld")}
 
 
@@ -18,14 +23,14 @@ class TrainConfig:
     face_batch: int = 96
     face_lr: float = 0.05  # SGD with momentum, one cycle
     face_small: float = 0.7  # share of the epochs, the first ones, on crops of two thirds their size, at half the time
-    face_tau: float = 0.0  # logit adjustment after training: 0 has the best macro-F1 of 0 to 1 on what is set aside
+    face_tau: float = 0.0  # logit adjustment after training: 0 has the best macro-F1 of 0 to 1 on the calibration split
     voice_epochs: int = 80  # from nothing: after 40 RAVDESS has ten points less
     voice_batch: int = 16
     voice_lr: float = 1e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
-    voice_strange: float = 0.25  # share of the utterances that the CNN hears as from another speaker, some in a room
+    speaker_augment_prob: float = 0.25  # of an utterance to sound like another speaker to the CNN, some also in a room
     voice_statistics_epochs: int = 40  # in which the statistics learn after the CNN: seconds each
-    voice_statistics_readings: int = 6  # disturbed ones of each utterance
+    voice_statistics_views: int = 6  # augmented ones of each utterance
     voice_statistics_batch: int = 64
     voice_statistics_lr: float = 1e-3  # AdamW, one cycle
     voice_power: float = 0.25  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
@@ -33,9 +38,9 @@ class TrainConfig:
     text_batch: int = 64
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
-    text_back: float = 0.2  # share of the log frequencies the head gets back: best of -0.4 to 0.6 on what is set aside
+    text_prior_restore: float = 0.2  # of the log frequencies the head gets back: best of -0.4 to 0.6, calibration split
     text_tuned: bool = False  # train MiniLM's last two layers with the branch: 600 s a core and epoch more
-    fusion_steps: int = 100  # best of 100 and 300 on halves of what is set aside; 3000 learn the few voices by heart
+    fusion_steps: int = 100  # best of 100 and 300, two-fold on the calibration split; 3000 overfit its few voices
     fusion_batch: int = 256
     fusion_lr: float = 3e-4
     fusion_dropout: float = 0.5  # of the branch states it reads, never of their votes
@@ -43,9 +48,32 @@ class TrainConfig:
     smoothing: float = 0.1
 
 
-def settings_of(stage: str, config: TrainConfig) -> dict:
+FORMER_NAMES = {
+    "voice_strange": "speaker_augment_prob",
+    "voice_statistics_readings": "voice_statistics_views",
+    "text_back": "text_prior_restore",
+}
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings, also nested ones, under today's names: checkpoints and states may be older than a renaming."""
+    return {FORMER_NAMES.get(k, k): with_current_names(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+
+
+def part_of(setting: str) -> str:
+    """Return the part of the model that a setting is about, as `voice` or `fusion`; else the setting's first word."""
+    return "voice" if setting == "speaker_augment_prob" else setting.split("_")[0]
+
+
+def branch_settings(settings: Mapping[str, Any], *modalities: str) -> dict[str, Any]:
+    """Return only the settings about these branches, about all three when none is named."""
+    return {k: v for k, v in settings.items() if part_of(k) in (modalities or MODALITIES)}
+
+
+def settings_of(stage: str, config: TrainConfig) -> dict[str, Any]:
     """Return the settings that decide what a stage learns; the statistics stand on what the voice's CNN learned."""
-    always = ("seed", "layer_decay", "average", "unfreeze", "precision", "smoothing")
-    later = ("face_tau", "text_back") if stage != "voice" else tuple(k for k in asdict(config) if "statistics" in k)
-    own = f"{stage.split('_')[0]}_"
-    return {k: v for k, v in asdict(config).items() if k in always or (k.startswith(own) and k not in later)}
+    shared = ("seed", "layer_decay", "average", "unfreeze", "precision", "smoothing")
+    every = asdict(config)
+    later = ("face_tau", "text_prior_restore") if stage != "voice" else tuple(k for k in every if "statistics" in k)
+    own = stage.split("_")[0]
+    return {k: v for k, v in every.items() if k in shared or (part_of(k) == own and k not in later)}

@@ -1,4 +1,4 @@
-"""How fusion learns without paired corpora: from label-matched tuples of what the branches make of single examples."""
+"""How fusion learns without paired corpora: from label-matched tuples of branch embeddings of single examples."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmer.config import SAMPLE_RATE
 from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import abstention_threshold, classification
@@ -23,12 +24,12 @@ from training.learn.loop import fit, processes
 from training.learn.losses import fit_temperature, soft_cross_entropy
 
 N_TUPLES = 4000  # drawn to measure on
-READINGS = {"face": 2, "voice": 5, "text": 1}  # of each example that fusion learns from, see `encode_aside`
+N_VIEWS = {"face": 2, "voice": 5, "text": 1}  # of each example that fusion learns from, see `encode_views`
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One branch's states on a set of examples."""
+    """One branch's embeddings of a set of examples, with what its head answers."""
 
     middle: Tensor  # (N, C_middle)
     top: Tensor  # (N, state)
@@ -37,7 +38,7 @@ class Encoded:
 
 
 def joined(parts: list[Encoded]) -> Encoded:
-    """Return several readings of the same examples as one set."""
+    """Return several views of the same examples as one set."""
     return Encoded(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Encoded)})
 
 
@@ -69,7 +70,7 @@ def encode_voices(model: EmotionModel, data: Voices, noisy: torch.Generator | No
     def inputs() -> Iterator[tuple]:
         for i, samples in enumerate(tqdm(data.samples, desc="voice states", leave=False, mininterval=5)):
             if noisy is not None:
-                samples = augment.waveform(samples, min(len(samples), 5 * 16_000), noisy)
+                samples = augment.waveform(samples, min(len(samples), 5 * SAMPLE_RATE), noisy)
             mel = log_mel(samples).mel[None]
             heard = () if data.whisper is None else (data.whisper[i : i + 1], torch.ones(1, dtype=torch.bool))
             yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *heard
@@ -88,12 +89,12 @@ def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) 
     return encode_voices(model, loaded) if modality == "voice" else encode_texts(model, loaded)
 
 
-def encode_aside(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
-    """Return what fusion learns from: faces with and without landmark fits, voices as they are and disturbed, sentences."""
+def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
+    """Return what fusion learns from: faces with and without landmark fits, voices clean and augmented, sentences."""
     g = torch.Generator().manual_seed(seed)
     return {
         "face": joined([encode_faces(model, faces, fits=fits) for fits in (True, False)]),
-        "voice": joined([encode_voices(model, voices, noisy) for noisy in (None, *(READINGS["voice"] - 1) * [g])]),
+        "voice": joined([encode_voices(model, voices, noisy) for noisy in (None, *(N_VIEWS["voice"] - 1) * [g])]),
         "text": encode_texts(model, texts),
     }
 
@@ -155,16 +156,25 @@ def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work:
     def hidden(x: Tensor) -> Tensor:
         return nn.functional.dropout(x, config.fusion_dropout)
 
-    def loss_of(face: Tensor, voice: Tensor, text: Tensor, tops: Tensor, logits: Tensor, present: Tensor, targets: Tensor) -> Tensor:  # fmt: skip
+    def loss_of(*batch: Tensor) -> Tensor:
+        face, voice, text, tops, logits, present, targets = batch
         states = BranchStates((hidden(face), hidden(voice), hidden(text)), hidden(tops), logits)
         return soft_cross_entropy(model.fusion(states, present)[0], targets)
 
     fit(
-        "fusion", model.fusion, optimizer, one_cycle(optimizer, rounds * per_round), batches, loss_of, epochs=rounds, work=work,
-        decided={**settings_of("fusion", config), "conflict": tuples.conflict}, precision=config.precision,
-        given=(tuples.temperatures, *(e.logits for e in tuples.encoded.values())),
-    )  # fmt: skip
-    if processes().is_main_process:  # a matter of seconds: the next fusion, on other branches, begins anew
+        "fusion",
+        model.fusion,
+        optimizer,
+        one_cycle(optimizer, rounds * per_round),
+        batches,
+        loss_of,
+        epochs=rounds,
+        work=work,
+        settings={**settings_of("fusion", config), "conflict": tuples.conflict},
+        data=(tuples.temperatures, *(e.logits for e in tuples.encoded.values())),
+        precision=config.precision,
+    )
+    if processes().is_main_process:  # a matter of seconds: the next fusion, on other branches, begins again
         (work / "fusion.state.pt").unlink()
 
 
@@ -199,7 +209,7 @@ ABSTAIN_TARGET = 0.8  # of the answers given are to be right; the page calls 0.7
 
 
 def fit_abstention(probs: dict[str, np.ndarray], truth: np.ndarray, *, target: float = ABSTAIN_TARGET) -> dict | None:
-    """Return the threshold of `mmer.metrics.abstention_threshold` on tuples of data set aside.
+    """Return the threshold of `mmer.metrics.abstention_threshold` on tuples of the calibration split.
 
     Every subset of branches counts alike, since a clip may have any. None where no confidence keeps the promise.
 

@@ -1,4 +1,10 @@
-"""One resumable training loop for every stage, on one device or, under `accelerate launch`, on several."""
+"""One resumable training loop for every stage, on one device or, under `accelerate launch`, on several.
+
+accelerate says which processes there are and lets them exchange tensors. Its `Accelerator` does not run the loop: it
+would wrap the whole module for gradients to be exchanged, where a stage's loss calls a branch's parts, some of them
+frozen for a while; it allows one precision a process, where each stage has its own; and the folder it saves is not
+replaced at once, so that a kill while it writes would leave neither the old state nor the new one.
+"""
 
 import hashlib
 import json
@@ -6,9 +12,11 @@ import math
 import re
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -21,9 +29,9 @@ from tqdm import tqdm
 from mmer.errors import TrainingError
 from mmer.model import layout
 from training.data.load import save_atomically
+from training.learn.config import with_current_names
 
-_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = ("fp32", *_HALVES)
+_HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIP_NORM = 5.0
 
 
@@ -32,21 +40,21 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def weights(path: Path) -> dict[str, Tensor]:
+def stage_weights(path: Path) -> dict[str, Tensor]:
     """Return what a stage has learned from its state file: the average over its steps where one was kept."""
     state = torch.load(path, weights_only=True, map_location="cpu")
     return state["average"] or state["module"]
 
 
-def settings(path: Path) -> dict:
+def stage_settings(path: Path) -> dict[str, Any]:
     """Return the settings that a stage's state was made with."""
-    return torch.load(path, weights_only=True, map_location="cpu")["settings"]
+    return with_current_names(torch.load(path, weights_only=True, map_location="cpu")["settings"])
 
 
-def _fingerprint(decided: dict, given: Iterable[Tensor]) -> str:
+def _fingerprint(settings: Mapping[str, Any], tensors: Iterable[Tensor]) -> str:
     """Return a hash of all that decides what a stage learns."""
-    digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
-    for t in given:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for t in tensors:
         digest.update(t.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -63,8 +71,8 @@ def depths(module: nn.Module) -> list[list[nn.Parameter]]:
     """Return a branch's parameters in groups from its input to its head: stem, stages, layers, head."""
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        kind = re.match(r"(encoder\.(cnn\.stages\.\d+|layers\.layers\.\d+|\w+)|\w+)", name).group()
-        groups.setdefault(kind, []).append(parameter)
+        kind = re.match(r"encoder\.(cnn\.stages\.\d+|layers\.layers\.\d+|\w+)|\w+", name)
+        groups.setdefault(kind.group() if kind else name, []).append(parameter)
     return list(groups.values())
 
 
@@ -101,25 +109,108 @@ def _join(tensors: list[Tensor], team: PartialState, *, mean: bool = False) -> N
         t.copy_(part.view_as(t))
 
 
+@dataclass
+class _Stage:
+    """Everything that changes while a stage learns, and its file."""
+
+    path: Path
+    made_with: str  # hash of all that decides what is learned
+    settings: dict[str, Any]
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    averaged: AveragedModel | None
+    scaler: torch.amp.GradScaler
+    team: PartialState
+    half: torch.dtype | None = None  # that convolutions and products are computed in
+    saved_s: float = 0.0
+
+    def resume(self) -> tuple[int, int]:
+        """Go on from the file, where there is one; return how many epochs, and batches of the next, are done."""
+        if not self.path.is_file():
+            return 0, 0
+        state = torch.load(self.path, weights_only=True, map_location="cpu")
+        if state.get("made_with") != self.made_with:
+            raise TrainingError(
+                "other_settings",
+                f"{self.path} was made with other settings, data or first weights; give another folder, or delete it "
+                "to begin again",
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["average"])
+            self.averaged.n_averaged.fill_(self.scheduler.last_epoch)
+        return state["epoch"] + 1, state["done"]
+
+    def save(self, epoch: int, done: int = 0) -> None:
+        """Keep `epoch` finished epochs, counted from 0, and `done` batches of the next."""
+        self.join_buffers()
+        if self.team.is_main_process:
+            state = {
+                "module": self.module.state_dict(),
+                "average": None if self.averaged is None else self.averaged.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "epoch": epoch,
+                "done": done,
+                "made_with": self.made_with,
+                "settings": self.settings,
+            }
+            save_atomically(state, self.path)
+        self.team.wait_for_everyone()
+        self.saved_s = time.monotonic()
+
+    def is_late(self, minutes: float) -> bool:
+        """Whether the last save is longer ago; one process' clock is enough, since all must save together."""
+        late = torch.tensor(float(time.monotonic() - self.saved_s > 60 * minutes), device=self.team.device)
+        return bool(reduce(late, "sum") > 0)
+
+    def step(self, batch: tuple[Tensor, ...], loss_of: Callable[..., Tensor]) -> float:
+        """Learn from a batch; return its loss."""
+        own, share = _own_rows(batch, self.team)
+        with torch.autocast(self.team.device.type, dtype=self.half) if self.half else nullcontext():
+            loss = loss_of(*own) * share
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        _join([p.grad for p in self.module.parameters() if p.grad is not None], self.team)
+        self.scaler.unscale_(self.optimizer)
+        clip_grad_norm_(self.module.parameters(), _CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.module)
+        return float(reduce(loss.detach(), "sum"))
+
+    def join_buffers(self) -> None:
+        """Let the processes agree on the statistics of batch norms, of which each saw its own rows."""
+        copies = (self.module,) if self.averaged is None else (self.module, self.averaged.module)
+        _join([b for m in copies for b in m.buffers() if b.is_floating_point()], self.team, mean=True)
+
+
 def fit(
     name: str,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    batches: Callable[[int], Iterable],
+    batches: Callable[[int], Iterable[tuple[Tensor, ...]]],
     loss_of: Callable[..., Tensor],
     *,
     epochs: int,
     work: Path,
-    decided: dict | None = None,
-    given: Iterable[Tensor] = (),
+    settings: dict[str, Any] | None = None,
+    data: Iterable[Tensor] = (),
     report: Callable[[int], str] | None = None,
     average: float = 0.0,
     unfreeze: int = 0,
     precision: str = "fp32",
     save_minutes: float = 5.0,
 ) -> None:
-    """Train `module` in place, one state file a stage in `work`, saved after each epoch and in long ones every few minutes.
+    """Train `module` in place, one state file a stage in `work`, saved after each epoch and every few minutes.
 
     A killed run goes on from there and ends where an undisturbed one would.
 
@@ -131,8 +222,8 @@ def fit(
             a resumed run sees the same data.
         loss_of: a mean over the rows.
         scheduler: stepped after each batch.
-        decided: the settings it is made with, as JSON can hold them; kept with the state.
-        given: what else decides it, beside the weights it starts from: the data.
+        settings: those it is made with, as JSON can hold them; kept with the state.
+        data: tensors that tell these examples from others; a state of other examples is refused.
         report: epoch -> a few words for the log, after each epoch and before it counts as done.
         average: decay per step of the average of the weights that the module ends with; 0 keeps the last weights.
         unfreeze: epochs over which the layers begin to learn, the head first; 0: all at once.
@@ -141,87 +232,53 @@ def fit(
     Raises:
         TrainingError: `other_settings` when the state in `work` was made with others.
     """
-    team = processes()
-    decided = decided or {}
+    team, half = processes(), _HALF_TYPES.get(precision)
     loop = {"epochs": epochs, "average": average, "unfreeze": unfreeze, "precision": precision}
-    made_with = _fingerprint({**decided, **loop}, (*module.state_dict().values(), *given))
+    made_with = _fingerprint({**(settings or {}), **loop}, (*module.state_dict().values(), *data))
     module.to(team.device, memory_format=layout(module))
-    half = _HALVES.get(precision)
-    scaler = torch.amp.GradScaler(team.device.type, enabled=half == torch.float16)
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
+    scaler = torch.amp.GradScaler(team.device.type, enabled=half == torch.float16)
     path = work / f"{name}.state.pt"
-    first = done = 0  # epochs finished, batches of the next one done
-    if path.is_file():
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        if state.get("made_with") != made_with:
-            raise TrainingError(
-                "other_settings",
-                f"{path} was made with other settings, data or first weights; give another folder, or delete it to begin anew",
-            )
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        scaler.load_state_dict(state["scaler"])
-        if averaged is not None:
-            averaged.module.load_state_dict(state["average"])
-            averaged.n_averaged.fill_(scheduler.last_epoch)
-        first, done = state["epoch"] + 1, state["done"]
-    copies = (module,) if averaged is None else (module, averaged.module)
-    buffers = [b for m in copies for b in m.buffers() if b.is_floating_point()]
-
-    def save(epoch: int, done: int = 0) -> None:
-        _join(buffers, team, mean=True)
-        if team.is_main_process:
-            kept = averaged.module.state_dict() if averaged is not None else None
-            save_atomically(
-                {"module": module.state_dict(), "average": kept, "optimizer": optimizer.state_dict(),
-                 "scheduler": scheduler.state_dict(), "scaler": scaler.state_dict(), "epoch": epoch, "done": done,
-                 "made_with": made_with, "settings": decided},
-                path,
-            )  # fmt: skip
-        team.wait_for_everyone()
-
-    saved = time.monotonic()
+    stage = _Stage(path, made_with, settings or {}, module, optimizer, scheduler, averaged, scaler, team, half)
+    first, done = stage.resume()
+    stage.saved_s = time.monotonic()
     for epoch in range(first, epochs):
         thaw(module, epoch, unfreeze)
-        module.train()
-        total = n = 0
-        bar = tqdm(batches(epoch), desc=f"{name} {epoch + 1}/{epochs}", leave=False, mininterval=5, disable=not team.is_main_process)  # fmt: skip
-        for i, batch in enumerate(bar):
-            if i < done:
-                continue
-            torch.manual_seed(1_000_003 * (epoch + 1) + 7919 * i + team.process_index)  # dropout
-            own, share = _own_rows(batch, team)
-            with torch.autocast(team.device.type, dtype=half) if half else nullcontext():
-                loss = loss_of(*own) * share
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            _join([p.grad for p in module.parameters() if p.grad is not None], team)
-            scaler.unscale_(optimizer)
-            clip_grad_norm_(module.parameters(), _CLIP_NORM)
-            scaler.step(optimizer)
-            scaler.update()
-            scheduler.step()
-            if averaged is not None:
-                averaged.update_parameters(module)
-            loss = reduce(loss.detach(), "sum")
-            total, n = total + float(loss), n + 1
-            bar.set_postfix(loss=f"{total / n:.3f}", refresh=False)  # with the bar, not at every step
-            late = torch.tensor(float(time.monotonic() - saved > 60 * save_minutes), device=team.device)
-            if reduce(late, "sum") > 0:  # one process' clock is enough: all must save together
-                save(epoch - 1, i + 1)
-                saved = time.monotonic()
+        loss = _one_epoch(stage, epoch, done, f"{name} {epoch + 1}/{epochs}", batches, loss_of, save_minutes)
         done = 0
         module.eval()
-        _join(buffers, team, mean=True)
+        stage.join_buffers()
         words = report(epoch) if report else ""  # before the epoch counts: who is killed here has it reported again
-        save(epoch)
-        saved = time.monotonic()
+        stage.save(epoch)
         if team.is_main_process:
-            tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {total / max(n, 1):.4f} {words}")
+            tqdm.write(f"{name} epoch {epoch + 1}/{epochs} loss {loss:.4f} {words}")
     if not path.is_file():  # no epoch was asked for: what it started from is what it has learned
-        save(epochs - 1)
+        stage.save(epochs - 1)
     if averaged is not None:
         module.load_state_dict(averaged.module.state_dict())
     thaw(module, 0, 0)
     module.to("cpu", memory_format=torch.contiguous_format).eval()
+
+
+def _one_epoch(
+    stage: _Stage,
+    epoch: int,
+    done: int,
+    title: str,
+    batches: Callable[[int], Iterable[tuple[Tensor, ...]]],
+    loss_of: Callable[..., Tensor],
+    save_minutes: float,
+) -> float:
+    """Learn from the batches of an epoch after the first `done`; return the mean loss."""
+    stage.module.train()
+    total, n = 0.0, 0
+    bar = tqdm(batches(epoch), desc=title, leave=False, mininterval=5, disable=not stage.team.is_main_process)
+    for i, batch in enumerate(bar):
+        if i < done:
+            continue
+        torch.manual_seed(1_000_003 * (epoch + 1) + 7919 * i + stage.team.process_index)  # dropout
+        total, n = total + stage.step(batch, loss_of), n + 1
+        bar.set_postfix(loss=f"{total / n:.3f}", refresh=False)  # with the bar, not at every step
+        if stage.is_late(save_minutes):
+            stage.save(epoch - 1, i + 1)
+    return total / max(n, 1)

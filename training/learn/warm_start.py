@@ -15,16 +15,18 @@ from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from training.data.manifest import Row, class_counts
 from training.learn.branches import branch_module
-from training.learn.config import TrainConfig
-from training.learn.loop import settings, weights
+from training.learn.config import TrainConfig, branch_settings, with_current_names
+from training.learn.loop import stage_settings, stage_weights
 from training.learn.losses import log_prior
 
+_RECORDS = ("training", "stages")  # of a checkpoint's meta.json: the settings of the run, and of each branch's stage
 
-def shape_of(loaded: checkpoint.Checkpoint | None, anew: Sequence[str], usual: ModelConfig) -> ModelConfig:
-    """Return the shape of a checkpoint's model, but for the branches that begin anew, which have the usual one."""
+
+def shape_of(loaded: checkpoint.Checkpoint | None, reset: Sequence[str], usual: ModelConfig) -> ModelConfig:
+    """Return the shape of a checkpoint's model, but for the branches that are reset, which have the usual one."""
     if loaded is None:
         return usual
-    ours = tuple(f"{m}_" for m in anew)
+    ours = tuple(f"{m}_" for m in reset)
     return replace(loaded.config.model, **{k: v for k, v in vars(usual).items() if k.startswith(ours)})
 
 
@@ -32,17 +34,17 @@ def of_branches(model: EmotionModel) -> set[str]:
     return {name for name in model.state_dict() if name.startswith(("encoders.", "heads."))}
 
 
-def start_from(model: EmotionModel, other: EmotionModel, anew: Sequence[str] = ()) -> set[str]:
+def start_from(model: EmotionModel, other: EmotionModel, reset: Sequence[str] = ()) -> set[str]:
     """Take over every weight of the other's branches that has its name and shape here; return their names.
 
     Args:
-        anew: branches that take nothing over.
+        reset: branches that take nothing over.
     """
     own, theirs = model.state_dict(), other.state_dict()
     taken = {
         name: theirs[name]
         for name in of_branches(model) & set(theirs)
-        if theirs[name].shape == own[name].shape and name.split(".")[1] not in anew
+        if theirs[name].shape == own[name].shape and name.split(".")[1] not in reset
     }
     model.load_state_dict(taken, strict=False)
     return set(taken)
@@ -56,15 +58,18 @@ def adopt(
     Args:
         statistics: state of the voice's statistics, which learn in a stage of their own.
     """
-    learned = weights(state)
+    learned = stage_weights(state)
     if statistics and branch["encoder"].statistics is not None:
         if not statistics.is_file():
             raise TrainingError("no_state", f"{statistics} is missing; give --stage voice again, which goes on")
-        learned |= {f"encoder.{k}": v for k, v in weights(statistics).items()}
+        learned |= {f"encoder.{k}": v for k, v in stage_weights(statistics).items()}
     try:
         branch.load_state_dict(between(learned, started, share))
     except RuntimeError as error:
-        raise TrainingError("other_shape", f"{state} holds a branch of another shape; give the options it was trained with, as --anew or --model") from error  # fmt: skip
+        raise TrainingError(
+            "other_shape",
+            f"{state} holds a branch of another shape; give the options it was trained with, as --reset-branch or --model",
+        ) from error
 
 
 def between(learned: dict[str, Tensor], started: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -93,47 +98,55 @@ def imagenet_weights(path: str) -> dict[str, Tensor]:
     try:
         if not path:
             return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
-        raise TrainingError("no_weights", f"ResNet-18's ImageNet weights cannot be had: {error}; give --imagenet FILE") from error  # fmt: skip
+        message = f"ResNet-18's ImageNet weights cannot be had: {error}; give --imagenet FILE"
+        raise TrainingError("no_weights", message) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise TrainingError("bad_weights", f"{path} is not a file of PyTorch weights; torchvision's resnet18 .pth is one") from error  # fmt: skip
-    if not isinstance(found, dict) or found.get("conv1.weight", torch.empty(0)).shape != (64, 3, 7, 7):
+        message = f"{path} is not a file of PyTorch weights; torchvision's resnet18 .pth is one"
+        raise TrainingError("bad_weights", message) from error
+    if not isinstance(loaded, dict) or loaded.get("conv1.weight", torch.empty(0)).shape != (64, 3, 7, 7):
         raise TrainingError("bad_weights", f"{path} does not hold the weights of torchvision's resnet18")
-    return found
+    return loaded
 
 
 def assemble(
-    model: EmotionModel, work: Path, config: TrainConfig, loaded: checkpoint.Checkpoint | None, fresh: set[str],
-    anew: Sequence[str], rows: dict[str, tuple[Row, ...]],
-) -> dict[str, dict]:  # fmt: skip
+    model: EmotionModel,
+    work: Path,
+    config: TrainConfig,
+    loaded: checkpoint.Checkpoint | None,
+    fresh: set[str],
+    reset: Sequence[str],
+    rows: dict[str, tuple[Row, ...]],
+) -> dict[str, dict]:
     """Put what the stages in `work` learned into the model's branches; return the settings they were trained with.
 
     Args:
         loaded: the checkpoint that training started from.
         fresh: names of the tensors that did not start from it.
-        anew: branches that began from nothing.
+        reset: branches that began from nothing.
         rows: what each branch was trained on.
 
     Raises:
         TrainingError: `no_state` where a branch has tensors that nothing has trained.
     """
-    before, stages = ({}, {}) if loaded is None else (loaded.meta.get(k, {}) for k in ("training", "stages"))
-    training = asdict(config) | {k: v for k, v in before.items() if k.split("_")[0] in MODALITIES}
-    stages = dict(stages)  # of branches that stay as they were, what they were trained with
+    # Of branches that stay as they were: what they were trained with.
+    before, stages = ({}, {}) if loaded is None else (with_current_names(loaded.meta.get(k, {})) for k in _RECORDS)
+    training = asdict(config) | branch_settings(before)
     learned = [m for m in MODALITIES if (work / f"{m}.state.pt").is_file()]
-    share = {m: config.init_share if loaded and m not in anew else 0.0 for m in MODALITIES}
+    share = {m: config.init_share if loaded and m not in reset else 0.0 for m in MODALITIES}
     for m in MODALITIES:
-        state, rest = work / f"{m}.state.pt", work / "voice_statistics.state.pt"
+        state, statistics = work / f"{m}.state.pt", work / "voice_statistics.state.pt"
         if m in learned:
-            started = branch_module(loaded.model, m).state_dict() if share[m] else {}
-            adopt(branch_module(model, m), state, rest if m == "voice" else None, started, share[m])
-            stages[m] = settings(state)
-            training |= {k: v for k, v in {**asdict(config), **stages[m]}.items() if k.startswith(f"{m}_")}
+            started = branch_module(loaded.model, m).state_dict() if loaded and share[m] else {}
+            adopt(branch_module(model, m), state, statistics if m == "voice" else None, started, share[m])
+            stages[m] = stage_settings(state)
+            training |= branch_settings({**asdict(config), **stages[m]}, m)
         elif any(name.split(".")[1] == m for name in fresh):
             raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
     with torch.no_grad():
-        for m, field, tau in (("face", "face_tau", -config.face_tau), ("text", "text_back", config.text_back)):
+        priors = (("face", "face_tau", -config.face_tau), ("text", "text_prior_restore", config.text_prior_restore))
+        for m, field, tau in priors:
             if m in learned or field not in before:  # else the weights of --init have it already
                 part = 1 - share[m] if field in before else 1.0
                 model.heads[m][1].bias += log_prior(torch.tensor(class_counts(rows[m])), tau * part)

@@ -69,7 +69,7 @@ def test_the_average_and_the_product_of_two_experts():
 
 @torch.no_grad()
 def test_low_rank_fusion_is_the_sum_of_products():
-    fusion, given = some("low_rank").rival, states(1)
+    fusion, given = some("low_rank").baseline, states(1)
     present = torch.tensor([[True, True, False]])
     x = fusion.embed(given, present)[0]
     face = fusion.factors[0](x[0]).view(fusion.rank, N_EMOTIONS)
@@ -107,5 +107,5 @@ def test_each_learns_what_only_two_branches_together_say(kind):
 
 
 def test_every_kind_has_a_paper_and_says_what_absence_means():
-    for made in fusion_baselines.RIVALS.values():
+    for made in fusion_baselines.BASELINES.values():
         assert "http" in made.__doc__

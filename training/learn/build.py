@@ -1,0 +1,206 @@
+"""A model trained from corpora: its branches, then their fusion, calibrated, measured and written as a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmer import assets, checkpoint
+from mmer.config import Config, ModelConfig, Paths
+from mmer.features import LanguageModel
+from mmer.labels import MODALITIES
+from mmer.model import EmotionModel
+from mmer.speech import Transcriber
+from training import corpora
+from training.data.load import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_calibration
+from training.data.manifest import Row, data_hash
+from training.learn.branches import train_face, train_statistics, train_text, train_voice
+from training.learn.config import CORPORA, TrainConfig
+from training.learn.fusion import (
+    N_TUPLES,
+    Encoded,
+    Tuples,
+    calibrate,
+    encode_views,
+    encoded,
+    fit_abstention,
+    subset_probs,
+    subset_table,
+    train_fusion,
+)
+from training.learn.loop import processes, timed
+from training.learn.losses import fit_temperature
+from training.learn.warm_start import assemble, imagenet_weights, of_branches, shape_of, start_from
+
+Rows = dict[str, tuple[Row, ...]]  # of each branch
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a run starts from and where it leaves what; how it learns is said by TrainConfig."""
+
+    corpora: Path
+    work: Path  # states and caches
+    out: Path | None = None  # None: the checkpoints folder
+    name: str | None = None  # None: time and hash
+    tiny: bool = False  # a model to see the pipeline run with
+    imagenet: str | None = None  # ResNet-18 for the face, from this file; empty: fetched
+    whisper: str | None = None  # let the voice read the encoder of this Whisper too
+    init: str | None = None  # the checkpoint whose branches training starts from
+    reset: tuple[str, ...] = ()  # branches that begin from nothing all the same
+    stages: tuple[str, ...] = (*MODALITIES, "fusion")
+
+
+def build(options: BuildOptions, config: TrainConfig) -> str:
+    """Run the stages asked for; return what was done in one line."""
+    run = _Run(options, config)
+    run.train_branches()
+    if "fusion" not in options.stages:
+        return f"trained {', '.join(options.stages)}; give --stage fusion to write a checkpoint"
+    return run.train_fusion()
+
+
+class _Run:
+    """One run: the rows of each part, the model, and the frozen models beside it."""
+
+    def __init__(self, options: BuildOptions, config: TrainConfig):
+        self.options, self.config, self.paths = options, config, Paths.from_env()
+        self.team = processes()  # the first fills the caches, all train, the first writes
+        options.work.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.loaded = checkpoint.load(options.init, self.paths.checkpoints) if options.init else None
+        self.whisper = self._transcriber()
+        self.settings = Config(model=self._shape())
+        self.train, self.calibration, self.val = self._read()
+        self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
+        self.language = None
+        if {"text", "fusion"} & set(options.stages):
+            self.language = LanguageModel(assets.find("text_encoder", self.paths))
+            if self.settings.model.text_tuned:
+                self.model.encoders["text"].layers.load_state_dict(self.language.last_layers())
+        if options.imagenet is not None:
+            self.model.encoders["face"].cnn.adopt(imagenet_weights(options.imagenet))
+        self.fresh = of_branches(self.model)  # names of the tensors that do not start from the checkpoint
+        if self.loaded:
+            self.fresh -= start_from(self.model, self.loaded.model, options.reset)
+            n = len(of_branches(self.model))
+            print(f"all but {len(self.fresh)} of the branches' {n} tensors start from {options.init}")
+
+    def _transcriber(self) -> Transcriber | None:
+        if not self.options.whisper:
+            return None
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return Transcriber(self.options.whisper, device, self.paths.assets / "whisper")
+
+    def _shape(self) -> ModelConfig:
+        shape = shape_of(self.loaded, self.options.reset, ModelConfig.tiny() if self.options.tiny else ModelConfig())
+        if self.whisper is not None:
+            depths, width = self.whisper.encoder_size()
+            shape = replace(shape, whisper_depths=depths, whisper_width=width)
+        resnet18 = self.options.imagenet is not None or shape.face_resnet18
+        return replace(shape, face_resnet18=resnet18, text_tuned=self.config.text_tuned or shape.text_tuned)
+
+    def _read(self) -> tuple[Rows, Rows, Rows]:
+        """Return what branches learn from, what fusion and temperatures do, and what is measured on."""
+        with self.team.main_process_first():
+            found = corpora.read_all(self.options.corpora, self.options.work / "corpora")
+        rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
+        split = {m: split_calibration(tuple(r for r in rows[m] if r.split == "train")) for m in MODALITIES}
+        val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
+        return {m: part for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
+
+    def _faces(self, rows: Rows) -> Faces:
+        with self.team.main_process_first():
+            return load_faces(rows["face"], self.options.work, self.settings.face.crop_size)
+
+    def _voices(self, rows: Rows) -> Voices:
+        with self.team.main_process_first():
+            return load_voices(rows["voice"], self.whisper, self.options.work)
+
+    def _texts(self, rows: Rows) -> Texts:
+        with self.team.main_process_first():
+            return load_texts(rows["text"], self.options.work, self.language, self.model.encoders["text"])
+
+    def _stage(self, name: str, make: Callable[[], None]) -> None:
+        """Train a stage and say what it took."""
+        took = timed(make)
+        if self.team.is_main_process:
+            minutes, peak = took["seconds"] / 60, took["peak_mb"] / 1024
+            print(f"{name}: {minutes:.1f} minutes in this run, {peak:.1f} GB at most so far")
+
+    def train_branches(self) -> None:
+        model, config, work, stages = self.model, self.config, self.options.work, self.options.stages
+        if "face" in stages:
+            faces = self._faces(self.train)
+            self._stage("face", lambda: train_face(model, faces, config, work))
+        if "voice" in stages:
+            voices = self._voices(self.train)
+            self._stage("voice", lambda: train_voice(model, voices, config, work))
+            self._stage("voice statistics", lambda: train_statistics(model, voices, config, work))
+        if "text" in stages:
+            texts = self._texts(self.train)
+            self._stage("text", lambda: train_text(model, texts, self.train["text"], config, work))
+
+    def train_fusion(self) -> str:
+        """Join the branches, train and calibrate their fusion, and write the checkpoint."""
+        model, config = self.model, self.config
+        trained_with = assemble(
+            model, self.options.work, config, self.loaded, self.fresh, self.options.reset, self.train
+        )
+        parts = self._faces(self.calibration), self._voices(self.calibration), self._texts(self.calibration)
+        views = encode_views(model, *parts, config.seed)
+        for i, m in enumerate(MODALITIES):
+            model.temperatures[i] = fit_temperature(views[m].logits, views[m].targets)
+        tuples = Tuples(views, model.temperatures, config.conflict)
+        self._stage("fusion", lambda: train_fusion(model, tuples, config, self.options.work))
+        held = dict(
+            zip(MODALITIES, (self._faces(self.val), self._voices(self.val), self._texts(self.val)), strict=True)
+        )
+        if not self.team.is_main_process:
+            return "the first process writes the checkpoint"
+        threshold = self._calibrate(views)
+        table = self._measure({m: encoded(model, m, part) for m, part in held.items()})
+        return self._write(trained_with, threshold, table)
+
+    def _calibrate(self, views: dict[str, Encoded]) -> dict | None:
+        """Fit the fusion's temperature; return the threshold below which it abstains."""
+        agreeing = Tuples(views, self.model.temperatures, 0.0)
+        calibrate(self.model, agreeing, self.config.seed + 1)
+        generator = torch.Generator().manual_seed(self.config.seed + 3)
+        states, _, targets = agreeing.draw(N_TUPLES, generator, subsets=False)
+        return fit_abstention(subset_probs(self.model, states), targets.argmax(1).numpy())
+
+    def _measure(self, held: dict[str, Encoded]) -> dict[str, dict]:
+        table = subset_table(self.model, Tuples(held, self.model.temperatures, 0.0), self.config.seed + 2)
+        for name, line in table.items():
+            print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
+        return table
+
+    def _write(self, trained_with: dict[str, dict], threshold: dict | None, table: dict[str, dict]) -> str:
+        options, loaded = self.options, self.loaded
+        data = {
+            m: {
+                "train": data_hash(self.train[m]),
+                "fusion": data_hash(self.calibration[m]),
+                "val": data_hash(self.val[m]),
+                "n": [len(self.train[m]), len(self.calibration[m]), len(self.val[m])],
+            }
+            for m in MODALITIES
+        }
+        temperatures = dict(zip(MODALITIES, self.model.temperatures.tolist(), strict=True))
+        meta: dict[str, Any] = {
+            "parent": None,
+            "init": loaded and {"id": options.init, "weights_sha256": loaded.meta.get("weights_sha256")},
+            "seed": self.config.seed,
+            "whisper": options.whisper and Path(options.whisper).name,
+            **trained_with,
+            "data": data,
+            "temperature": {**temperatures, "fused": float(self.model.fusion.temperature)},
+            "abstain": threshold,
+            "metrics": {"label_matched_validation_tuples": table},
+        }
+        out = options.out or self.paths.checkpoints
+        name = checkpoint.save(self.model, self.settings, out, meta, name=options.name)
+        return f"wrote {out / name}"
