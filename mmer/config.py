@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,17 @@ from mmer.errors import MmerError
 
 SAMPLE_RATE = 16_000  # what silero-vad and Whisper were trained on, and what `media` decodes to
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _default_home() -> Path:
+    """Return `data/` beside app.py in a checkout; installed, the place this system keeps a user's data in."""
+    if (ROOT / "app.py").is_file():
+        return ROOT / "data"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "mmer"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mmer"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "mmer"
 
 
 def _days(value: str) -> int:
@@ -21,8 +33,8 @@ def _days(value: str) -> int:
 class Paths:
     """Where things live and which machine runs them. `from_env` is the only reader of the environment."""
 
-    home: Path = ROOT / "data"
-    assets: Path = ROOT / "data" / "assets"
+    home: Path = field(default_factory=_default_home)
+    assets: Path = field(default_factory=lambda: _default_home() / "assets")
     database_url: str = ""  # empty: the SQLite file in `home`
     device: str = "auto"  # auto | cpu | cuda
     whisper: str = ""  # a Whisper model name or a .pt file; empty: base, on a GPU turbo
@@ -32,7 +44,7 @@ class Paths:
 
     @classmethod
     def from_env(cls) -> "Paths":
-        home = Path(os.environ.get("MMER_HOME") or ROOT / "data").expanduser().resolve()
+        home = Path(os.environ.get("MMER_HOME") or _default_home()).expanduser().resolve()
         assets = Path(os.environ.get("MMER_ASSETS") or home / "assets").expanduser().resolve()
         return cls(
             home=home,

@@ -1,0 +1,8 @@
+"""Dependencies from requirements.txt, the one list of them: what stands below its line `# tests` is the extra `test`."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+runtime, tests = (Path(__file__).parent / "requirements.txt").read_text("utf-8").split("# tests\n")
+setup(install_requires=runtime.split("\n"), extras_require={"test": tests.split("\n")})
