@@ -1,22 +1,38 @@
-"""The command line: `python -m mmer analyse CLIP...` prints one JSON object per clip."""
+"""The command line: `analyse` prints one JSON object per clip, `checkpoint` shows and changes which checkpoint serves.
+
+torch takes seconds to import, so each command imports what it needs.
+"""
 
 import argparse
+import io
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
+from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import MmerError
+
+if TYPE_CHECKING:
+    from mmer.predict import Predictor
 
 _LOG = logging.getLogger("mmer")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmer", description="Multimodal emotion recognition.")
+    parser = argparse.ArgumentParser(prog="mmer", description="Multimodal emotion recognition.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_analyse(commands)
+    _add_checkpoint(commands)
+    return parser
+
+
+def _add_analyse(commands) -> None:
     analyse = commands.add_parser("analyse", help="say which emotion clips show, one JSON object per line")
     analyse.add_argument("clips", nargs="*", metavar="CLIP", help="video, sound or picture; may be missing with --text")
     analyse.add_argument("--text", help="what is said, instead of transcribing it")
@@ -25,10 +41,73 @@ def _parser() -> argparse.ArgumentParser:
     analyse.add_argument("--denoise", action="store_true", help="reduce steady background noise first")
     analyse.add_argument("--out", type=Path, metavar="F.jsonl", help="also write the lines to this file")
     analyse.add_argument("--checkpoint", metavar="ID", help="use this checkpoint instead of the promoted one")
-    return parser
+    analyse.set_defaults(run=_analyse, parser=analyse)
+
+
+def _add_checkpoint(commands) -> None:
+    about = "list, show, promote or roll back checkpoints"
+    actions = commands.add_parser("checkpoint", help=about, description=about).add_subparsers(required=True)
+    listed = actions.add_parser("list", help="one line each: id, time, parent, figure; * marks the one that serves")
+    listed.set_defaults(run=_list_checkpoints)
+    show = actions.add_parser("show", help="print a checkpoint's meta.json")
+    show.add_argument("id", nargs="?", metavar="ID", help="default: the one that serves")
+    show.set_defaults(run=_show_checkpoint)
+    promote = actions.add_parser("promote", help="let a checkpoint serve; an open page takes it with the next clip")
+    promote.add_argument("id", metavar="ID")
+    promote.set_defaults(run=_promote_checkpoint)
+    rollback = actions.add_parser("rollback", help="let the parent of the one that serves do so again")
+    rollback.set_defaults(run=_roll_back)
+
+
+def _list_checkpoints(args: argparse.Namespace) -> int:
+    root = Paths.from_env().checkpoints
+    serves = checkpoint.promoted(root)
+    for name in [checkpoint.BASE, *checkpoint.listing(root)]:
+        try:
+            meta = checkpoint.read_meta(name, root)
+        except MmerError as error:
+            print(f"{'*' if name == serves else ' '} {name}  {error}")
+            continue
+        *_, figure = ["no figures", *_uars(meta.get("metrics") or {})]
+        parent = f"from {meta.get('parent') or 'nothing'}"
+        print(f"{'*' if name == serves else ' '} {name}  {meta.get('created_at', 'no time')}  {parent}  {figure}")
+    return 0
+
+
+def _uars(metrics: dict, name: str = "") -> Iterator[str]:
+    """Yield the UAR of each table in a checkpoint's metrics; the last is of all branches, or of the newest model."""
+    if isinstance(metrics.get("uar"), float):
+        yield f"UAR {metrics['uar']:.3f} ({name or 'all'})"
+    for key, part in metrics.items():
+        if isinstance(part, dict):
+            yield from _uars(part, key)
+
+
+def _show_checkpoint(args: argparse.Namespace) -> int:
+    root = Paths.from_env().checkpoints
+    print(json.dumps(checkpoint.read_meta(args.id or checkpoint.promoted(root), root), indent=1))
+    return 0
+
+
+def _promote_checkpoint(args: argparse.Namespace) -> int:
+    root = Paths.from_env().checkpoints
+    checkpoint.load(args.id, root)  # one that cannot be read must not serve
+    before = checkpoint.promoted(root)
+    checkpoint.promote(args.id, root)
+    print(f"{args.id} serves; before it did {before}")
+    return 0
+
+
+def _roll_back(args: argparse.Namespace) -> int:
+    root = Paths.from_env().checkpoints
+    before = checkpoint.promoted(root)
+    print(f"{checkpoint.roll_back(root)} serves again; before it did {before}")
+    return 0
 
 
 def _analyse(args: argparse.Namespace) -> int:
+    if not args.clips and not (args.text or "").strip():
+        args.parser.error("give at least one CLIP, or --text")
     from tqdm import tqdm
 
     from mmer.predict import Predictor
@@ -37,9 +116,10 @@ def _analyse(args: argparse.Namespace) -> int:
     predictor.checkpoint  # noqa: B018  a missing checkpoint ends the run, not each clip
     failed = 0
     # A name that is not UTF-8 holds halves of characters: they are written as JSON escapes them.
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with ExitStack() as stack:
-        outputs = [sys.stdout]
+        outputs: list[TextIO] = [sys.stdout]
         if args.out:
             outputs.append(stack.enter_context(args.out.open("w", encoding="utf-8", errors="backslashreplace")))
         clips = [[c] for c in args.clips] or [[]]
@@ -51,7 +131,7 @@ def _analyse(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _one(predictor, files: list[str], args: argparse.Namespace) -> dict:
+def _one(predictor: "Predictor", files: list[str], args: argparse.Namespace) -> dict:
     clip = files[0] if files else "text"
     try:
         result = predictor.analyse(*files, name=clip, text=args.text, speech=not args.no_speech, denoise=args.denoise)
@@ -64,8 +144,8 @@ def _one(predictor, files: list[str], args: argparse.Namespace) -> dict:
                 since = time.perf_counter()
                 segment = result.telling_segment
                 language = predictor.language if segment.features.words else None
-                found = explain(predictor.checkpoint_of(result), segment.features, result.emotion, language)
-                line["explanation"] = found.to_dict()
+                explanation = explain(predictor.checkpoint_of(result), segment.features, result.emotion, language)
+                line["explanation"] = explanation.to_dict()
                 line["timing_ms"]["explain"] = round((time.perf_counter() - since) * 1e3, 1)
                 line["timing_ms"]["total"] = round(line["timing_ms"]["total"] + line["timing_ms"]["explain"], 1)
         return line
@@ -77,18 +157,14 @@ def _one(predictor, files: list[str], args: argparse.Namespace) -> dict:
 
 
 def main() -> int:
-    parser = _parser()
-    args = parser.parse_args()
-    if not args.clips and not (args.text or "").strip():
-        parser.error("give at least one CLIP, or --text")
+    args = _parser().parse_args()
     try:
-        return _analyse(args)
+        return args.run(args)
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    return 2
 
 
 if __name__ == "__main__":

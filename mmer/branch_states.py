@@ -1,4 +1,4 @@
-"""What the branches made of a clip, as bytes: enough to learn from its labels, and nothing of it can be seen or heard."""
+"""Branch embeddings of a clip as bytes: enough to learn from its labels, and nothing of it can be seen or heard."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from mmer.model import BranchStates, EmotionModel
 def dump(
     model: EmotionModel, states: BranchStates, present: Tensor, share: Tensor, spans: list[tuple[float, float]]
 ) -> bytes:
-    """Return the states of a clip's utterances as a safetensors file.
+    """Return the branch embeddings of a clip's utterances as a safetensors file.
 
     Args:
         states: of U utterances.
@@ -27,8 +27,8 @@ def dump(
     """
     tensors = {f"middle.{m}": x for m, x in zip(MODALITIES, states.middles, strict=True)}
     tensors |= {"tops": states.tops, "present": present, "share": share}
-    kept = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    return save(kept, {"encoders": _identity(model), "spans": json.dumps([[round(t, 3) for t in s] for s in spans])})
+    plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    return save(plain, {"encoders": _identity(model), "spans": json.dumps([[round(t, 3) for t in s] for s in spans])})
 
 
 def load(
@@ -40,11 +40,11 @@ def load(
         CheckpointError: `bad_states`; `stale_states` when other encoders than the model's made them; `no_such_utterance`.
     """
     try:
-        with safe_open(file, "pt") as kept:
-            found, about = {name: kept.get_tensor(name) for name in kept.keys()}, kept.metadata()  # noqa: SIM118
+        with safe_open(file, "pt") as stored:
+            tensors, about = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
             encoders, spans = about["encoders"], json.loads(about["spans"])
-            middles, tops = tuple(found[f"middle.{m}"] for m in MODALITIES), found["tops"]
-            present, share = found["present"], found["share"]
+            middles, tops = tuple(tensors[f"middle.{m}"] for m in MODALITIES), tensors["tops"]
+            present, share = tensors["present"], tensors["share"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError("bad_states", f"{file.name} cannot be read: {error}") from None
     if encoders != _identity(model):

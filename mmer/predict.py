@@ -1,8 +1,9 @@
 """From what was perceived to a verdict: every utterance judged, and what each channel contributed."""
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from mmer import assets, branch_states, checkpoint
 from mmer.checkpoint import Checkpoint
 from mmer.config import Paths
-from mmer.errors import AssetError, ClipError, MmerError, Notice
+from mmer.errors import AssetError, CheckpointError, ClipError, MmerError, Notice
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, Output
 from mmer.perceive import Observation, Perceiver
 from mmer.speech import Transcript
 
+_LOG = logging.getLogger(__name__)
 TIMED = ("decode", "face", "voice", "speech", "model", "explain", "total")
 
 
@@ -34,6 +36,9 @@ class Segment:
     branch_probs: np.ndarray  # (3, K), NaN where a branch is absent
     contribution: np.ndarray  # (3, K) Shapley value of each branch for each fused logit, 0 where absent
     features: Features
+
+    def __repr__(self) -> str:
+        return f"Segment({self.start_s:.2f}-{self.end_s:.2f} s, {_summary(self.emotion, self.probs)})"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class EmotionResult:
     checkpoint: str
     observation: Observation
     abstain: bool = False  # no answer should be given: nothing was read, or too little to rely on
+
+    def __repr__(self) -> str:
+        modalities = "+".join(m for m, here in self.present.items() if here) or "nothing"
+        verdict = _summary(self.emotion, self.probs) + (", abstains" if self.abstain else "")
+        return f"EmotionResult({self.clip!r}, {verdict}, from {modalities}, {len(self.segments)} segments)"
 
     @property
     def present(self) -> dict[str, bool]:
@@ -112,8 +122,14 @@ def _named(probs: np.ndarray) -> dict[str, float]:
     return {e: round(float(p), 4) for e, p in zip(EMOTIONS, probs, strict=True)}
 
 
+def _summary(emotion: str | None, probs: np.ndarray) -> str:
+    return "no emotion" if emotion is None else f"{emotion} {probs.max():.2f}"
+
+
 class Predictor:
     """Analyses clips with the checkpoint in use; a promotion is picked up with the next clip.
+
+    A promoted checkpoint that cannot be used is refused: the one in memory goes on answering, and every result says so.
 
     One instance serves many threads: weights are only read, and what is stateful is locked where it lives.
 
@@ -128,6 +144,7 @@ class Predictor:
         self._name = name
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = None
+        self._refused: tuple[str, CheckpointError] | None = None  # a promoted checkpoint that did not load, and why
         self.perceiver = Perceiver(self.paths, self.device)
 
     @staticmethod
@@ -140,14 +157,37 @@ class Predictor:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint in use, loaded when the promoted one has changed."""
+        """The checkpoint in use, loaded when the promoted one has changed.
+
+        Raises:
+            CheckpointError: it cannot be used, and no other one is in memory.
+        """
         name = self._name or checkpoint.promoted(self.paths.checkpoints)
         with self._lock:
-            if self._checkpoint is None or self._checkpoint.id != name:
+            if self._checkpoint is not None and self._checkpoint.id == name:
+                self._refused = None
+                return self._checkpoint
+            try:
                 loaded = checkpoint.load(name, self.paths.checkpoints)
-                loaded.model.to(self.device)
-                self._checkpoint = loaded
-            return self._checkpoint
+            except CheckpointError as error:
+                if self._checkpoint is None:
+                    raise
+                if self._refused is None or self._refused[0] != name:
+                    _LOG.error("%s; %s goes on answering", error, self._checkpoint.id)
+                self._refused = name, error
+                return self._checkpoint
+            loaded.model.to(self.device)
+            self._checkpoint, self._refused = loaded, None
+            return loaded
+
+    @property
+    def refusal(self) -> Notice | None:
+        """Why the promoted checkpoint does not answer, None while it does."""
+        if self._refused is None or self._checkpoint is None:
+            return None
+        name, error = self._refused
+        message = f"the promoted checkpoint {name!r} does not answer, {self._checkpoint.id!r} does: {error}"
+        return Notice("checkpoint_refused", message)
 
     def checkpoint_of(self, result: EmotionResult) -> Checkpoint:
         """Return the checkpoint that judged a result, which may no longer be the one in use."""
@@ -159,7 +199,7 @@ class Predictor:
 
     @torch.no_grad()
     def states_of(self, result: EmotionResult) -> bytes:
-        """Return what the branches made of a result's utterances, as `mmer.branch_states` keeps it.
+        """Return the branch embeddings of a result's utterances as `mmer.branch_states` keeps them.
 
         Raises:
             ClipError: `nothing_readable`.
@@ -187,9 +227,33 @@ class Predictor:
             except AssetError:
                 continue
 
-    def observe(self, *files: str | Path, **options) -> Observation:
-        """Look at and listen to a clip; `options` are those of `Perceiver.observe`."""
-        return self.perceiver.observe(self.checkpoint.config, *files, **options)
+    def observe(
+        self,
+        *files: str | Path,
+        text: str | None = None,
+        speech: bool = True,
+        modalities: Sequence[str] = MODALITIES,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        whole: bool = False,
+        face_crop: bool = False,
+        denoise: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Observation:
+        """Return what the branches will read of a clip; `Perceiver.observe` tells of the options."""
+        return self.perceiver.observe(
+            self.checkpoint.config,
+            *files,
+            text=text,
+            speech=speech,
+            modalities=modalities,
+            start_s=start_s,
+            end_s=end_s,
+            whole=whole,
+            face_crop=face_crop,
+            denoise=denoise,
+            should_stop=should_stop,
+        )
 
     @torch.no_grad()
     def judge(self, items: Sequence[Features], loaded: Checkpoint | None = None) -> list[Segment]:
@@ -211,11 +275,40 @@ class Predictor:
             )
         return segments
 
-    def analyse(self, *files: str | Path, name: str | None = None, **options) -> EmotionResult:
-        """Return the verdict on a clip. `options` are those of `observe`; `name` is how the result calls the clip."""
+    def analyse(
+        self,
+        *files: str | Path,
+        name: str | None = None,
+        text: str | None = None,
+        speech: bool = True,
+        modalities: Sequence[str] = MODALITIES,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        whole: bool = False,
+        face_crop: bool = False,
+        denoise: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> EmotionResult:
+        """Return the verdict on a clip; `Perceiver.observe` tells of the options.
+
+        Args:
+            name: how the result calls the clip; the path of the first file when None.
+        """
         since = time.perf_counter()
         loaded = self.checkpoint
-        observation = self.perceiver.observe(loaded.config, *files, **options)
+        observation = self.perceiver.observe(
+            loaded.config,
+            *files,
+            text=text,
+            speech=speech,
+            modalities=modalities,
+            start_s=start_s,
+            end_s=end_s,
+            whole=whole,
+            face_crop=face_crop,
+            denoise=denoise,
+            should_stop=should_stop,
+        )
         return self.conclude(observation, loaded, name=name, since=since)
 
     def conclude(
@@ -226,42 +319,29 @@ class Predictor:
         name: str | None = None,
         since: float | None = None,
     ) -> EmotionResult:
-        """Return the verdict on what was observed."""
+        """Return the verdict on what was observed.
+
+        Args:
+            since: when the work on the clip began, by `time.perf_counter`.
+        """
         loaded = loaded or self.checkpoint
-        clock = dict(observation.timing_ms)
+        timing_ms = dict(observation.timing_ms)
         begun = time.perf_counter()
         segments = self.judge(observation.features, loaded)
-        clock["model"] = (time.perf_counter() - begun) * 1e3
-        clock["total"] = (time.perf_counter() - since) * 1e3 if since else clock.get("total", 0.0) + clock["model"]
-        weights = np.array([s.features.weight for s in segments])
+        timing_ms["model"] = (time.perf_counter() - begun) * 1e3
+        total_ms = timing_ms.get("total", 0.0) + timing_ms["model"]
+        timing_ms["total"] = (time.perf_counter() - since) * 1e3 if since else total_ms
+        emotion, probs, branch_probs, contribution = _overall(segments)
         quality = list(observation.quality)
-        probs, emotion = np.full(N_EMOTIONS, 1 / N_EMOTIONS), None
-        contribution = np.zeros(len(MODALITIES))
-        branch_probs = np.full((len(MODALITIES), N_EMOTIONS), np.nan)
-        if weights.sum() == 0:
+        if emotion is None:
             quality.append(
                 Notice("nothing_readable", "neither a face, nor a voice, nor words were found; no emotion is given")
             )
-        else:
-            probs = np.average([s.probs for s in segments], axis=0, weights=weights)
-            emotion = EMOTIONS[int(probs.argmax())]
-            values = np.average([s.contribution[:, probs.argmax()] for s in segments], axis=0, weights=weights)
-            contribution = values / max(np.abs(values).sum(), 1e-9)
-            for i in range(len(MODALITIES)):
-                having = np.array([s.present[i] for s in segments])
-                if having.any():
-                    rows = [s.branch_probs[i] for s in segments if s.present[i]]
-                    branch_probs[i] = np.average(rows, axis=0, weights=weights[having])
-        promise = loaded.meta.get("abstain")  # older checkpoints have none and always answer
-        unreliable = emotion is not None and promise is not None and probs.max() < promise["threshold"]
-        if unreliable:
-            quality.append(
-                Notice(
-                    "unreliable",
-                    f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} of "
-                    f"the answers were right on people set aside; do not rely on {emotion}",
-                )
-            )
+        unreliable = _unreliable(loaded, emotion, probs)
+        if unreliable is not None:
+            quality.append(unreliable)
+        if (refusal := self.refusal) is not None:
+            quality.append(refusal)
         files = observation.files
         return EmotionResult(
             clip=name or (files[0].path if files else "text"),
@@ -274,11 +354,40 @@ class Predictor:
             segments=tuple(segments),
             transcript=observation.transcript,
             quality=tuple(quality),
-            timing_ms=clock,
+            timing_ms=timing_ms,
             checkpoint=loaded.id,
             observation=observation,
-            abstain=bool(emotion is None or unreliable),
+            abstain=emotion is None or unreliable is not None,
         )
+
+
+def _overall(segments: Sequence[Segment]) -> tuple[str | None, np.ndarray, np.ndarray, np.ndarray]:
+    """Return emotion, probs (K,), branch_probs (3, K) and contribution (3,) of a clip: means weighted by length."""
+    weights = np.array([s.features.weight for s in segments])
+    branch_probs = np.full((len(MODALITIES), N_EMOTIONS), np.nan)
+    if weights.sum() == 0:
+        return None, np.full(N_EMOTIONS, 1 / N_EMOTIONS), branch_probs, np.zeros(len(MODALITIES))
+    probs = np.average([s.probs for s in segments], axis=0, weights=weights)
+    k = int(probs.argmax())
+    values = np.average([s.contribution[:, k] for s in segments], axis=0, weights=weights)
+    for i in range(len(MODALITIES)):
+        present = np.array([s.present[i] for s in segments])
+        if present.any():
+            rows = [s.branch_probs[i] for s in segments if s.present[i]]
+            branch_probs[i] = np.average(rows, axis=0, weights=weights[present])
+    return EMOTIONS[k], probs, branch_probs, values / max(np.abs(values).sum(), 1e-9)
+
+
+def _unreliable(loaded: Checkpoint, emotion: str | None, probs: np.ndarray) -> Notice | None:
+    """Return the notice that the confidence is below the checkpoint's threshold; older checkpoints have none."""
+    promise = loaded.meta.get("abstain")
+    if emotion is None or promise is None or probs.max() >= promise["threshold"]:
+        return None
+    return Notice(
+        "unreliable",
+        f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} of "
+        f"the answers were right on people set aside; do not rely on {emotion}",
+    )
 
 
 def shapley(loaded: Checkpoint, states: BranchStates, present: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from annotations.label import check_label
 from annotations.store import Store
 from mmer import checkpoint
 from mmer.config import Paths
-from mmer.errors import ClipError, LabelError
+from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.features import with_text
 from mmer.labels import EMOTIONS
 from mmer.predict import EmotionResult, Predictor
@@ -186,6 +186,13 @@ class Service:
         return datetime.now(timezone.utc) + timedelta(days=days) if days else None
 
     def health(self) -> dict:
-        """Return whether clips can be answered, and by what: it is loaded with the next of them."""
-        promoted = checkpoint.promoted(self.paths.checkpoints)
-        return {"status": "ok", "checkpoint": promoted, "device": self.predictor.device}
+        """Return whether clips can be answered, and by what: what was promoted meanwhile is loaded for it."""
+        device = self.predictor.device
+        try:
+            answers = self.predictor.checkpoint.id
+        except CheckpointError as error:
+            promoted = checkpoint.promoted(self.paths.checkpoints)
+            return {"status": "error", "checkpoint": promoted, "device": device, "message": error.message}
+        if (refusal := self.predictor.refusal) is not None:
+            return {"status": "degraded", "checkpoint": answers, "device": device, "message": refusal.message}
+        return {"status": "ok", "checkpoint": answers, "device": device}
