@@ -163,7 +163,8 @@ def main() -> int:
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror}", file=sys.stderr)
     return 2
 
 

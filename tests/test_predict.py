@@ -13,7 +13,7 @@ import torch
 
 from mmer import checkpoint
 from mmer.config import Config, ModelConfig, Paths
-from mmer.errors import ClipError, MmerError
+from mmer.errors import CheckpointError, ClipError, MmerError
 from mmer.features import collate
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.predict import Predictor, shapley
@@ -62,6 +62,18 @@ def test_the_words_change_the_verdict_and_nothing_else(predictor, talk, face_mod
     assert result.transcript.status == "typed"
     np.testing.assert_allclose(result.branch_probs[:2], without.branch_probs[:2], atol=1e-5)
     assert not np.allclose(result.probs, without.probs)
+
+
+def test_a_result_is_printed_in_one_line(predictor, talk, face_model):
+    """`repr` of a result was 55 kB of tensors."""
+    result = predictor.analyse(talk, speech=False, name="talk.mp4")
+    verdict = f"{result.emotion} {result.probs.max():.2f}"
+    assert repr(result) == f"EmotionResult('talk.mp4', {verdict}, from face+voice, {len(result.segments)} segments)"
+    segment, track = result.segments[0], result.observation.tracks[0]
+    for part in (segment, segment.features, result.observation, track, segment.features.sound, result.transcript):
+        assert len(repr(part)) < 500
+        assert "tensor" not in repr(part)
+        assert "array" not in repr(part)
 
 
 def test_a_sentence_alone(predictor, text_encoder):
@@ -161,6 +173,26 @@ def test_a_promotion_is_served_without_a_restart(home, predictor, voice_only):
     assert (before.checkpoint, after.checkpoint) == ("first", "second")
     assert not np.allclose(before.probs, after.probs)
     np.testing.assert_allclose(predictor.analyse(voice_only, speech=False).probs, before.probs, atol=1e-6)
+
+
+def test_a_bad_promotion_leaves_the_good_checkpoint_in_memory_answering(home, predictor, voice_only):
+    """It took the page down: every clip failed until somebody promoted another one."""
+    before = predictor.analyse(voice_only, speech=False)
+    checkpoint.save(make_model(seed=6), CONFIG, home / "checkpoints", {"parent": "first"}, name="bad")
+    (home / "checkpoints" / "bad" / "model.safetensors").write_bytes(b"no weights")
+    checkpoint.promote("bad", home / "checkpoints")
+    try:
+        after = predictor.analyse(voice_only, speech=False)
+        with pytest.raises(CheckpointError, match="'bad' cannot be used"):
+            Predictor(predictor.paths).analyse(voice_only, speech=False)  # nothing in memory that could answer
+    finally:
+        checkpoint.promote("first", home / "checkpoints")
+    assert after.checkpoint == "first"
+    np.testing.assert_array_equal(after.probs, before.probs)
+    notice = next(n for n in after.quality if n.code == "checkpoint_refused")
+    assert "'bad' does not answer, 'first' does: checkpoint 'bad' cannot be used" in notice.message
+    assert str(home) not in notice.message
+    assert "checkpoint_refused" not in codes(predictor.analyse(voice_only, speech=False))
 
 
 def test_a_checkpoint_with_a_threshold_abstains_below_it_and_still_names_its_guess(home, predictor, voice_only):
