@@ -37,7 +37,13 @@ SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48
 
 # What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones, hiss.
 VOICE_EDGES_HZ = (300.0, 1_000.0, 2_500.0, 4_000.0)
-_BLENDSHAPES = {"brows": slice(1, 6), "eyes": slice(9, 23), "nose": slice(50, 52), "mouth": slice(27, 50), "jaw": slice(23, 27)}  # fmt: skip
+_BLENDSHAPES = {
+    "brows": slice(1, 6),
+    "eyes": slice(9, 23),
+    "nose": slice(50, 52),
+    "mouth": slice(27, 50),
+    "jaw": slice(23, 27),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class Explanation:
     face_map: Tensor | None = None  # (T_f, H, W); NaN in all but the `KEY_FRAMES` crops with the largest moments
     voice_map: Tensor | None = None  # (T_a, M)
     token_scores: Tensor | None = None  # (S,)
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{m} {v:+.2f}" for m, v in self.modality.items() if v is not None)
+        return f"Explanation({self.target}, logit {self.logit:.2f}, {shares})"
 
     def to_dict(self) -> dict:
         """Return the JSON object `explanation` of `python -m mmer analyse --explain`."""

@@ -149,9 +149,20 @@ class ModelConfig:
     def tiny(cls) -> "ModelConfig":
         """The same code, small enough for tests."""
         return cls(
-            face_widths=(8, 16), face_blocks=(1, 1), face_stride=1, voice_widths=(8, 16), voice_blocks=(1, 1),
-            voice_statistics=16, text_channels=8, text_hidden=8, state=16, fusion=16, fusion_heads=2, dropout=0.0, max_crops=8,
-        )  # fmt: skip
+            face_widths=(8, 16),
+            face_blocks=(1, 1),
+            face_stride=1,
+            voice_widths=(8, 16),
+            voice_blocks=(1, 1),
+            voice_statistics=16,
+            text_channels=8,
+            text_hidden=8,
+            state=16,
+            fusion=16,
+            fusion_heads=2,
+            dropout=0.0,
+            max_crops=8,
+        )
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class FaceTrack:
     size_px: Tensor  # (T_f,) side of the crop, in pixels of the picture
     track_id: int
 
+    def __repr__(self) -> str:
+        first, last = (f"{t:.2f}" for t in self.times_s[[0, -1]].tolist()) if len(self.times_s) else ("-", "-")
+        return f"FaceTrack({self.track_id}, {len(self.times_s)} crops, {first} to {last} s)"
+
 
 @dataclass(frozen=True)
 class _Sighting:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from mmer import media, voice
 from mmer.config import Config, VoiceConfig
 from mmer.errors import AssetError
 from mmer.face import FaceTrack
+from mmer.labels import check_modalities
 from mmer.model import Batch
+from mmer.speech import check_words
 from mmer.voice import LogMel
 
 
@@ -125,6 +128,11 @@ class Features:
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
     text_states: Tensor | None = None  # (S, 768)
 
+    def __repr__(self) -> str:
+        parts = [repr(part) for part in (self.face, self.sound) if part is not None]
+        parts += [f"{len(self.words)} words"] * (self.text_states is not None)
+        return f"Features({', '.join([f'{self.start_s:.2f} to {self.end_s:.2f} s', *(parts or ['nothing'])])})"
+
     @property
     def present(self) -> tuple[bool, bool, bool]:
         """Which modalities are there, in the order of `MODALITIES`."""
@@ -137,14 +145,15 @@ class Features:
 
     def only(self, modalities: Sequence[str]) -> "Features":
         """Return the same utterance without the modalities that are not named."""
-        kept = {}
+        check_modalities(modalities)
+        cleared: dict[str, Any] = {}
         if "face" not in modalities:
-            kept["face"] = None
+            cleared["face"] = None
         if "voice" not in modalities:
-            kept.update(sound=None, whisper=None)
+            cleared.update(sound=None, whisper=None)
         if "text" not in modalities:
-            kept.update(words=(), token_ids=None, token_words=None, text_states=None)
-        return replace(self, **kept)
+            cleared.update(words=(), token_ids=None, token_words=None, text_states=None)
+        return replace(self, **cleared)
 
 
 def trim(track: FaceTrack, start_s: float, end_s: float, max_crops: int) -> FaceTrack | None:
@@ -183,7 +192,7 @@ def corpus_face(image: np.ndarray, size: int) -> FaceTrack:
 
 def with_text(features: Features, text: str, language: LanguageModel) -> Features:
     """Return the utterance with the words of `text`; no words, no change."""
-    words = tuple(text.split())
+    words = tuple(check_words(text).split())
     if not words:
         return features
     ids, owners = language.word_index(words)

@@ -1,6 +1,8 @@
 """The seven emotions, the three modalities, and what each corpus calls them."""
 
-from mmer.errors import LabelError
+from collections.abc import Iterable
+
+from mmer.errors import LabelError, MmerError
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 MODALITIES = ("face", "voice", "text")
@@ -19,12 +21,24 @@ _SYNONYMS = {
 }
 
 RAVDESS_CODES = {
-    "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness",
-    "05": "anger", "06": "fear", "07": "disgust", "08": "surprise",
-}  # fmt: skip
+    "01": "neutral",
+    "02": "calm",
+    "03": "happiness",
+    "04": "sadness",
+    "05": "anger",
+    "06": "fear",
+    "07": "disgust",
+    "08": "surprise",
+}
 EMODB_CODES = {
-    "W": "anger", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness", "N": "neutral", "L": "boredom",
-}  # fmt: skip
+    "W": "anger",
+    "E": "disgust",
+    "A": "fear",
+    "F": "happiness",
+    "T": "sadness",
+    "N": "neutral",
+    "L": "boredom",
+}
 
 
 def emotion(name: str) -> str:
@@ -45,3 +59,13 @@ def emotion(name: str) -> str:
 def index(name: str) -> int:
     """Return the position of an emotion in `EMOTIONS`, synonyms included."""
     return EMOTIONS.index(emotion(name))
+
+
+def check_modalities(names: Iterable[str]) -> None:
+    """Refuse what is no modality: "audio" would leave the voice out without a word.
+
+    Raises:
+        MmerError: `unknown_modality`.
+    """
+    if unknown := sorted(set(names) - set(MODALITIES)):
+        raise MmerError("unknown_modality", f"there is no modality {unknown[0]!r}; use {', '.join(MODALITIES)}")

@@ -16,9 +16,9 @@ from mmer.config import Config, Paths
 from mmer.errors import AssetError, ClipError, MmerError, Notice
 from mmer.face import FaceTrack, FaceTracker
 from mmer.features import Features, LanguageModel, corpus_face, trim, with_text
-from mmer.labels import MODALITIES
+from mmer.labels import MODALITIES, check_modalities
 from mmer.media import AudioChunk, MediaInfo, VideoFrame
-from mmer.speech import OFF, Transcriber, Transcript, typed
+from mmer.speech import OFF, Transcriber, Transcript, check_words, typed
 from mmer.voice import Span
 
 _OFF_S = 1.0  # by which a container may be off: a stream that ends earlier than another is nothing to correct
@@ -36,6 +36,10 @@ class Observation:
     quality: tuple[Notice, ...]
     timing_ms: dict[str, float]
 
+    def __repr__(self) -> str:
+        names = " + ".join(repr(f.name) for f in self.files) or "text"
+        return f"Observation({names}, {len(self.features)} utterances, {len(self.tracks)} faces)"
+
     @property
     def sha256(self) -> str:
         """The hash of the file, of the files' hashes together, or of the text when there is no file."""
@@ -48,7 +52,7 @@ class Observation:
 class _Clock:
     """Adds up milliseconds by name; parts run at the same time, so they need not sum to the total."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.ms: dict[str, float] = {}
         self._start = time.perf_counter()
 
@@ -58,6 +62,15 @@ class _Clock:
     def stop(self) -> dict[str, float]:
         self.add("total", self._start)
         return self.ms
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What one pass over a clip's media gave, beside the frames that went to the face worker."""
+
+    samples: np.ndarray | None  # (L,) from `start_s` on; None where there is no sound to read
+    face_crop: FaceTrack | None  # the picture that already is a face crop
+    end_s: float  # how far on the clip's time line it came; 0.0: nothing that has a length was decoded
 
 
 class _FaceWorker:
@@ -147,70 +160,43 @@ class Perceiver:
             MmerError: `stopped`.
         """
         clock = _Clock()
-        text = (text or "").strip()
+        check_modalities(modalities)
+        text = check_words((text or "").strip())
         if not files and not text:
             raise ClipError(
                 "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
             )
         infos = [media.probe(f, config.media, whole=start_s is None and end_s is None) for f in files]
-        seen = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
-        wants_words = "text" in modalities and speech and not text
-        heard = next((i for i in infos if i.has_sound), None) if "voice" in modalities or wants_words else None
+        wants_voice, wants_words = "voice" in modalities, "text" in modalities and speech and not text
+        picture = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
+        sound = next((i for i in infos if i.has_sound), None) if wants_voice or wants_words else None
         notices: list[Notice] = []
-        tracker = None
-        if seen is not None and not face_crop:
-            try:
-                model = assets.find("face_landmarker", self.paths)
-                tracker = FaceTracker(config.face, still=seen.kind == "image", model_path=model)
-            except AssetError as error:
-                notices.append(Notice("face_unavailable", f"the face was not read: {error}"))
+        tracker = None if picture is None or face_crop else self._tracker(config, picture, notices)
         worker = _FaceWorker(tracker, clock) if tracker else None
-        tracks: list[FaceTrack] = []
-        chunks: list[AudioChunk] = []
-        decoded_s = 0.0  # how far on the clip's time line the pictures go
+        watched = picture if worker is not None or face_crop else None
         try:
-            since = time.perf_counter()
-            for info in dict.fromkeys(i for i in (seen, heard) if i is not None):
-                pieces = media.stream(
-                    info.path, fps=config.face.fps, sample_rate=config.voice.sample_rate, start_s=start_s, end_s=end_s,
-                    picture=info is seen and (worker is not None or face_crop), sound=info is heard, limits=config.media,
-                )  # fmt: skip
-                for piece in pieces:
-                    if should_stop is not None and should_stop():
-                        raise MmerError("stopped", "stopped before the end of the clip")
-                    if isinstance(piece, AudioChunk):
-                        chunks.append(piece)
-                        continue
-                    decoded_s = piece.time_s + 1 / config.face.fps
-                    if worker is not None:
-                        worker.add(replace(piece, time_s=piece.time_s - (start_s or 0.0)))
-                    else:
-                        tracks = [corpus_face(piece.rgb, config.face.crop_size)]
-            clock.add("decode", since)
-            samples = None if heard is None else media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
-            if samples is not None and len(samples):
-                decoded_s = max(decoded_s, len(samples) / config.voice.sample_rate + (start_s or 0.0))
-            looked = seen if worker is not None or face_crop else None
-            everything = all((i is looked or not i.has_picture) and (i is heard or not i.has_sound) for i in infos)
-            duration_s = _duration(infos, decoded_s, everything, start_s, end_s)
-            spans = self._find_speech(samples, notices, clock)
-            cuts = _cuts(config, spans, samples, duration_s, whole)
-            transcript = self._transcribe(samples, spans, text, wants_words, clock, should_stop)
+            decoded = _decode(config, watched, sound, worker, start_s, end_s, should_stop, clock)
+            everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
+            duration_s = _duration(infos, decoded.end_s, everything, start_s, end_s)
+            spans = _find_speech(decoded.samples, notices, clock)
+            cuts = _cuts(config, spans, decoded.samples, duration_s, whole)
+            transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock, should_stop)
         finally:
             if worker is not None:
                 worker.finish()
+        tracks = [] if decoded.face_crop is None else [decoded.face_crop]
         if tracker is not None:
             tracks = tracker.tracks()
             notices += faces.quality(tracks[0] if tracks else None, tracker.n_frames, len(tracks))
         since = time.perf_counter()
         # A row of a corpus is known to hold an utterance, even one that voice activity misses.
-        sound = samples if "voice" in modalities and (spans or whole) and samples is not None and len(samples) else None
-        if sound is not None and denoise:
-            sound = voice.denoise(sound, config.voice.sample_rate)
-        still = not duration_s or (seen is not None and seen.kind == "image")
-        items = [_cut_out(config, cut, tracks, sound, whole or still) for cut in cuts]
-        if sound is not None and config.model.whisper_depths:
-            items = self._encode(config, items, sound, notices)
+        voiced = decoded.samples if wants_voice and (spans or whole) else None
+        if voiced is not None and denoise:
+            voiced = voice.denoise(voiced, config.voice.sample_rate)
+        still = not duration_s or (picture is not None and picture.kind == "image")
+        items = [_cut_out(config, cut, tracks, voiced, whole or still) for cut in cuts]
+        if voiced is not None and config.model.whisper_depths:
+            items = self._encode(config, items, voiced, notices)
         clock.add("voice", since)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
@@ -218,14 +204,14 @@ class Perceiver:
             tuple(infos), duration_s, tuple(items), tuple(tracks), transcript, tuple(notices), clock.stop()
         )
 
-    def _find_speech(self, samples, notices: list[Notice], clock: _Clock) -> list[Span]:
-        since = time.perf_counter()
-        if samples is None or not len(samples):
-            return []
-        spans = voice.speech_spans(samples)
-        notices += voice.voice_notices(samples, spans)
-        clock.add("voice", since)
-        return spans
+    def _tracker(self, config: Config, picture: MediaInfo, notices: list[Notice]) -> FaceTracker | None:
+        """Return a face tracker; where its weights cannot be had, None and a notice."""
+        try:
+            model = assets.find("face_landmarker", self.paths)
+            return FaceTracker(config.face, still=picture.kind == "image", model_path=model)
+        except AssetError as error:
+            notices.append(Notice("face_unavailable", f"the face was not read: {error}"))
+            return None
 
     def _transcribe(self, samples, spans, text, wants_words, clock, should_stop) -> Transcript:
         if text:
@@ -266,8 +252,66 @@ class Perceiver:
             return items
         if whole or not transcript.words:
             return [with_text(item, transcript.text, language) for item in items]
-        said = [[w.text.strip() for w in transcript.words if item.start_s <= (w.start_s + w.end_s) / 2 < item.end_s] for item in items]  # fmt: skip
-        return [with_text(item, " ".join(words), language) for item, words in zip(items, said, strict=True)]
+        texts = [_words_in(item, transcript) for item in items]
+        return [with_text(item, text, language) for item, text in zip(items, texts, strict=True)]
+
+
+def _decode(
+    config: Config,
+    picture: MediaInfo | None,
+    sound: MediaInfo | None,
+    worker: _FaceWorker | None,
+    start_s: float | None,
+    end_s: float | None,
+    should_stop: Callable[[], bool] | None,
+    clock: _Clock,
+) -> _Decoded:
+    """Decode the picture and the sound of a clip once, giving every frame to the worker as it comes.
+
+    Raises:
+        ClipError: a file cannot be decoded.
+        MmerError: `stopped`.
+    """
+    since, offset_s, reached_s = time.perf_counter(), start_s or 0.0, 0.0
+    chunks: list[AudioChunk] = []
+    crop: FaceTrack | None = None
+    for info in dict.fromkeys(i for i in (picture, sound) if i is not None):
+        pieces = media.stream(
+            info.path,
+            fps=config.face.fps,
+            sample_rate=config.voice.sample_rate,
+            start_s=start_s,
+            end_s=end_s,
+            picture=info is picture,
+            sound=info is sound,
+            limits=config.media,
+        )
+        for piece in pieces:
+            if should_stop is not None and should_stop():
+                raise MmerError("stopped", "stopped before the end of the clip")
+            if isinstance(piece, AudioChunk):
+                chunks.append(piece)
+                continue
+            reached_s = piece.time_s + 1 / config.face.fps
+            if worker is not None:
+                worker.add(replace(piece, time_s=piece.time_s - offset_s))
+            else:
+                crop = corpus_face(piece.rgb, config.face.crop_size)
+    clock.add("decode", since)
+    samples = media.lay_out(chunks, config.voice.sample_rate, offset_s) if chunks else None
+    if samples is not None:
+        reached_s = max(reached_s, len(samples) / config.voice.sample_rate + offset_s)
+    return _Decoded(samples, crop, reached_s)
+
+
+def _find_speech(samples: np.ndarray | None, notices: list[Notice], clock: _Clock) -> list[Span]:
+    if samples is None:
+        return []
+    since = time.perf_counter()
+    spans = voice.speech_spans(samples)
+    notices += voice.voice_notices(samples, spans)
+    clock.add("voice", since)
+    return spans
 
 
 def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, whole: bool) -> list[Span]:
@@ -299,6 +343,12 @@ def _cut_out(config: Config, cut: Span, tracks: list[FaceTrack], sound, whole_fa
         samples = sound[int(cut.start_s * rate) : int(cut.end_s * rate)]
         item = replace(item, sound=voice.log_mel(samples, config.voice))
     return item
+
+
+def _words_in(item: Features, transcript: Transcript) -> str:
+    """Return the words of an utterance: those whose middle lies in it."""
+    inside = (w for w in transcript.words if item.start_s <= (w.start_s + w.end_s) / 2 < item.end_s)
+    return " ".join(w.text.strip() for w in inside)
 
 
 def _duration(

@@ -17,7 +17,7 @@ from torch.nn.functional import gelu
 
 from mmer.assets import Asset, Part, obtain
 from mmer.config import SAMPLE_RATE, Paths
-from mmer.errors import AssetError
+from mmer.errors import AssetError, ClipError
 
 WINDOW_S = 29.0  # Whisper hears 30 s at once, and a window is half a second longer than its speech at most
 MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence with words nobody said
@@ -61,9 +61,25 @@ class Transcript:
 OFF = Transcript("", None, (), "off", "transcription was switched off")
 
 
+def check_words(text: str) -> str:
+    """Return words as they are.
+
+    Raises:
+        ClipError: `bad_text` for half a character (a lone surrogate), which no encoding and no tokenizer takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"the words hold half a character ({text[error.start]!a} at {error.start + 1}); type them again"
+        raise ClipError("bad_text", message) from None
+    return text
+
+
 def typed(text: str) -> Transcript:
     """Return a sentence the user typed as a transcript without times."""
-    return Transcript(" ".join(text.split()), None, (), "typed", "typed by hand, so there are no word times")
+    return Transcript(
+        " ".join(check_words(text).split()), None, (), "typed", "typed by hand, so there are no word times"
+    )
 
 
 class Transcriber:

@@ -47,6 +47,9 @@ class LogMel:
     mel: Tensor  # (T_a, M), zero mean and unit variance over the utterance
     silence: float  # what digital silence maps to: the baseline of an attribution
 
+    def __repr__(self) -> str:
+        return f"LogMel({' x '.join(map(str, self.mel.shape))}, silence {self.silence:.2f})"
+
 
 @lru_cache(maxsize=4)
 def _mel_transform(config: VoiceConfig):
