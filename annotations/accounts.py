@@ -10,7 +10,7 @@ from pathlib import Path
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from annotations.db.schema import ROLES
+from annotations.choices import ROLES
 from annotations.text import check_text, clean_name, composed
 from mmer.errors import LabelError
 

@@ -8,8 +8,8 @@ from itertools import groupby
 from sqlalchemy import and_, delete, insert, select
 from sqlalchemy.orm import Session
 
+from annotations.choices import TARGETS
 from annotations.db.schema import (
-    TARGETS,
     AdjudicationRecord,
     CurrentLabelRecord,
     ItemRecord,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from annotations.db.schema import OUTCOMES, TARGETS, UNDO, now
+from annotations.choices import OUTCOMES, TARGETS
+from annotations.db.schema import UNDO, now
 from annotations.text import check_text, clean_name
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion

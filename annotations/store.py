@@ -19,9 +19,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from annotations import item_summary, retention
+from annotations.choices import OUTCOMES
 from annotations.db.engine import connect, sqlite_file
 from annotations.db.schema import (
-    OUTCOMES,
     UNDO,
     AnnotatorRecord,
     AuditRecord,
@@ -479,7 +479,7 @@ class Store:
             removal = retention.remove_clips(session, self._folders, hashes, keep_labels=keep_labels)
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
-            self.audit(actor, "speaker.delete" if speakers else "clip.delete", session=session, **counted)
+            self.audit(actor, "speaker.delete" if speakers else "clip.delete", counted, session)
         retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
@@ -502,10 +502,10 @@ class Store:
                 utterances = update(UtteranceRecord).where(UtteranceRecord.clip_id == clip.id)
                 session.execute(utterances.values(embedding=None))  # features too
             if clips:
-                self.audit(actor, "media.expire", session=session, n_clips=len(clips), n_files=n_files)
+                self.audit(actor, "media.expire", {"n_clips": len(clips), "n_files": n_files}, session)
             return len(clips), n_files
 
-    def audit(self, actor: str, action: str, session: Session | None = None, **detail) -> None:
+    def audit(self, actor: str, action: str, detail: dict, session: Session | None = None) -> None:
         """Note who did what; `detail` must name no clip and no speaker, so that a deletion need not find it."""
         with self.writing(session) as session:
             session.add(AuditRecord(actor=check_text(actor, "actor"), action=action, detail=detail))

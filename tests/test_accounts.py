@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from annotations.accounts import Accounts, Person, may, require
-from annotations.db.schema import ROLES
+from annotations.choices import ROLES
 from mmer.config import ROOT, Paths
 from mmer.errors import LabelError
 

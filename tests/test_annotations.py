@@ -425,7 +425,7 @@ def test_a_deleted_speaker_may_leave_anonymous_labels_that_still_count_for_agree
     label = store.add_label(
         clip, "bea", "fear", start_s=0, end_s=1, prediction_id=prediction, comment="zoe again", transcript="I am Zoe"
     )
-    store.audit("bea", "clip.open", clip=gone)
+    store.audit("bea", "clip.open", {"clip": gone})
 
     removal = store.delete_speaker("zoe", keep_labels=True, actor="ada")
 

@@ -202,7 +202,7 @@ def test_released_and_renewed(store, clock):
     queue, (item,) = a_queue(store, 1, clock, per_item=1, lease_s=60)
     task = queue.next("ann")[0]
     clock.advance(59)
-    assert queue.renew(task.assignment_id, "ann") == clock() + timedelta(seconds=60)
+    assert queue.next("ann")[0].expires_at == clock() + timedelta(seconds=60)
     clock.advance(59)
     assert queue.next("bob") == []
     queue.release(task.assignment_id, "ann")
@@ -212,7 +212,7 @@ def test_released_and_renewed(store, clock):
     with pytest.raises(LabelError, match="another annotator's"):
         queue.release(task.assignment_id, "bob")
     with pytest.raises(LabelError, match="no assignment 999"):
-        queue.renew(999, "ann")
+        queue.release(999, "ann")
 
 
 # Answers

@@ -90,13 +90,8 @@ def test_the_readme_names_every_command():
 def test_the_commands_of_the_readme_exist():
     """Each command line of the README names a script or module that has --help and every option used."""
     helps: dict[tuple[str, ...], str] = {}
-    for command in readme_commands():
-        words = command.split()[1:]
-        target = words[:2] if words[0] == "-m" else words[:1]
-        if target == ["-m", "pytest"]:
-            continue
-        if target[0] == "-m" and len(words) > 2 and re.fullmatch("[a-z]+", words[2]):
-            target = words[:3]  # a subcommand
+
+    def help_of(target: list[str]) -> str:
         key = tuple(target)
         if key not in helps:
             run = subprocess.run(
@@ -104,8 +99,19 @@ def test_the_commands_of_the_readme_exist():
             )
             assert run.returncode == 0, run.stderr
             helps[key] = run.stdout
+        return helps[key]
+
+    for command in readme_commands():
+        words = command.split()[1:]
+        target = words[:2] if words[0] == "-m" else words[:1]
+        if target == ["-m", "pytest"]:
+            continue
+        if target[0] == "-m" and len(words) > 2 and re.fullmatch("[a-z]+", words[2]):
+            target = words[:3]  # a subcommand
+        while len(words) > len(target) and re.search(rf"^    {re.escape(words[len(target)])}\b", help_of(target), re.M):
+            target = words[: len(target) + 1]  # a subcommand of a subcommand, in the list of its help
         for option in re.findall(r"(?<= )--[a-z-]+", command):
-            assert option in helps[key], f"{command}: {option} is not in its --help"
+            assert option in help_of(target), f"{command}: {option} is not in its --help"
 
 
 def test_the_tree_of_the_readme_is_the_disk():

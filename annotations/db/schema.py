@@ -24,14 +24,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from annotations.choices import GOLD_SHARE, LEASE_S, ORDERS, OUTCOMES, PER_ITEM, TARGETS
+
 VERSION = "0003"  # the newest of migrations/versions
 OLDER = ("0001", "0002")  # those that `python -m annotations upgrade` brings up to it
-TARGETS = ("all", "face", "voice", "text")
-OUTCOMES = ("label", "skip", "cannot_tell", "broken")
 UNDO = "undo"  # the outcome of a row that only takes another one back
 CLOSED = -1_000_000  # free slots of an item that nobody can be shown any more: no slot given back opens it
-ROLES = ("viewer", "annotator", "reviewer", "admin")  # each may do what those before it may
-ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "random")  # what a queue shows first
 LEASED, DONE, RELEASED, EXPIRED = "leased", "done", "released", "expired"  # the life of an assignment
 
 
@@ -131,11 +129,11 @@ class ProjectRecord(Base):
     guidelines: Mapped[str] = mapped_column(default="")  # Markdown
     label_set: Mapped[list] = mapped_column(JSON)  # emotions to choose from
     targets: Mapped[list] = mapped_column(JSON)  # of TARGETS: what is asked about each item
-    per_item: Mapped[int] = mapped_column(default=2)  # annotators who judge each item
-    gold_share: Mapped[float] = mapped_column(default=0.1)  # of an annotator's items
-    order: Mapped[str] = mapped_column(default="uncertainty")  # one of ORDERS
+    per_item: Mapped[int] = mapped_column(default=PER_ITEM)  # annotators who judge each item
+    gold_share: Mapped[float] = mapped_column(default=GOLD_SHARE)  # of an annotator's items
+    order: Mapped[str] = mapped_column(default=ORDERS[0])  # one of ORDERS
     blind: Mapped[bool] = mapped_column(default=True)  # the model's answer is shown only after the choice
-    lease_s: Mapped[int] = mapped_column(default=900)
+    lease_s: Mapped[int] = mapped_column(default=LEASE_S)
     ranked_to: Mapped[int] = mapped_column(default=0)  # the newest prediction that the priorities know of
     revision: Mapped[int] = mapped_column(default=0)  # goes up when the order of the items changes
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -149,7 +147,7 @@ class ItemRecord(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     utterance_id: Mapped[int] = mapped_column(ForeignKey("utterances.id", ondelete="CASCADE"), index=True)
     priority: Mapped[float] = mapped_column(default=0.0)  # the highest comes first
-    open_slots: Mapped[int] = mapped_column(default=2)  # annotators still wanted, live leases taken off
+    open_slots: Mapped[int] = mapped_column(default=PER_ITEM)  # annotators still wanted, live leases taken off
     gold: Mapped[bool] = mapped_column(default=False)  # it has a known answer, and no limit to its annotators
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (
@@ -196,7 +194,7 @@ class AssignmentRecord(Base):
         Index("ix_assignments_person", "annotator_id", "project_id", "state", "finished_at"),  # the last comes last
         Index("ix_assignments_gold", "annotator_id", "project_id", sqlite_where=text("gold"),
               postgresql_where=text("gold")),
-        CheckConstraint("state IN ('leased', 'done', 'released', 'expired')"),
+        CheckConstraint(f"state IN {(LEASED, DONE, RELEASED, EXPIRED)}"),
         Base.__table_args__,
     )  # fmt: skip
 
@@ -227,8 +225,8 @@ class LabelRecord(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (
         Index("ix_labels_key", "clip_id", "annotator_id", "target"),
-        CheckConstraint("target IN ('all', 'face', 'voice', 'text')"),
-        CheckConstraint("outcome IN ('label', 'skip', 'cannot_tell', 'broken', 'undo')"),
+        CheckConstraint(f"target IN {TARGETS}"),
+        CheckConstraint(f"outcome IN {(*OUTCOMES, UNDO)}"),
         Base.__table_args__,
     )
 

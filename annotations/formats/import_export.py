@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from annotations.choices import FORMATS
 from annotations.db.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
 from annotations.formats import csv_jsonl, elan, huggingface, labelstudio_export, labelstudio_import, webvtt
 from annotations.formats.label_row import FIELDS, NUMBERS, RowReader, content_hash, is_set
@@ -23,7 +24,6 @@ from mmer.errors import LabelError
 
 __all__ = ["FORMATS", "ExportReport", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
 
-FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
 BATCH = 200  # rows per transaction: the disk is waited for once, and other writers wait for one batch at most
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from sqlalchemy import Float, bindparam, func, select
 from sqlalchemy.orm import Session
 
+from annotations.choices import ORDERS
 from annotations.db.schema import (
     DONE,
     LEASED,
-    ORDERS,
     RELEASED,
     UNDO,
     AssignmentRecord,
@@ -26,7 +26,7 @@ from annotations.db.schema import (
     now,
 )
 from annotations.label import check_label, weights
-from annotations.queue.leases import FULL_SEARCH_LIMIT, Leases, reclaim, shift_slots
+from annotations.queue.leases import FULL_SEARCH_LIMIT, IS_LEASED, Leases, reclaim, shift_slots
 from annotations.queue.priorities import PREDICTED, priorities, without_majority
 from annotations.queue.progress import GoldVerdict, Progress, ProgressCounter, verdict
 from annotations.queue.projects import Project, gold_answers
@@ -215,18 +215,23 @@ class Queue:
                 lease.state, lease.finished_at = RELEASED, self._clock()
                 item.open_slots += not lease.gold
 
-    def renew(self, assignment_id: int, annotator: str) -> datetime:
-        """Return until when an item is lent now.
+    def release_all(self, annotator: str) -> int:
+        """Give back every item that an annotator holds unanswered, as when they leave; return how many it was.
 
         Raises:
-            LabelError: `lease_lost, already_submitted, unknown_assignment, not_yours`.
+            LabelError: `unknown_annotator`.
         """
-        with self._store.writing() as session:
-            project = self._loaded_project(session)
-            lease, item = self._leases.locked(session, assignment_id, annotator_id(session, annotator))
-            lease = reclaim(session, lease, item)
-            lease.expires_at = self._expiry(project)
-            return lease.expires_at
+        with self._store.reading() as session:
+            person = find_annotator(session, annotator)
+            if person is None:
+                raise LabelError("unknown_annotator", f"nobody by the name {annotator!r} has labelled here")
+            held = (
+                select(AssignmentRecord.id).filter_by(annotator_id=person, project_id=self.project.id).where(IS_LEASED)
+            )
+            lease_ids = list(session.scalars(held))
+        for lease_id in lease_ids:
+            self.release(lease_id, annotator)
+        return len(lease_ids)
 
     def undo(self, annotator: str) -> Task | None:
         """Take the annotator's last submission back, lend the item again and return it; None when there is none.

@@ -7,9 +7,8 @@ from pathlib import Path
 from sqlalchemy import func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
+from annotations.choices import GOLD_SHARE, LEASE_S, ORDERS, PER_ITEM, TARGETS
 from annotations.db.schema import (
-    ORDERS,
-    TARGETS,
     ClipRecord,
     GoldRecord,
     ItemRecord,
@@ -50,12 +49,12 @@ def create(
     *,
     guidelines: str = "",
     label_set: Iterable[str] = EMOTIONS,
-    targets: Iterable[str] = ("all",),
-    per_item: int = 2,
-    gold_share: float = 0.1,
-    order: str = "uncertainty",
+    targets: Iterable[str] = TARGETS[:1],
+    per_item: int = PER_ITEM,
+    gold_share: float = GOLD_SHARE,
+    order: str = ORDERS[0],
     blind: bool = True,
-    lease_s: int = 900,
+    lease_s: int = LEASE_S,
     actor: str,
 ) -> Project:
     """Return a new project.
@@ -65,16 +64,23 @@ def create(
     """
     values = _checked(
         {
-            "name": name, "guidelines": guidelines, "label_set": label_set, "targets": targets, "per_item": per_item,
-            "gold_share": gold_share, "order": order, "blind": blind, "lease_s": lease_s,
+            "name": name,
+            "guidelines": guidelines,
+            "label_set": label_set,
+            "targets": targets,
+            "per_item": per_item,
+            "gold_share": gold_share,
+            "order": order,
+            "blind": blind,
+            "lease_s": lease_s,
         }
-    )  # fmt: skip
+    )
     with store.writing() as session:
         _refuse_taken(session, values["name"])
         record = ProjectRecord(**values)
         session.add(record)
         session.flush()
-        store.audit(actor, "project.create", session=session, project=record.name)
+        store.audit(actor, "project.create", {"project": record.name}, session)
         return _project(record)
 
 
@@ -98,21 +104,42 @@ def project(store: Store, name: str) -> Project:
         return _project(record)
 
 
-def change(store: Store, name: str, *, actor: str, **changes) -> Project:
-    """Return the project with some of its fields changed; the audit log keeps the old values.
+def change(
+    store: Store,
+    name: str,
+    *,
+    new_name: str | None = None,
+    guidelines: str | None = None,
+    label_set: Iterable[str] | None = None,
+    targets: Iterable[str] | None = None,
+    per_item: int | None = None,
+    gold_share: float | None = None,
+    blind: bool | None = None,
+    lease_s: int | None = None,
+    actor: str,
+) -> Project:
+    """Return the project with some of its settings changed; None leaves one as it is, and the audit log keeps the old.
 
-    A new `per_item` opens or closes slots of every item; labels that are there stay.
+    A new `per_item` opens or closes slots of every item; labels that are there stay. The order is for `Queue.rank`.
 
     Raises:
         LabelError: `unknown_project, project_exists, bad_project, bad_text, unknown_label`.
     """
     old = project(store, name)
-    unknown = changes.keys() - (asdict(old).keys() - {"id"})
-    if unknown:
-        raise LabelError("bad_project", f"a project has no {', '.join(sorted(unknown))} to change")
+    named = {
+        "name": new_name,
+        "guidelines": guidelines,
+        "label_set": label_set,
+        "targets": targets,
+        "per_item": per_item,
+        "gold_share": gold_share,
+        "blind": blind,
+        "lease_s": lease_s,
+    }
+    changes = {field: value for field, value in named.items() if value is not None}
     values = _checked(asdict(old) | changes)
     with store.writing() as session:
-        record = session.get(ProjectRecord, old.id, with_for_update=True, populate_existing=True)
+        record = _locked(session, old)
         if values["name"] != record.name:
             _refuse_taken(session, values["name"])
         before = {field: getattr(record, field) for field in changes if getattr(record, field) != values[field]}
@@ -129,7 +156,8 @@ def change(store: Store, name: str, *, actor: str, **changes) -> Project:
         if before:
             record.revision += 1
             after = {field: values[field] for field in before}
-            store.audit(actor, "project.change", session=session, project=old.name, before=before, after=after)
+            detail = {"project": old.name, "before": before, "after": after}
+            store.audit(actor, "project.change", detail, session)
         session.flush()
         return _project(record)
 
@@ -143,9 +171,7 @@ def add_items(store: Store, project: Project, utterance_ids: Iterable[int], sess
     n_new = 0
     ids = list(dict.fromkeys(utterance_ids))
     with store.writing(session) as session:
-        record = session.get(ProjectRecord, project.id, with_for_update=True, populate_existing=True)
-        if record is None:
-            raise LabelError("unknown_project", f"project {project.name!r} is gone")
+        record = _locked(session, project)
         for i in range(0, len(ids), _PART):
             part = ids[i : i + _PART]
             known = set(session.scalars(select(UtteranceRecord.id).where(UtteranceRecord.id.in_(part))))
@@ -200,7 +226,7 @@ def set_gold(
         session.add(gold)
         session.flush()
         item.gold = any(answer.emotions for answer in gold_answers(session, item_id).values())
-        store.audit(actor, "gold.set", session=session, project=project.name, item=item_id, target=target)
+        store.audit(actor, "gold.set", {"project": project.name, "item": item_id, "target": target}, session)
         return gold.id
 
 
@@ -287,6 +313,14 @@ def gold_answers(session: Session, item_id: int) -> dict[str, GoldRecord]:
     """Return the answer that counts for each target."""
     query = select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)
     return {gold.target: gold for gold in session.scalars(query)}
+
+
+def _locked(session: Session, project: Project) -> ProjectRecord:
+    """Return a project's row as it is now; others who want to change it wait."""
+    record = session.get(ProjectRecord, project.id, with_for_update=True, populate_existing=True)
+    if record is None:
+        raise LabelError("unknown_project", f"project {project.name!r} is gone")
+    return record
 
 
 def _project(record: ProjectRecord) -> Project:

@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from annotations.choices import TARGETS
 from annotations.db.schema import (
-    TARGETS,
     UNDO,
     AdjudicationRecord,
     AnnotatorRecord,
@@ -248,7 +248,8 @@ def adjudicate(
         refresh_summaries(session, target, items)
         # Names no clip, so that a deletion need not find it.
         action = "adjudication.decide" if final else "adjudication.take_back"
-        store.audit(composed(reviewer), action, session=session, adjudication=record.id, target=target, emotions=final)
+        detail = {"adjudication": record.id, "target": target, "emotions": final}
+        store.audit(composed(reviewer), action, detail, session)
         return record.id
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from annotations.choices import TARGETS
 from annotations.db.schema import (
-    TARGETS,
     AnnotatorRecord,
     CurrentLabelRecord,
     GoldRecord,
