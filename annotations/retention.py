@@ -4,6 +4,7 @@ A deletion is only done when a scan finds the clip's hash in no table, no media 
 SQLite files. Backups are out of its reach: make a new one after a deletion and throw the old ones away.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -14,14 +15,16 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import JSON, Engine, String, Text, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotations import item_summary
-from annotations.db.engine import sqlite_file
+from annotations.db.engine import private_folder, sqlite_file
 from annotations.db.schema import (
     CLOSED,
     AdjudicationRecord,
@@ -52,38 +55,46 @@ class Removal:
     copies: tuple[str, ...] = ()  # of the database, made before an upgrade or a restore: what was deleted is in them
 
 
-def copy_to_temporary(path: Path | None, sha256: str, media_dir: Path) -> Path:
-    """Return a flushed copy beside its final place, made before the database is locked."""
-    media_dir.mkdir(parents=True, exist_ok=True)
+def copy_to_temporary(path: Path, sha256: str, media_dir: Path) -> Path:
+    """Return a flushed copy beside its final place, made before the database is locked.
+
+    Raises:
+        LabelError: `clip_unreadable`, `disk_full`.
+    """
     digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", media_dir)
-    try:
-        with os.fdopen(handle, "wb") as target, open(path or "", "rb") as source:
-            while block := source.read(2**20):
-                digest.update(block)
-                target.write(block)
-            target.flush()
-            os.fsync(target.fileno())
+    with _new_temporary(sha256, media_dir, str(path)) as (target, copy), open(path, "rb") as source:
+        while block := source.read(2**20):
+            digest.update(block)
+            target.write(block)
         if digest.hexdigest() != sha256:
             raise LabelError("clip_unreadable", f"{path} is no longer the clip it was; register it again")
-    except OSError as error:
-        Path(name).unlink()
-        raise LabelError("clip_unreadable", f"cannot take in {path}: {error.strerror}") from None
-    except LabelError:
-        Path(name).unlink()
-        raise
-    return Path(name)
+    return copy
 
 
 def write_to_temporary(data: bytes, sha256: str, folder: Path) -> Path:
-    """Return a flushed file beside its final place, as `copy_in`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
-    with os.fdopen(handle, "wb") as target:
+    """Return a flushed file beside its final place, as `copy_to_temporary`."""
+    with _new_temporary(sha256, folder, "what the model computed from the clip") as (target, copy):
         target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    return Path(name)
+    return copy
+
+
+@contextmanager
+def _new_temporary(sha256: str, folder: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """Yield a new file that only its owner can read, and its path; it is flushed at the end, and gone after an error."""
+    try:
+        private_folder(folder)
+        handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
+        try:
+            with os.fdopen(handle, "wb") as target:
+                yield target, Path(name)
+                target.flush()
+                os.fsync(target.fileno())
+        except BaseException:
+            Path(name).unlink()
+            raise
+    except OSError as error:
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "clip_unreadable"
+        raise LabelError(code, f"cannot take in {what}: {error.strerror}") from None
 
 
 def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
