@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +40,7 @@ from annotations.db.schema import (
     UtteranceRecord,
 )
 from mmer.errors import LabelError
+from mmer.hashing import content_hash
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,21 @@ def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
     return files
 
 
+def delete_uploads(folder: Path, hashes: list[str]) -> int:
+    """Delete the uploads that are one of the clips, whatever their name, or speak of one; return how many files it was.
+
+    gradio kept the state of a shared page in `deep_links`, words, names and comments with it: none of it stays.
+    """
+    files = [entry for entry in folder.rglob("*") if entry.is_file()]
+    n_files = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # swept meanwhile, or moved by its upload
+            if "deep_links" in file.parts or content_hash(file) in hashes or _in_bytes([file], hashes):
+                file.unlink()
+                n_files += 1
+    return n_files
+
+
 def registered(session: Session, hashes: Iterable[str]) -> set[str]:
     """Return those of the hashes that clips have."""
     hashes, found = list(hashes), set()
@@ -172,6 +188,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
         LabelError: `trace_left` with the places that still have one.
     """
     found = [str(entry) for entry in _paths_with(folders, hashes)]
+    cure = "run `python -m annotations vacuum`, which clears it"
     with engine.connect() as connection:
         for table in Base.metadata.sorted_tables:
             for column in table.columns:
@@ -180,6 +197,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
                     for i in range(0, len(hashes), 100)  # SQLite takes expressions up to 1000 deep
                 ):
                     found.append(f"table {table.name}, column {column.name}")
+                    cure = "delete the clip whose row speaks of it, too"
                 # Elsewhere the same word is somebody else, or something else.
                 named = speakers and table is ClipRecord.__table__ and isinstance(column.type, String)
                 if named and connection.scalar(select(literal(1)).where(column.in_(speakers)).limit(1)):
@@ -193,7 +211,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
         raise LabelError(
             "trace_left",
             f"deleted, but a trace is left in {'; '.join(found[:3])}; "
-            "stop other programs that read the database or the clip, then delete again or run vacuum",
+            f"stop other programs that read the database or the clip, then {cure}",
         )
 
 
@@ -225,17 +243,21 @@ def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) ->
         orphans = [file for file in orphans if file.suffix != ".tmp" or time.time() - file.stat().st_mtime > 3600]
         for file in orphans:
             file.unlink()
-    if engine.dialect.name == "sqlite":
-        run_sqlite(engine, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+    if engine.dialect.name == "sqlite" and run_sqlite(engine, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+        raise LabelError(
+            "database_busy",
+            "another program reads the database, so deleted rows stay in its write-ahead log; stop it and run vacuum again",
+        )
     return len(orphans)
 
 
-def run_sqlite(engine: Engine, *statements: str) -> None:
-    """Run statements outside any transaction, where VACUUM and checkpoints have to be."""
-    connection = engine.raw_connection()
+def run_sqlite(engine: Engine, *statements: str) -> list:
+    """Run statements outside any transaction, where VACUUM and checkpoints have to be, and return the last one's rows."""
+    connection, rows = engine.raw_connection(), []
     try:
         for statement in statements:
-            connection.driver_connection.execute(statement).fetchall()
+            rows = connection.driver_connection.execute(statement).fetchall()
+        return rows
     except sqlite3.Error as error:
         raise LabelError("database_unavailable", f"{statement} failed: {error}") from None
     finally:

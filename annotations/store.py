@@ -73,12 +73,22 @@ class Store:
         url: any SQLAlchemy URL; an empty database gets its tables.
         media_dir: where clips of consenting people are kept, as `<sha256>.<ext>`.
         features_dir: cache whose file names hold the clip's sha256; a deletion clears it too.
+        uploads_dir: where the page's visitors send clips under other names; a deletion finds them by content.
         create: refuse a missing SQLite file when off.
     """
 
-    def __init__(self, url: str, media_dir: Path, features_dir: Path | None = None, *, create: bool = True):
+    def __init__(
+        self,
+        url: str,
+        media_dir: Path,
+        features_dir: Path | None = None,
+        uploads_dir: Path | None = None,
+        *,
+        create: bool = True,
+    ):
         self.media_dir = Path(media_dir)
         self.features_dir = Path(features_dir) if features_dir else None
+        self.uploads_dir = Path(uploads_dir) if uploads_dir else None
         self._folders = [folder for folder in (self.media_dir, self.features_dir) if folder]
         for folder in self._folders:
             with suppress(FileNotFoundError, PermissionError):  # made when something comes in; or somebody else's
@@ -532,6 +542,9 @@ class Store:
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
             self.audit(actor, "speaker.delete" if speakers else "clip.delete", counted, session)
+        # After the transaction: other writers need not wait until every upload is read.
+        n_uploads = retention.delete_uploads(self.uploads_dir, hashes) if self.uploads_dir else 0
+        removal = replace(removal, files=removal.files + n_uploads)
         retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 

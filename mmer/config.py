@@ -81,6 +81,11 @@ class Paths:
     def features(self) -> Path:
         return self.home / "features"
 
+    @property
+    def uploads(self) -> Path:
+        """What the page's visitors sent; nothing in it grows old."""
+        return self.home / "uploads"
+
 
 @dataclass(frozen=True)
 class MediaLimits:

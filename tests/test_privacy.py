@@ -1,6 +1,7 @@
 """What was promised to recorded people: nobody is found again after a deletion, nothing is kept that was not agreed to."""
 
 import hashlib
+import json
 import os
 import sqlite3
 import stat
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from annotations import retention
+from annotations.__main__ import main
 from annotations.accounts import Accounts
 from annotations.db import backup
 from annotations.db.schema import AnnotatorRecord, ClipRecord
@@ -188,3 +191,46 @@ def test_two_restores_within_a_second_kept_one_old_database(tmp_path):
     assert len(set(kept)) == 3
     assert [sqlite3.connect(file).execute("SELECT count(*) FROM clips").fetchone()[0] for file in kept] == [1, 0, 0]
     store.engine.dispose()
+
+
+def test_a_deletion_left_the_upload_and_the_state_of_a_shared_page(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'mmer.db'}", tmp_path / "media", tmp_path / "features", tmp_path / "uploads")
+    sha256 = hashlib.sha256(b"a voice").hexdigest()
+    clip = store.register_clip(None, sha256, name="talk.wav", speaker="nickname")
+    store.add_label(clip, "ann", "anger")
+    lying = {
+        "uploads/0123/talk.wav": b"a voice",
+        "uploads/tmpab12": b"a voice",  # an upload that was broken off
+        "uploads/deep_links/xyz/state.json": b'{"speaker": "nickname", "comment": "her trembling voice"}',
+        "uploads/4567/result.json": json.dumps({"sha256": sha256}).encode(),
+        "uploads/4567/other.wav": b"another voice",
+    }
+    for name, content in lying.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert store.delete_speaker("nickname").files == 4
+    store.engine.dispose()
+    left = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert left.pop(tmp_path / "uploads/4567/other.wav") == b"another voice"
+    for file, content in left.items():
+        for trace in (b"a voice", sha256.encode(), b"nickname", b"trembling"):
+            assert trace not in content, (file, trace)
+
+
+def test_the_advice_after_a_trace_was_left_ended_with_an_unknown_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr("annotations.db.engine.BUSY_S", 0.1)  # a patience: nothing else is different
+    url = f"sqlite:///{tmp_path / 'mmer.db'}"
+    store = Store(url, tmp_path / "media", tmp_path / "features")
+    store.register_clip(None, "a" * 64, name="a")
+    reader = sqlite3.connect(tmp_path / "mmer.db")
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM clips").fetchone()
+    with pytest.raises(LabelError, match="then run `python -m annotations vacuum`, which clears it") as left:
+        store.delete_clip("a" * 64)
+    assert left.value.code == "trace_left"
+    with pytest.raises(LabelError, match="another program reads the database"):
+        retention.vacuum(store.engine, store.media_dir, store.features_dir)
+    reader.close()
+    assert main(["vacuum", "--database", url]) == 0
+    store.engine.dispose()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"a" * 64 in file.read_bytes()]
