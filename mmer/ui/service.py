@@ -34,7 +34,7 @@ _NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
 
 
 @dataclass(frozen=True)
-class Shown:
+class SessionResult:
     """What one browser session looks at."""
 
     result: EmotionResult
@@ -53,6 +53,17 @@ class Saved:
     words: bool  # the words were kept
     numbers: bool  # what the model computed from the recording was kept instead of it
     why_not: str  # why the recording was not kept; empty when it was
+
+
+def result_of(session: SessionResult | None) -> EmotionResult:
+    """Return the verdict a session looks at.
+
+    Raises:
+        ClipError: `nothing_analysed`.
+    """
+    if session is None:
+        raise ClipError("nothing_analysed", "there is no result to work with; analyse a clip first")
+    return session.result
 
 
 class Service:
@@ -118,7 +129,7 @@ class Service:
 
     def save(
         self,
-        shown: Shown,
+        session: SessionResult,
         emotion: str | None,
         *,
         annotator: str,
@@ -128,7 +139,7 @@ class Service:
         speaker: str = "",
         consent: bool = False,
         numbers_only: bool = False,
-    ) -> tuple[Shown, Saved]:
+    ) -> tuple[SessionResult, Saved]:
         """Store a label, the prediction it corrects and, with consent, the recording and its words.
 
         Args:
@@ -136,8 +147,8 @@ class Service:
         """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
-        words = words.strip() or shown.result.transcript.text
-        result, files = shown.result, shown.result.observation.files
+        words = words.strip() or session.result.transcript.text
+        result, files = session.result, session.result.observation.files
         why_not = "" if consent else "the consent box was not ticked"
         if not files:
             why_not = "there is none, only words"
@@ -165,12 +176,12 @@ class Service:
             keep_until=self._keep_until() if keep_media or keep_numbers else None,
             duration_s=result.duration_s,
         )
-        if shown.prediction_id is None and result.emotion is not None:
-            shown = replace(shown, prediction_id=self.store.add_prediction(clip, result.to_dict()))
-        label_id = self.store.add_label(clip, annotator, prediction_id=shown.prediction_id, **label)
-        return shown, Saved(
+        if session.prediction_id is None and result.emotion is not None:
+            session = replace(session, prediction_id=self.store.add_prediction(clip, result.to_dict()))
+        label_id = self.store.add_label(clip, annotator, prediction_id=session.prediction_id, **label)
+        return session, Saved(
             label_id,
-            shown.prediction_id,
+            session.prediction_id,
             result.sha256,
             result.checkpoint,
             keep_media,
