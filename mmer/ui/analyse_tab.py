@@ -9,13 +9,13 @@ from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.correction_form import CorrectionForm
 from mmer.ui.handlers import report_errors, run_in_background
-from mmer.ui.service import Service, SessionResult, result_of
+from mmer.ui.service import Service, SessionResult, current, to_explain
 
 _KEEP_S = 3600  # how long a session's result is held
 _SCROLL = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
 _EMPTY = (
-    '<p class="mm-hint">The answer appears here: the emotion and how sure the model is, what face, voice and words each '
-    "voted, and why.</p>"
+    '<p class="mm-hint">The answer appears here: the emotion and how sure the model is, what face, voice and words '
+    "each voted, and why.</p>"
 )
 
 
@@ -195,7 +195,7 @@ class AnalyseTab:
     @report_errors("panel_status")
     def reread(self, transcript, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
         authorize(self.service, "analyse", request, profile)
-        result = result_of(session)
+        result = current(session).result
         yield from self._present(
             self.panel_status, "Reading the words", lambda _: self.service.reread(result, transcript)
         )
@@ -205,14 +205,14 @@ class AnalyseTab:
         authorize(self.service, "analyse", request, profile)
         from mmer.ui.explanation_html import explanation  # matplotlib takes a second to load
 
-        result = result_of(session)
+        result = current(session).result
         for seconds, why in run_in_background(lambda should_stop: self.service.explain(result, should_stop)):
             if why is None:
                 yield {self.panel_status: result_html.status("Asking each channel why", seconds)}
             else:
                 yield {
                     self.raw_why: why.to_dict(),
-                    self.why: explanation(why, result.telling_segment.features),
+                    self.why: explanation(why, to_explain(result)[0].features),
                     self.panel_status: "",
                 }
 

@@ -7,7 +7,7 @@ from mmer.labels import EMOTIONS
 from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
-from mmer.ui.service import CANNOT_TELL, CONSENT, NUMBERS_CONSENT, Service, SessionResult, result_of
+from mmer.ui.service import CANNOT_TELL, CONSENT, NUMBERS_CONSENT, Service, SessionResult, current
 
 
 class CorrectionForm:
@@ -97,9 +97,8 @@ class CorrectionForm:
         profile: OAuthProfile | None = None,
     ):
         person = authorize(self.service, "label", request, profile, annotator)
-        result_of(session)
         session, saved = self.service.save(
-            session,
+            current(session),
             emotion,
             annotator=person.name,
             words=transcript,

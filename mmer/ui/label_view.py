@@ -55,7 +55,7 @@ def model_answer(task: Task) -> str:
 
 def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt) -> str:
     """Return what was stored, what the model said, and how it compares with a known answer."""
-    answer = ", ".join(answers[0].emotions) if outcome == "label" else outcome.replace("_", " ")
+    answer = ", ".join(answers[0].emotions or ()) if outcome == "label" else outcome.replace("_", " ")
     parts = [f"Stored: {answer}."]
     if task.prediction:
         parts.append(f"The model said {task.prediction['emotion']}.")

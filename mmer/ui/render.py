@@ -1,4 +1,4 @@
-"""HTML from the templates in templates/, with everything escaped that comes from outside, and numbers as the page shows them."""
+"""HTML from the files in templates/, escaping what comes from outside, and numbers as the page shows them."""
 
 from pathlib import Path
 

@@ -68,7 +68,7 @@ def _confidence(verdict: EmotionResult) -> str:
 
 def _votes(verdict: EmotionResult) -> list[tuple[str, list[tuple[float | None, bool]]]]:
     """Return for each emotion its share together and by each channel, and whether it is that column's highest."""
-    columns = [verdict.probs]
+    columns: list[np.ndarray | None] = [verdict.probs]
     for present, probs in zip(verdict.present.values(), verdict.branch_probs, strict=True):
         columns.append(probs if present else None)
     return [
