@@ -73,6 +73,11 @@ def _add_transfer(commands: _Subcommands) -> None:
     what.add_argument("--project", metavar="NAME", help="put the clips of FILE in this project's queue")
     sub.add_argument("--copy", action="store_true", help="take the media in instead of registering it where it lies")
     sub.add_argument("--consent", metavar="TEXT", help="what the recorded people agreed to; needed for --copy")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--media-root", type=Path, metavar="FOLDER", help="only clips in it may be registered (default: FILE's folder)"
+    )
+    where.add_argument("--allow-outside", action="store_true", help="register clips wherever they lie: you trust FILE")
     sub = commands.add("export", "write the current labels")
     sub.add_argument("--format", choices=FORMATS, required=True)
     sub.add_argument("--out", type=Path, required=True, metavar="PATH", help="file; folder for hf, elan, webvtt")

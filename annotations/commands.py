@@ -54,8 +54,7 @@ def _store(args: Namespace, *, create: bool = False) -> Store:
     # Another database than the configured one must not touch the configured one's media.
     file = sqlite_file(url)
     home = paths.home if url == paths.database_url or file is None else file.parent
-    folders = (args.media or home / paths.media.name, home / paths.features.name, home / paths.uploads.name)
-    return Store(url, *folders, create=create)
+    return Store(url, args.media or home / paths.media.name, home / paths.features.name, create=create)
 
 
 def _sha256(clip: str) -> str:
@@ -69,11 +68,19 @@ def _import(args: Namespace) -> int:
         return _import_media(args)
     format = args.format or format_of(args.file)
     report = import_labels(
-        _store(args, create=True), args.file, format, consent_text=args.consent, progress=_progress("rows")
+        _store(args, create=True),
+        args.file,
+        format,
+        consent_text=args.consent,
+        media_root=args.media_root,
+        allow_outside=args.allow_outside,
+        progress=_progress("rows"),
     )
     _print_bad(report.bad)
     if report.left_out:
         print(f"left out, as a label has no place for it: {_counted(report.left_out)}", file=sys.stderr)
+    if report.notes:
+        print(f"noted: {_counted(report.notes)}", file=sys.stderr)
     print(f"{report.imported} labels imported, {report.present} already there, {len(report.bad)} bad rows")
     return 1 if report.bad else 0
 
@@ -81,10 +88,21 @@ def _import(args: Namespace) -> int:
 def _import_media(args: Namespace) -> int:
     store = _store(args, create=True)
     project = projects.project(store, args.project)
-    report = import_media(store, project, args.file, consent_text=args.consent, progress=_progress("rows"))
+    report = import_media(
+        store,
+        project,
+        args.file,
+        consent_text=args.consent,
+        media_root=args.media_root,
+        allow_outside=args.allow_outside,
+        progress=_progress("rows"),
+    )
     detail = {"project": project.name, "items": report.items, "bad": len(report.bad)}
     store.audit(_ACTOR, "project.import", detail)
     _print_bad(report.bad)
+    if report.left_out:
+        names = ", ".join(report.left_out[:20]) + ", ..." * (len(report.left_out) > 20)
+        print(f"{len(report.left_out)} files left out, no media to be read or in no table: {names}", file=sys.stderr)
     print(f"{report.items} items added to {project.name}, {report.present} already there, {len(report.bad)} bad rows")
     return 1 if report.bad else 0
 

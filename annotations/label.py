@@ -71,10 +71,11 @@ def check_label(
     Args:
         confidence, intensity: 0 to 1.
         valence, arousal: -1 to 1.
+        lead_time_s: one that no work takes is dropped: the answer stands, however odd the clock was.
 
     Raises:
         LabelError: `no_annotator, unknown_label, bad_weight, bad_outcome, bad_target, bad_segment, bad_confidence,
-            bad_intensity, bad_valence, bad_arousal, bad_lead_time_s, bad_time, bad_text, text_too_long, invisible_name`.
+            bad_intensity, bad_valence, bad_arousal, bad_time, bad_text, text_too_long, invisible_name`.
     """
     annotator = clean_name(annotator, "annotator")
     if not annotator:
@@ -92,7 +93,6 @@ def check_label(
         ("intensity", intensity, 0, 1),
         ("valence", valence, -1, 1),
         ("arousal", arousal, -1, 1),
-        ("lead_time_s", lead_time_s, 0, _MOST_LEAD_S),
     ):
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
@@ -115,12 +115,17 @@ def check_label(
         "intensity": intensity,
         "valence": valence,
         "arousal": arousal,
-        "lead_time_s": lead_time_s,
+        "lead_time_s": lead_time_s if is_lead_time(lead_time_s) else None,
         "blind": blind,
         "comment": check_text(comment, "comment"),
         "transcript": None if transcript is None else check_text(transcript, "transcript"),
         "created_at": created_at,
     }
+
+
+def is_lead_time(value: object) -> bool:
+    """Whether a value is a number of seconds that a label can have taken."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_LEAD_S
 
 
 def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:

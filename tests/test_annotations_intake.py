@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from annotations.__main__ import main
 from annotations.db.schema import ClipRecord, ConsentRecord, UtteranceRecord
-from annotations.formats.label_row import content_hash
+from annotations.media_file import content_hash
 from annotations.queue import projects
 from annotations.queue.assignment import Queue
 from annotations.queue.media_import import import_media
@@ -25,7 +25,7 @@ def project(store):
 
 def sound(path, tone):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"RIFF" + bytes([tone]) * 40)  # registering reads bytes only
+    path.write_bytes(b"RIFF\0\0\0\0WAVE" + bytes([tone]) * 40)  # an import reads the first bytes only
     return path
 
 
@@ -85,6 +85,92 @@ def test_a_manifest_brings_words_bounds_and_speakers_and_bad_rows_are_named(stor
     ]
     with store.reading() as session:
         assert sorted(session.scalars(select(ClipRecord.speaker))) == ["s1", "s2"]
+
+
+BEGINNINGS = {
+    **dict.fromkeys(("mp4", "mov", "m4v", "m4a", "m4b", "3gp", "avif"), b"\0\0\0\x18ftypisom"),
+    **dict.fromkeys(("mkv", "webm", "mka", "weba"), b"\x1a\x45\xdf\xa3"),
+    **dict.fromkeys(("ogg", "oga", "opus", "spx", "ogv"), b"OggS"),
+    **dict.fromkeys(("wmv", "wma", "asf"), b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    **dict.fromkeys(("aif", "aiff", "aifc"), b"FORM\0\0\0\0AIFF"),
+    **dict.fromkeys(("ts", "m2t"), b"G" + bytes(187) + b"G"),
+    **dict.fromkeys(("mts", "m2ts"), bytes(4) + b"G" + bytes(191) + b"G"),
+    **dict.fromkeys(("jpg", "jpeg", "jfif"), b"\xff\xd8\xff\xe0"),
+    **dict.fromkeys(("tif", "tiff"), b"II*\0"),
+    **{
+        "avi": b"RIFF\0\0\0\0AVI ",
+        "wav": b"RIFF\0\0\0\0WAVE",
+        "webp": b"RIFF\0\0\0\0WEBP",
+        "w64": b"riff.\x91\xcf\x11",
+    },
+    **{"mp3": b"\xff\xfb\x90", "aac": b"\xff\xf1", "flac": b"fLaC", "caf": b"caff\0", "amr": b"#!AMR\n", "au": b".snd"},
+    **{
+        "flv": b"FLV\x01",
+        "mpg": b"\0\0\x01\xba",
+        "png": b"\x89PNG\r\n\x1a\n",
+        "gif": b"GIF89a",
+        "bmp": b"BM1234\0\0\0\0",
+    },
+}
+
+
+def test_a_folder_takes_every_kind_that_is_analysed_and_names_the_rest(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n, (ending, begins) in enumerate(BEGINNINGS.items()):
+        (folder / f"{n}.{ending.upper() if n % 2 else ending}").write_bytes(begins + bytes([n]))
+    (folder / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "notes.txt").write_text("notes")
+    (folder / "words.mp4").write_text("The free and the brave, not a film")
+    (folder / "utf16.mp3").write_bytes("words".encode("utf-16"))
+    where = ["--database", str(tmp_path / "x.db")]
+    assert main(["project", "create", "voices", *where]) == 0
+    assert main(["import", str(folder), "--project", "voices", *where]) == 1
+    said = capsys.readouterr()
+    assert f"{len(BEGINNINGS)} items added to voices, 0 already there, 2 bad rows" in said.out
+    assert "2 files left out, no media to be read or in no table: notes.txt, photo.heic\n" in said.err
+    assert [line.split(": ")[:2] for line in said.err.splitlines()[:2]] == [
+        ["utf16.mp3", "not_media"],
+        ["words.mp4", "not_media"],
+    ]
+
+
+@pytest.mark.parametrize("path", ["deep/a.wav", None])
+def test_sound_inside_a_parquet_file_is_taken_in_with_its_words_or_refused(store, project, tmp_path, path):
+    content = [sound(tmp_path / f"{n}.wav", n).read_bytes() for n in (1, 2)]
+    rows = [{"audio": {"bytes": held, "path": path}, "text": f"words {n}"} for n, held in enumerate(content)]
+    rows.append({"audio": {"bytes": None, "path": "1.wav"}, "text": "of a file"})
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    with pytest.raises(LabelError, match="holds its media itself; --copy --consent TEXT takes it in with the words"):
+        import_media(store, project, tmp_path / "x.parquet")
+    assert stretches(store) == []
+    report = import_media(store, project, tmp_path / "x.parquet", consent_text="You may keep this.")
+    assert (report.items, report.bad) == (2, [])  # the third is the first
+    name = "a.wav" if path else "clip"
+    assert stretches(store) == [(name, None, None, "of a file"), (name, None, None, "words 1")]
+    assert {file.read_bytes() for file in store.media_dir.iterdir()} == set(content)
+    assert {file.suffix for file in store.media_dir.iterdir()} == {".wav"}
+
+
+def test_media_that_its_metadata_table_misses_is_named(store, project, tmp_path):
+    for name in ("a", "b"):
+        sound(tmp_path / "in" / f"{name}.wav", ord(name))
+    (tmp_path / "in" / "metadata.csv").write_text("File_Name;Transcription;start;end\na.wav;hello;0,5;1,25\n")
+    report = import_media(store, project, tmp_path / "in")
+    assert (report.items, report.bad, report.left_out) == (1, [], ["b.wav"])
+    assert stretches(store) == [("a.wav", 0.5, 1.25, "hello")]
+
+
+def test_a_manifest_takes_no_clip_of_elsewhere(store, project, tmp_path):
+    outside = sound(tmp_path / "elsewhere" / "b.wav", 2)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.wav").symlink_to(outside)
+    (tmp_path / "in" / "rows.csv").write_text(f"path,text\n{outside},x\n../elsewhere/b.wav,\nlink.wav,\n/etc/passwd,\n")
+    report = import_media(store, project, tmp_path / "in" / "rows.csv")
+    assert [line.split(": ")[1] for line in report.bad] == ["outside_folder"] * 4
+    assert import_media(store, project, tmp_path / "in").bad[0].startswith("link.wav: outside_folder")
+    report = import_media(store, project, tmp_path / "in" / "rows.csv", media_root=tmp_path)
+    assert (report.items, [line.split(": ")[1] for line in report.bad]) == (1, ["outside_folder"])
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

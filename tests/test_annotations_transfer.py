@@ -28,11 +28,14 @@ def store(tmp_path) -> Store:
     return Store(f"sqlite:///{tmp_path / 'home' / 'mmer.db'}", tmp_path / "home" / "media")
 
 
+FILM = b"\0\0\0\x14ftypisom a film"  # begins as media does: an import takes nothing else
+
+
 @pytest.fixture
 def clip(tmp_path) -> tuple[Path, str]:
     path = tmp_path / "interview, one.mp4"
-    path.write_bytes(b"a film")
-    return path, hashlib.sha256(b"a film").hexdigest()
+    path.write_bytes(FILM)
+    return path, hashlib.sha256(FILM).hexdigest()
 
 
 def in_a_process(tmp_path: Path, *arguments) -> subprocess.CompletedProcess:
@@ -95,7 +98,7 @@ def test_bad_rows_are_named_and_good_rows_go_in(store, clip, tmp_path):
         (f"{name},anger,bea,,,\udcff,,,", "bad_text"),
         (f"{name}#t=3,1,anger,bea,,,,,,", "bad_row"),
         (f'"{clip[0].name}#t=3,1",anger,bea,,,,,,', "bad_segment"),
-        (f"{name},anger,cem,FACE,,,,,", "bad_target"),
+        (f"{name},anger,cem,FACES,,,,,", "bad_target"),
         (f"{name},fear,cem,face,0.5,ok,2026-01-02T03:04:05Z,s1,", None),
         (f"{name},fear,dao,,,,,s2,", "speaker_conflict"),
     ]
@@ -176,7 +179,7 @@ def test_command_line_as_a_user_runs_it(clip, tmp_path):
     assert done.returncode == 1
     assert done.stdout == "1 labels imported, 0 already there, 1 bad rows\n"
     assert done.stderr.startswith("labels.csv line 3: unknown_label: ")
-    assert (tmp_path / "home" / "media" / f"{sha256}.mp4").read_bytes() == b"a film"
+    assert (tmp_path / "home" / "media" / f"{sha256}.mp4").read_bytes() == FILM
     database, out = str(tmp_path / "home" / "mmer.db"), tmp_path / "out" / "labels.jsonl"
     assert main(["export", "--database", database, "--format", "jsonl", "--out", str(out)]) == 0
     row = json.loads(out.read_text())

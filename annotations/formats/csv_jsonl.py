@@ -5,11 +5,14 @@ CSV is read with extra columns too: intensity, valence, arousal, lead_time_s, bl
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from annotations.clip_files import ClipFiles
 from annotations.formats.atomic_write import new_file
 from annotations.formats.label_row import COLUMNS, DETAILS, FIELDS, REQUIRED, to_row
+from annotations.formats.text_table import open_table, open_text, read_jsonl
 from annotations.label import Label
 from mmer.errors import LabelError
 
@@ -28,15 +31,26 @@ def write(labels: Iterable[Label], out: Path, format: str) -> None:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read(file: Path, format: str) -> Iterator[tuple[str, dict | LabelError]]:
+def read_csv(file: Path, files: ClipFiles, left_out: Counter[str]) -> Iterator[tuple[str, dict | LabelError]]:
     """Yield each row with where it stands, or what is wrong with it.
 
     Raises:
-        LabelError: `missing_column`.
+        LabelError: `missing_column`, `duplicate_column`, `unreadable_file`.
     """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        for line, row in _read_csv(stream) if format == "csv" else _read_jsonl(stream):
-            yield f"line {line}", row
+    with open_table(file, (*COLUMNS, *DETAILS)) as table:
+        if missing := [name for name in REQUIRED if name not in table.columns]:
+            raise LabelError("missing_column", f"{file} has no column {', '.join(missing)}; {table.described()}")
+        for line, row in table.rows:
+            if isinstance(row, LabelError):
+                yield f"line {line}", row
+            else:
+                yield f"line {line}", {**row, "transcript": row.get("transcript") or None}  # CSV has no null
+
+
+def read_jsonl_labels(file: Path, files: ClipFiles, left_out: Counter[str]) -> Iterator[tuple[str, dict | LabelError]]:
+    """Yield each object with where it stands, or what is wrong with it."""
+    with open_text(file) as stream:
+        yield from ((f"line {line}", row) for line, row in read_jsonl(stream))
 
 
 def _with_fragment(label: Label) -> dict:
@@ -44,36 +58,3 @@ def _with_fragment(label: Label) -> dict:
     if label.start_s is not None:
         row["clip"] += f"#t={row.pop('start_s')!r},{row.pop('end_s')!r}"
     return row
-
-
-def _read_csv(stream) -> Iterator[tuple[int, dict | LabelError]]:
-    reader = csv.reader(stream)
-    header = [name.strip() for name in next(reader, [])]
-    if missing := [name for name in REQUIRED if name not in header]:
-        raise LabelError(
-            "missing_column", f"{stream.name} has no column {', '.join(missing)}; its first line must name the columns"
-        )
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, LabelError("bad_row", f"not CSV: {error}")
-            continue
-        if len(values) == len(header):
-            row = dict(zip(header, values, strict=True))
-            yield reader.line_num, row | {"transcript": row.get("transcript") or None}  # CSV has no null
-        elif values:
-            yield reader.line_num, LabelError("bad_row", f"{len(values)} values for {len(header)} columns")
-
-
-def _read_jsonl(stream) -> Iterator[tuple[int, dict | LabelError]]:
-    for line, text in enumerate(stream, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            row = LabelError("bad_row", f"not JSON: {error}")
-        yield line, row if isinstance(row, dict | LabelError) else LabelError("bad_row", "not a JSON object")

@@ -9,7 +9,6 @@ from sqlalchemy import bindparam, select
 
 from annotations.db.schema import ClipRecord
 from annotations.formats.atomic_write import new_folder
-from annotations.formats.label_row import find_clip
 from annotations.label import Label
 from annotations.store import Store
 from mmer.errors import LabelError
@@ -57,19 +56,3 @@ def read(
                 yield f"{file.name} {where}", row
         except LabelError as error:
             yield file.name, error
-
-
-def named_clip(named: str, file: Path) -> str:
-    """Return where an annotation file's clip lies: where it says, or beside it under the file's own name."""
-    name = re.split(r"[/\\]", named)[-1]
-    for candidate in (named, name):
-        if candidate and find_clip(candidate, file.parent):
-            return candidate
-    beside = (
-        path for path in file.parent.glob(f"{_literal(file.stem)}.*") if path.suffix.lower() not in (".eaf", ".vtt")
-    )
-    return named or next((path.name for path in beside), "")
-
-
-def _literal(name: str) -> str:
-    return re.sub(r"([\[*?])", r"[\1]", name)

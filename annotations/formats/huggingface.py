@@ -8,6 +8,7 @@ https://huggingface.co/docs/datasets/video_dataset#videofolder
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from sqlalchemy import bindparam, select
 
+from annotations.clip_files import ClipFiles
 from annotations.db.schema import ClipRecord, ConsentRecord
 from annotations.formats.atomic_write import new_folder
-from annotations.formats.label_row import DETAILS, FIELDS
+from annotations.formats.label_row import DETAILS, FIELDS, REQUIRED
+from annotations.formats.text_table import METADATA_TABLES, open_table, open_text, read_jsonl
 from annotations.label import Label
 from annotations.store import Store
 from mmer.errors import LabelError
@@ -28,6 +31,7 @@ from mmer.labels import EMOTIONS
 
 SUPPORTED_FIELDS = FIELDS
 METADATA, CARD = "metadata.parquet", "README.md"
+PATH_COLUMNS = ("file_name", "path", "clip")
 ROWS = 1000  # per batch: memory holds one
 SCHEMA = pa.schema(
     [
@@ -159,35 +163,82 @@ def _card(n_labels: int, clips: Counter[str | None], texts: dict[str, tuple[str,
     return "\n".join(lines) + "\n"
 
 
-def read(path: Path, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
-    """Yield the rows of a dataset folder.
+def read(path: Path, files: ClipFiles, left_out: Counter[str]) -> Iterator[tuple[str, dict | LabelError]]:
+    """Yield the rows of a dataset folder: of its `metadata.parquet`, `.csv` or `.jsonl`, in each split's folder.
 
     Raises:
-        LabelError: `unreadable_file`, `missing_column`.
+        LabelError: `unreadable_file`, `missing_column`, `embedded_media`.
     """
     folder = path if path.is_dir() else path.parent
+    tables = sorted(table for name in METADATA_TABLES for table in folder.rglob(name))
+    if not tables:
+        raise LabelError(
+            "unreadable_file", f"{folder} has no {METADATA} that can be read, nor metadata as CSV or JSONL"
+        )
+    for table in tables:
+        inside = table.parent.relative_to(folder)
+        for n, values in enumerate(_read_table(table), 1):
+            where = f"row {n}" if inside == Path() else f"{inside.as_posix()} row {n}"
+            yield where, values if isinstance(values, LabelError) else _parse(values, folder, inside)
+
+
+def _read_table(file: Path) -> Iterator[dict | LabelError]:
+    if file.suffix == ".parquet":
+        yield from _read_parquet(file)
+    elif file.suffix == ".csv":
+        with open_table(file, REQUIRED + PATH_COLUMNS) as table:
+            _require_columns(file, table.columns)
+            yield from (row if isinstance(row, LabelError) else _set(row) for _, row in table.rows)
+    else:
+        with open_text(file) as stream:
+            yield from (row for _, row in read_jsonl(stream))
+
+
+def _read_parquet(file: Path) -> Iterator[dict]:
     try:
-        table = pq.ParquetFile(folder / METADATA)
-    except (pa.ArrowException, FileNotFoundError) as error:
-        raise LabelError("unreadable_file", f"{folder} has no {METADATA} that can be read: {error}") from None
-    if missing := {"label", "annotator"} - set(table.schema_arrow.names):
-        raise LabelError("missing_column", f"{folder / METADATA} has no column {', '.join(sorted(missing))}")
-    n = 0
-    for batch in table.iter_batches(ROWS):
-        for values in batch.to_pylist():
-            n += 1
-            yield f"row {n}", _parse(values, folder)
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise LabelError("unreadable_file", f"{file.parent} has no {METADATA} that can be read: {error}") from None
+    with table:
+        names = table.schema_arrow.names
+        _require_columns(file, names)
+        if not {"sha256", *PATH_COLUMNS} & set(names):
+            raise LabelError("embedded_media", f"{file} names no files; import its media with --project first")
+        for batch in table.iter_batches(ROWS):
+            for values in batch.to_pylist():
+                yield {name: value for name, value in values.items() if value is not None}
 
 
-def _parse(values: dict, folder: Path) -> dict | LabelError:
-    row = {name: value for name, value in values.items() if value is not None}
-    file_name = str(row.get("file_name") or "")
-    if file_name and not (folder / file_name).resolve().is_relative_to(folder.resolve()):
+def _require_columns(file: Path, names: Iterable[str]) -> None:
+    if missing := {"label", "annotator"} - set(names):
+        raise LabelError(
+            "missing_column",
+            f"{file} has no column {', '.join(sorted(missing))}; import --project takes its clips without labels",
+        )
+
+
+def _set(row: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if value}  # CSV has no null
+
+
+def _parse(row: dict, folder: Path, inside: Path) -> dict | LabelError:
+    """Return a row as the other formats have it.
+
+    Args:
+        inside: where in the dataset's folder the table lies that names the file.
+    """
+    file_name = next((str(row[name]) for name in PATH_COLUMNS if row.get(name)), "")
+    if file_name and not (folder / inside / file_name).resolve().is_relative_to(folder.resolve()):
         return LabelError("clip_not_found", f"{file_name!r} points out of the dataset's folder")
-    weights = {name: weight for name, weight in (row.get("emotions") or {}).items() if weight}
-    if "created_at" in row:
-        row["created_at"] = row["created_at"].isoformat()
-    return row | {"clip": file_name or row.get("sha256"), "label": weights or row.get("label")}
+    emotions = row.get("emotions")
+    weights = {name: weight for name, weight in emotions.items() if weight} if isinstance(emotions, dict) else {}
+    created_at = row.get("created_at")
+    return {
+        **row,
+        "created_at": created_at.isoformat() if isinstance(created_at, datetime) else created_at,
+        "clip": str(inside / file_name) if file_name else row.get("sha256"),
+        "label": weights or row.get("label"),
+    }
 
 
 def push(folder: Path, repo: str, *, endpoint: str | None = None, token: str | None = None) -> str:

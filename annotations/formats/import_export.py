@@ -15,16 +15,28 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from annotations.choices import FORMATS
-from annotations.db.schema import OUTCOMES, AnnotatorRecord, CurrentLabelRecord, LabelRecord
+from annotations.clip_files import ClipFiles
+from annotations.db.schema import OUTCOMES, AnnotatorRecord, ClipRecord, CurrentLabelRecord, LabelRecord
 from annotations.formats import csv_jsonl, elan, huggingface, labelstudio_export, labelstudio_import, webvtt
-from annotations.formats.label_row import FIELDS, NUMBERS, RowReader, content_hash, is_set
+from annotations.formats.label_row import FIELDS, NUMBERS, ParsedRow, RowReader, is_set
+from annotations.formats.text_table import METADATA_TABLES
 from annotations.label import Label, check_label
+from annotations.media_file import content_hash
 from annotations.store import Store
 from mmer.errors import LabelError
 
 __all__ = ["FORMATS", "ExportReport", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
+_FOLDERS = {".eaf": "elan", ".vtt": "webvtt"}  # formats of one file per clip
+_READERS = {
+    "csv": csv_jsonl.read_csv,
+    "jsonl": csv_jsonl.read_jsonl_labels,
+    "labelstudio": labelstudio_import.read,
+    "hf": huggingface.read,
+    "elan": elan.read,
+    "webvtt": webvtt.read,
+}
 BATCH = 200  # rows per transaction: the disk is waited for once, and other writers wait for one batch at most
 
 
@@ -35,7 +47,8 @@ class ImportReport:
     imported: int = 0
     present: int = 0  # stored already: importing a file again adds nothing
     bad: list[str] = field(default_factory=list)  # "labels.csv line 3: unknown_label: ..."
-    left_out: Counter = field(default_factory=Counter)  # {"scene": 3}: what the file has and a label has no place for
+    left_out: Counter[str] = field(default_factory=Counter)  # {"scene": 3}: what a label has no place for
+    notes: Counter[str] = field(default_factory=Counter)  # {"impossible lead time dropped": 2}: of rows that went in
 
 
 @dataclass
@@ -43,7 +56,7 @@ class ExportReport:
     """What was written."""
 
     labels: int = 0
-    left_out: Counter = field(default_factory=Counter)  # {"transcript": 3}: what the format has no place for
+    left_out: Counter[str] = field(default_factory=Counter)  # {"transcript": 3}: what the format has no place for
 
 
 def format_of(file: Path) -> str:
@@ -52,12 +65,18 @@ def format_of(file: Path) -> str:
     Raises:
         LabelError: `unknown_format`.
     """
-    if (file / huggingface.METADATA).is_file():
-        return "hf"
-    inside = next((path for path in file.iterdir() if path.suffix in ENDINGS), file) if file.is_dir() else file
-    if inside.suffix.lower() not in ENDINGS:
+    if file.is_dir():
+        if any(next(file.rglob(name), None) for name in METADATA_TABLES):
+            return "hf"
+        endings = {path.suffix.lower() for path in file.iterdir()}
+        if found := next((format for ending, format in _FOLDERS.items() if ending in endings), None):
+            return found
+        raise LabelError(
+            "unknown_format", f"{file} is a folder without {', '.join((*_FOLDERS, *METADATA_TABLES))}; name a file"
+        )
+    if file.suffix.lower() not in ENDINGS:
         raise LabelError("unknown_format", f"{file} ends in none of {', '.join(ENDINGS)}; say --format")
-    return ENDINGS[inside.suffix.lower()]
+    return ENDINGS[file.suffix.lower()]
 
 
 def import_labels(
@@ -66,39 +85,67 @@ def import_labels(
     format: str,
     *,
     consent_text: str | None = None,
+    media_root: Path | None = None,
+    allow_outside: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> ImportReport:
     """Add the labels of a file or folder; good rows go in, bad ones are named in the report.
 
     Args:
         consent_text: takes the media in under this consent; without it clips are registered where they lie.
+        media_root: the folder whose files may be registered (default: where the file lies).
+        allow_outside: files outside of it may be registered too: for a file whose maker one trusts.
 
     Raises:
         LabelError: `unreadable_file`, `missing_column`: nothing was imported then.
     """
     report = ImportReport()
-    reader = RowReader(file if file.is_dir() else file.parent)
-    rows = iter(progress(_read(file, format, report.left_out)))
+    files = clip_files(store, file, media_root=media_root, allow_outside=allow_outside)
+    reader = RowReader(files, report.notes)
+    rows = iter(progress(_READERS[format](file, files, report.left_out)))
     while batch := _take(rows, file):
         parsed = []
         for where, row in batch:
             with _recording_bad_row(report, file, where):
-                clip, label = reader.parse(row)
-                if consent_text and clip["path"]:  # before the transaction: copying would keep writers waiting
-                    store.register_clip(**clip, consent_text=consent_text)
-                parsed.append((where, clip | {"in_place": not consent_text}, label))
-        with store.writing() as session:
-            last = None  # the clip before, with its id: rows of one clip mostly follow each other
-            for where, clip, label in parsed:
-                with _recording_bad_row(report, file, where), session.begin_nested():
-                    clip_id = last[1] if last and last[0] == clip else store.register_clip(**clip, session=session)
-                    if _is_present(session, clip_id, label):
-                        report.present += 1
-                    else:
-                        store.add_label(clip_id, **_inherited_fields(session, clip_id, label), **label, session=session)
-                        report.imported += 1
-                    last = clip, clip_id  # not before: a bad row takes back the clip it registered
+                one = reader.parse(row)
+                if consent_text and one.clip["path"]:  # before the transaction: copying would keep writers waiting
+                    store.register_clip(**one.clip, consent_text=consent_text)
+                parsed.append((where, one))
+        _add(store, file, parsed, not consent_text, report)
     return report
+
+
+def clip_files(store: Store, source: Path, *, media_root: Path | None, allow_outside: bool) -> ClipFiles:
+    """Return the finder of the clips that an import names; its own export may name what the store registered."""
+
+    def is_registered(path: Path) -> bool:
+        with store.reading() as session:
+            return session.scalar(select(ClipRecord.id).filter_by(path=str(path)).limit(1)) is not None
+
+    folder = source if source.is_dir() else source.parent
+    private = (store.media_dir, store.features_dir, store.media_dir.parent / "uploads")
+    return ClipFiles(folder, root=media_root, allow_outside=allow_outside, private=private, is_registered=is_registered)
+
+
+def _add(store: Store, file: Path, parsed: list[tuple[str, ParsedRow]], in_place: bool, report: ImportReport) -> None:
+    """Store a batch in one transaction."""
+    with store.writing() as session:
+        last = None  # the clip before, with its id: rows of one clip mostly follow each other
+        for where, row in parsed:
+            with _recording_bad_row(report, file, where), session.begin_nested():
+                if last and last[0] == row.clip:
+                    clip_id = last[1]
+                else:
+                    clip_id = store.register_clip(**row.clip, in_place=in_place, session=session)
+                if row.words:
+                    store.utterance(clip_id, transcript=row.words, session=session)
+                if _is_present(session, clip_id, row.label):
+                    report.present += 1
+                else:
+                    inherited = _inherited_fields(session, clip_id, row.label)
+                    store.add_label(clip_id, **inherited, **row.label, session=session)
+                    report.imported += 1
+                last = row.clip, clip_id  # not before: a bad row takes back the clip it registered
 
 
 def export_labels(
@@ -125,14 +172,6 @@ def export_labels(
     return report
 
 
-def _read(file: Path, format: str, left_out: Counter) -> Iterator[tuple[str, dict | LabelError]]:
-    if format in csv_jsonl.SUPPORTED_FIELDS:
-        return csv_jsonl.read(file, format)
-    return {"labelstudio": labelstudio_import, "hf": huggingface, "elan": elan, "webvtt": webvtt}[format].read(
-        file, left_out
-    )
-
-
 def _take(rows: Iterator, file: Path) -> list:
     try:
         return list(islice(rows, BATCH))
@@ -154,10 +193,12 @@ def _recording_bad_row(report: ImportReport, file: Path, where: str) -> Iterator
 def _is_present(session: Session, clip_id: int, label: dict) -> bool:
     """Whether all that a row says is stored: at the row's own time, or in the annotator's current label."""
     annotator, values = check_label(**label)
-    said = {name: values[name] for name in values if name in label or name in _ALWAYS_COMPARED}
-    created_at = said.pop("created_at", None)
+    stated = {name: values[name] for name in values if name in label or name in _ALWAYS_COMPARED}
+    created_at = stated.pop("created_at", None)
     key = {"clip_id": clip_id, "annotator": annotator, "created_at": created_at}
-    return any(all(getattr(row, name) == said[name] for name in said) for row in session.scalars(_STORED_LABELS, key))
+    return any(
+        all(getattr(row, name) == stated[name] for name in stated) for row in session.scalars(_STORED_LABELS, key)
+    )
 
 
 def _inherited_fields(session: Session, clip_id: int, label: dict) -> dict:

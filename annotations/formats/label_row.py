@@ -6,20 +6,28 @@ emotion, several with weights (`anger=0.7;fear=0.3`), or skip, cannot_tell, brok
 the file it names is gone, `name` what to call it.
 """
 
+import hashlib
 import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+from annotations.clip_files import ClipFiles
 from annotations.db.schema import OUTCOMES
-from annotations.label import Label, check_label, weights
-from annotations.text import check_text
-from mmer import hashing
+from annotations.label import Label, check_label, is_lead_time, weights
 from mmer.errors import LabelError
 
 COLUMNS = ("clip", "label", "annotator", "target", "confidence", "comment", "created_at", "speaker")
 REQUIRED = COLUMNS[:3]
-NUMBERS = ("intensity", "valence", "arousal", "lead_time_s")
+SCALES = ("intensity", "valence", "arousal")
+NUMBERS = (*SCALES, "lead_time_s")
 DETAILS = (*NUMBERS, "blind", "transcript")  # in a row only when set; a row without one says nothing about it
+UNKNOWN_ANNOTATOR = "label-studio user unknown"  # Label Studio forgot who it was: their account was deleted there
+TASK_TEXT = "task_text"  # in a row: the words that are all of its clip
 FIELDS = frozenset(("speaker", "confidence", "comment", "created_at", *DETAILS))  # what a format may lack a place for
 
 
@@ -52,90 +60,136 @@ def label_value(label: Label) -> str:
     return ";".join(f"{name}={weight!r}" for name, weight in label.emotions.items()) or label.outcome
 
 
-def is_label_value(value: str) -> bool:
-    """Whether a value can be the `label` of a row."""
-    try:
-        label = _emotions(value)
-        return "outcome" in label or bool(weights(label["emotions"]))
-    except LabelError:
-        return False
+@dataclass(frozen=True)
+class ParsedRow:
+    """A row, checked: the arguments of `Store.register_clip` and of `Store.add_label`."""
+
+    clip: dict
+    label: dict  # only what the row speaks of: a column it does not have says nothing
+    words: str | None  # what is said in the clip, where words are all of it
 
 
 class RowReader:
     """Rows of one file -> arguments of the store.
 
     Args:
-        folder: where the file lies: clips are sought there first, then in the working directory.
+        files: finds the clips.
+        notes: gets what was changed in rows that are imported nevertheless, with how often.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._hashes: dict[Path, str] = {}
+    def __init__(self, files: ClipFiles, notes: Counter[str]):
+        self._files, self._notes = files, notes
 
-    def parse(self, row: dict | LabelError) -> tuple[dict, dict]:
-        """Return the arguments of `Store.register_clip` and of `Store.add_label`, checked.
-
-        The second holds only what the row speaks of: a column it does not have says nothing.
-        """
+    def parse(self, row: dict | LabelError) -> ParsedRow:
         if isinstance(row, LabelError):
             raise row
-        values = {name: _text(row.get(name), name) for name in (*COLUMNS, "name") if name != "label"}
-        label = {"annotator": values["annotator"], **_emotions(row.get("label"))}
-        label["target"] = values["target"].strip() or "all"
+        values = {name: _text(row.get(name), name) for name in (*COLUMNS, "name", TASK_TEXT) if name != "label"}
+        label: dict[str, Any] = {"annotator": values["annotator"], **_emotions(row.get("label"))}
+        label["target"] = values["target"].strip().lower() or "all"
         if "confidence" in row:
             label["confidence"] = _number(values["confidence"], "confidence") if values["confidence"].strip() else None
         if "comment" in row:
             label["comment"] = values["comment"]
         if values["created_at"].strip():
             label["created_at"] = _time(values["created_at"].strip())
-        label |= {name: _number(_text(row[name], name), name) for name in NUMBERS if _given(row, name)}
+        label |= {name: _number(_text(row[name], name), name) for name in SCALES if _given(row, name)}
+        lead_time_s = _lead_time(row["lead_time_s"]) if _given(row, "lead_time_s") else None
+        if lead_time_s is not None:
+            label["lead_time_s"] = lead_time_s
         if _given(row, "blind"):
             label["blind"] = _truth(row["blind"])
         if row.get("transcript") is not None:
             label["transcript"] = _text(row["transcript"], "transcript")
-        path, sha256, segment = self._clip(values["clip"].strip(), row.get("sha256"))
+        path, sha256, segment = self._clip(values["clip"].strip(), row.get("sha256"), values[TASK_TEXT])
         label |= segment | {
             name: _number(_text(row[name], "segment"), "segment") for name in ("start_s", "end_s") if _given(row, name)
         }
         check_label(**label)
-        name = values["name"] or (path.name if path else sha256[:12])
+        if path:
+            self._files.check_end(path, label.get("end_s"))
+        name = values["name"] or (path.name if path else values[TASK_TEXT][:60] or sha256[:12])
         clip = {"path": path, "sha256": sha256, "name": name, "speaker": values["speaker"], "source": "import"}
-        return clip, label
+        if _given(row, "lead_time_s") and lead_time_s is None:
+            self._notes["impossible lead times dropped, the labels kept"] += 1
+        if values["annotator"] == UNKNOWN_ANNOTATOR:
+            self._notes[f"labels without a known annotator, stored as {UNKNOWN_ANNOTATOR!r}"] += 1
+        return ParsedRow(clip, label, values[TASK_TEXT] if path is None and not values["clip"] else None)
 
-    def _clip(self, value: str, sha256: str | None) -> tuple[Path | None, str, dict]:
+    def _clip(self, name: str, sha256: str | None, words: str) -> tuple[Path | None, str, dict]:
         """Return path (None when only the hash is known), sha256 and segment."""
-        fragment = re.fullmatch(r"(.+)#t=([\d.]+),([\d.]+)", value)
+        fragment = re.fullmatch(r"(.+)#t=([\d.]+),([\d.]+)", name)
         segment = {}
-        path = find_clip(value, self._folder)
+        path = self._files.find(name) if name else None
         if fragment and not path:
-            value = fragment[1]
+            name = fragment[1]
             segment = {"start_s": _number(fragment[2], "segment"), "end_s": _number(fragment[3], "segment")}
-            path = find_clip(value, self._folder)
-        known = next((text for text in (value, str(sha256 or "")) if re.fullmatch("[0-9a-fA-F]{64}", text)), None)
-        if path is None and known:
+            path = self._files.find(name)
+        if path is not None:
+            self._files.check(path)
+            return path, self._files.sha256(path), segment
+        known = next((text for text in (name, str(sha256 or "")) if re.fullmatch("[0-9a-fA-F]{64}", text)), None)
+        if known:
             return None, known.lower(), segment
-        if path is None:
-            raise LabelError("clip_not_found", f"no clip {value!r} in {self._folder} or here, and it is not a sha256")
-        if path not in self._hashes:
-            self._hashes[path] = content_hash(path)
-        return path, self._hashes[path], segment
+        if words and not name:
+            return None, words_hash(words), segment
+        raise LabelError("clip_not_found", f"no clip {name!r} in {self._files.folder} or here, and it is not a sha256")
 
 
-def find_clip(value: str, folder: Path) -> Path | None:
-    """Return the file, sought in the folder first and then in the working directory."""
+def words_hash(words: str) -> str:
+    """Return the identity of a clip that is words alone: the sha256 of their UTF-8."""
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def asks_for_emotion(names: Iterable[str], values: Iterable[str]) -> bool:
+    """Whether a tier or a control as a whole is about emotions, by its names or else by most of its values.
+
+    Single values prove nothing: "happy" may be a spoken word, and "neutral" is a sentiment too.
+
+    Args:
+        names: its own name and that of its type.
+        values: its vocabulary where one is declared, else all values it has.
+    """
+    words = {word for name in names for word in _words(name)}
+    if words & _MEASURES:
+        return False
+    if any(word.startswith("emo") and not word.startswith("emoj") for word in words) or words & _FEELINGS:
+        return True
+    if words & _SPEECH:
+        return False
+    judged = [value for value in values if outcome(value) is None]
+    emotions = [found for value in judged if (found := _emotion(value))]
+    return 2 * len(emotions) >= len(judged) and bool(set(emotions) - {"neutral"})
+
+
+def outcome(value: str) -> str | None:
+    """Return the outcome that a value names, None when it is none of skip, cannot tell and broken."""
+    name = value.strip().lower().replace(" ", "_")
+    return name if name in OUTCOMES[1:] else None
+
+
+_MEASURES = {"intensity", "valence", "arousal", "confidence", "strength", "certainty"}  # of an emotion
+_FEELINGS = {"affect", "affective", "feeling", "feelings", "mood"}
+_SPEECH = {
+    *("word", "words", "token", "tokens", "text", "texts", "transcript", "transcription", "transcriptions", "speech"),
+    *("utterance", "utterances", "utt", "sentence", "sentences", "gloss", "translation", "orthography", "lemma", "pos"),
+    *("phone", "phones", "phoneme", "phonemes", "caption", "captions", "subtitle", "subtitles", "lyrics", "dialogue"),
+    *("comment", "comments", "note", "notes"),
+}
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case and without accents: "EmotionFace", "émotion_1"."""
+    plain = "".join(c for c in unicodedata.normalize("NFD", name) if not unicodedata.combining(c))
+    return re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", plain).lower())
+
+
+def _emotion(value: str) -> str | None:
+    """Return the heaviest emotion of a `label` of a row, None when it names none."""
     try:
-        check_text(value, "clip")
-        return next((path for path in (folder / value, Path(value)) if path.is_file()), None)
-    except OSError:  # a name longer than the file system takes
+        shares = weights(_emotions(value).get("emotions") or {})
+    except LabelError:
         return None
-
-
-def content_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes in hexadecimal, or say that it cannot be read."""
-    try:
-        return hashing.content_hash(path)
-    except OSError as error:
-        raise LabelError("clip_unreadable", f"cannot read {path}: {error.strerror}") from None
+    return max(shares, key=lambda name: shares[name], default=None)
 
 
 def _given(row: dict, name: str) -> bool:
@@ -155,6 +209,15 @@ def _number(value: str, column: str) -> float:
         return float(value)
     except ValueError:
         raise LabelError(f"bad_{column}", f"{column} {value!r} is not a number") from None
+
+
+def _lead_time(value) -> float | None:
+    """Return seconds, None for what no work takes: the answer stands, however odd the clock was."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        return None
+    return seconds if is_lead_time(seconds) and not isinstance(value, bool) else None
 
 
 def _truth(value) -> bool:

@@ -8,31 +8,27 @@ annotators and are not imported.
 
 import csv
 import hashlib
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from annotations.clip_files import ClipFiles
 from annotations.db.schema import ClipRecord, PredictionRecord
-from annotations.formats.label_row import content_hash
+from annotations.formats.import_export import clip_files
+from annotations.formats.label_row import words_hash
+from annotations.formats.text_table import METADATA_TABLES, open_table, open_text, read_jsonl
 from annotations.label import check_segment
+from annotations.media_file import ENDINGS, check_media, content_hash, ending_of
 from annotations.queue.projects import Project, add_items, create, project, projects
 from annotations.store import Store
 from annotations.text import check_text
 from mmer.errors import LabelError
 
-MEDIA = frozenset(
-    f".{ending}"
-    for ending in (
-        *("mp4", "webm", "mov", "mkv", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "3gp", "wmv"),
-        *("wav", "flac", "mp3", "m4a", "aac", "ogg", "opus", "aiff", "caf", "amr"),
-        *("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"),
-    )
-)
-TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a dataset folder, one in each split's folder
 PATHS, TEXTS = ("path", "file_name", "clip"), ("text", "transcription", "transcript")
 _COLUMNS = (*PATHS, *TEXTS, "start", "end", "start_s", "end_s", "speaker")
 _PREDICTION = ("sha256", "emotion", "probs", "present", "checkpoint")
@@ -47,11 +43,13 @@ class MediaImportReport:
     items: int = 0  # new ones
     present: int = 0  # there already: taking a folder in again adds nothing
     bad: list[str] = field(default_factory=list)  # "clips.csv line 3: no_file: ..."
+    left_out: list[str] = field(default_factory=list)  # files of a folder that are no media, or that its table misses
 
 
 @dataclass(frozen=True)
 class _Row:
     path: Path | None  # None: only words
+    name: str = ""  # of the file, where it lies under another
     text: str | None = None
     start_s: float | None = None
     end_s: float | None = None
@@ -64,6 +62,8 @@ def import_media(
     source: Path,
     *,
     consent_text: str | None = None,
+    media_root: Path | None = None,
+    allow_outside: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> MediaImportReport:
     """Put a folder's or a table's clips in the queue of a project; rows that cannot be are named in the report.
@@ -71,26 +71,34 @@ def import_media(
     Args:
         source: a folder of media, a dataset folder with metadata, or a CSV, JSONL or parquet table.
         consent_text: what the recorded people agreed to: the media is copied in; without it, registered where it lies.
+        media_root: the folder whose files may be registered (default: the source's).
+        allow_outside: files outside of it may be registered too: for a table whose maker one trusts.
 
     Raises:
-        LabelError: `no_file, no_media, missing_column, bad_file`: the source as a whole cannot be used.
+        LabelError: `no_file, no_media, missing_column, bad_file, embedded_media`: the source as a whole cannot be used.
     """
     report = MediaImportReport()
+    source = Path(source)
+    files = clip_files(store, source, media_root=media_root, allow_outside=allow_outside)
+    reader = _Source(files, report, store.media_dir if consent_text else None)
     batch: list[tuple[str, _Row, str]] = []
-    for place, row in progress(_rows(Path(source))):
-        try:
-            if isinstance(row, LabelError):
-                raise row
-            sha256 = content_hash(row.path) if row.path else hashlib.sha256((row.text or "").encode()).hexdigest()
-            if consent_text and row.path:  # before the transaction: copying would keep writers waiting
-                _register(store, row, sha256, consent_text=consent_text)
-            batch.append((place, row, sha256))
-        except LabelError as error:
-            _record_bad_row(report, place, error)
-        if len(batch) == BATCH:
-            _store(store, project, batch, not consent_text, report)
-            batch = []
-    _store(store, project, batch, not consent_text, report)
+    try:
+        for place, row in progress(reader.rows(source)):
+            try:
+                if isinstance(row, LabelError):
+                    raise row
+                sha256 = content_hash(row.path) if row.path else words_hash(row.text or "")
+                if consent_text and row.path:  # before the transaction: copying would keep writers waiting
+                    _register(store, row, sha256, consent_text=consent_text)
+                batch.append((place, row, sha256))
+            except LabelError as error:
+                _record_bad_row(report, place, error)
+            if len(batch) == BATCH:
+                _store(store, project, batch, not consent_text, report)
+                batch = []
+        _store(store, project, batch, not consent_text, report)
+    finally:
+        reader.close()
     return report
 
 
@@ -166,7 +174,7 @@ def _register(
     in_place: bool = False,
     session: Session | None = None,
 ) -> int:
-    name = row.path.name if row.path else (row.text or "")[:60]
+    name = row.name or (row.path.name if row.path else (row.text or "")[:60])
     return store.register_clip(
         row.path,
         sha256,
@@ -185,120 +193,174 @@ def _record_bad_row(report: MediaImportReport, place: str, error: LabelError) ->
     report.bad.append(f"{place}: {error.code}: {error.message}")
 
 
-def _rows(source: Path) -> Iterator[tuple[str, _Row | LabelError]]:
-    if source.is_file():
-        yield from _table(source)
-    elif not source.is_dir():
-        raise LabelError("no_file", f"{source} does not exist; {_WORKS} is needed")
-    elif tables := sorted(path for name in TABLES for path in source.rglob(name)):
-        for table in tables:
-            yield from _table(table)
-    else:
-        yield from _folder(source)
+class _Source:
+    """What a folder or a table holds, row by row.
+
+    Args:
+        files: finds the clips.
+        report: gets the files that are left out.
+        media_dir: where media that a table holds itself is laid down on its way in; None: such a table is refused.
+    """
+
+    def __init__(self, files: ClipFiles, report: MediaImportReport, media_dir: Path | None):
+        self._files, self._report, self._media_dir = files, report, media_dir
+        self._laid_down: Path | None = None
+
+    def close(self) -> None:
+        if self._laid_down:
+            self._laid_down.unlink(missing_ok=True)
+
+    def rows(self, source: Path) -> Iterator[tuple[str, _Row | LabelError]]:
+        if source.is_file():
+            yield from self._table(source)
+        elif not source.is_dir():
+            raise LabelError("no_file", f"{source} does not exist; {_WORKS} is needed")
+        elif tables := sorted(path for name in METADATA_TABLES for path in source.rglob(name)):
+            named: set[Path] = set()
+            for table in tables:
+                for place, row in self._table(table):
+                    named.update([row.path.resolve()] if isinstance(row, _Row) and row.path else [])
+                    yield place, row
+            unnamed = [path for path in _visible(source) if path.resolve() not in named and path not in tables]
+            self._report.left_out += [str(path.relative_to(source)) for path in unnamed]
+        else:
+            yield from self._folder(source)
+
+    def _folder(self, folder: Path) -> Iterator[tuple[str, _Row | LabelError]]:
+        n_media = 0
+        for path in _visible(folder):
+            inside = str(path.relative_to(folder))
+            if path.suffix.lower() in ENDINGS:
+                n_media += 1
+                yield inside, self._checked(_Row(path))
+            else:
+                self._report.left_out.append(inside)
+        if not n_media:
+            tables = ", ".join(METADATA_TABLES)
+            raise LabelError("no_media", f"{folder} holds no video, sound or picture, and none of {tables}")
+
+    def _table(self, file: Path) -> Iterator[tuple[str, _Row | LabelError]]:
+        read = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(file.suffix.lower())
+        if read is None:
+            raise LabelError("bad_file", f"{file} is no table; {_WORKS} is needed")
+        name = f"{file.parent.name}/{file.name}" if file.name in METADATA_TABLES else file.name
+        try:
+            for line, cells in read(file):
+                try:
+                    row = cells if isinstance(cells, LabelError) else self._checked(self._parse(cells, file))
+                except LabelError as error:
+                    if error.code == "embedded_media":
+                        raise  # the same for every row
+                    row = error
+                yield f"{name} {line}", row
+        except (OSError, ValueError, csv.Error) as error:
+            raise LabelError("bad_file", f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+
+    def _parse(self, cells: dict, table: Path) -> _Row:
+        held = [value for value in cells.values() if isinstance(value, dict) and {"bytes", "path"} <= value.keys()]
+        values = {
+            name.strip().lower(): "" if value is None else str(value).strip()
+            for name, value in cells.items()
+            if not isinstance(value, dict | list | bytes)
+        }
+        columns = (*PATHS, *(name for name in values if name.endswith("_file_name")))
+        linked = (value["path"] for value in held if not value["bytes"])
+        name = next(filter(None, (*map(values.get, columns), *linked)), "")
+        text = next((values[name] for name in TEXTS if values.get(name)), "")
+        start, end = (_seconds(values.get(name) or values.get(f"{name}_s") or "", name) for name in ("start", "end"))
+        for value in (name, text):
+            check_text(value, "row")
+        media = next((value for value in held if value["bytes"]), None)
+        path = self._lay_down(media["bytes"], media["path"] or "", table) if media else None
+        if media:
+            name = re.split(r"[/\\]", media["path"] or "")[-1] or "clip"
+        elif name:  # a table of a dataset may lie deeper than the folder that is imported
+            path = self._files.find(str(table.parent / name)) or self._files.find(name) or table.parent / name
+        return _Row(path, name if media else "", text or None, start, end, values.get("speaker", ""))
+
+    def _lay_down(self, content: bytes, name: str, table: Path) -> Path:
+        """Write out what a parquet file holds itself, as `datasets` saves sound and pictures with their bytes.
+
+        Under its hash in the media folder: should the process die here, `vacuum` finds it.
+        """
+        if self._media_dir is None:
+            raise LabelError(
+                "embedded_media", f"{table} holds its media itself; --copy --consent TEXT takes it in with the words"
+            )
+        self.close()
+        self._media_dir.mkdir(parents=True, exist_ok=True)
+        ending = Path(name).suffix.lower() or ending_of(content)
+        self._laid_down = self._media_dir / f".{hashlib.sha256(content).hexdigest()}{ending}"
+        self._laid_down.write_bytes(content)
+        return self._laid_down
+
+    def _checked(self, row: _Row) -> _Row | LabelError:
+        if row.path is None:
+            return row if row.text else LabelError("empty_row", "neither path nor text is given")
+        try:
+            if not row.path.is_file():
+                return LabelError("no_file", f"{row.path} does not exist")
+            if row.path == self._laid_down:
+                check_media(row.path)
+            else:
+                self._files.check(row.path)
+            check_segment(row.start_s, row.end_s)
+            self._files.check_end(row.path, row.end_s)
+        except LabelError as error:
+            return error
+        except OSError as error:  # a name longer than the file system takes
+            return LabelError("no_file", f"cannot read it: {error.strerror}")
+        return row
 
 
-def _folder(folder: Path) -> Iterator[tuple[str, _Row | LabelError]]:
-    found = False
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() in MEDIA and not any(part.startswith(".") for part in inside.parts) and path.is_file():
-            found = True
-            yield str(inside), _checked(_Row(path))
-    if not found:
-        raise LabelError("no_media", f"{folder} holds no video, sound or picture, and none of {', '.join(TABLES)}")
-
-
-def _table(file: Path) -> Iterator[tuple[str, _Row | LabelError]]:
-    read = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(file.suffix.lower())
-    if read is None:
-        raise LabelError("bad_file", f"{file} is no table; {_WORKS} is needed")
-    name = f"{file.parent.name}/{file.name}" if file.name in TABLES else file.name
-    try:
-        for line, cells in read(file):
-            try:
-                row = cells if isinstance(cells, LabelError) else _checked(_parse(cells, file.parent))
-            except LabelError as error:
-                row = error
-            yield f"{name} {line}", row
-    except (OSError, ValueError, csv.Error) as error:
-        raise LabelError("bad_file", f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+def _visible(folder: Path) -> list[Path]:
+    """Return the files in a folder and the folders in it, but for hidden ones."""
+    paths = sorted(folder.rglob("*"))
+    return [
+        path
+        for path in paths
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    ]
 
 
 def _csv(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or ()
-        _require_columns(file, columns)
-        for cells in reader:
-            fits = None not in cells and None not in cells.values()
-            problem = LabelError("bad_row", f"its values do not fit the {len(columns)} columns")
-            yield f"line {reader.line_num}", cells if fits else problem
+    with open_table(file, _COLUMNS) as table:
+        if not {*PATHS, *TEXTS} & set(table.columns) and not any(name.endswith("_file_name") for name in table.columns):
+            _refuse_columns(file, table.columns)
+        yield from ((f"line {line}", row) for line, row in table.rows)
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
-    with file.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                cells = json.loads(line)
-            except ValueError as error:
-                cells = LabelError("bad_row", f"not JSON: {error}")
-            yield (
-                f"line {number}",
-                cells if isinstance(cells, dict | LabelError) else LabelError("bad_row", "no object"),
-            )
+    with open_text(file) as stream:
+        yield from ((f"line {number}", row) for number, row in read_jsonl(stream))
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
-    from pyarrow import ArrowInvalid, parquet  # takes half a second that only this format is worth
+    import pyarrow as pa  # takes half a second that only this format is worth
+    from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(file)
-    except ArrowInvalid as error:
+    except pa.ArrowInvalid as error:
         raise LabelError("bad_file", f"{file} is no parquet: {str(error).splitlines()[0]}") from None
     with table:
-        _require_columns(file, table.schema_arrow.names)
-        wanted = [name for name in table.schema_arrow.names if name in _COLUMNS]
+        schema = table.schema_arrow
+        held = [f.name for f in schema if pa.types.is_struct(f.type) and {"bytes", "path"} <= {g.name for g in f.type}]
+        wanted = [name for name in schema.names if name.strip().lower() in _COLUMNS or name.endswith("_file_name")]
+        if not held and not {*PATHS, *TEXTS} & {name.strip().lower() for name in wanted}:
+            _refuse_columns(file, schema.names)
         number = 0
-        for part in table.iter_batches(batch_size=1000, columns=wanted):
+        for part in table.iter_batches(batch_size=1 if held else 1000, columns=[*wanted, *held]):
             for cells in part.to_pylist():
                 number += 1
                 yield f"row {number}", cells
 
 
-def _require_columns(file: Path, names: Iterable[str]) -> None:
-    if not {*PATHS, *TEXTS} & set(names):
-        raise LabelError(
-            "missing_column",
-            f"{file} has the columns {', '.join(names) or 'none'}; path (or file_name) or text is needed",
-        )
-
-
-def _parse(cells: dict, folder: Path) -> _Row:
-    values = {name.strip(): "" if cells[name] is None else str(cells[name]).strip() for name in cells}
-    path = next((values[name] for name in PATHS if values.get(name)), "")
-    text = next((values[name] for name in TEXTS if values.get(name)), "")
-    start, end = (_seconds(values.get(name) or values.get(f"{name}_s") or "", name) for name in ("start", "end"))
-    for value in (path, text):
-        check_text(value, "row")
-    return _Row(folder / path if path else None, text or None, start, end, values.get("speaker", ""))
-
-
-def _checked(row: _Row) -> _Row | LabelError:
-    if row.path is None:
-        return row if row.text else LabelError("empty_row", "neither path nor text is given")
-    try:
-        if not row.path.is_file():
-            return LabelError("no_file", f"{row.path} does not exist")
-        if row.path.suffix.lower() not in MEDIA:
-            return LabelError("not_media", f"{row.path.name} is no video, sound or picture by its ending")
-        if row.path.stat().st_size == 0:
-            return LabelError("empty_file", f"{row.path.name} holds nothing")
-        check_segment(row.start_s, row.end_s)
-    except (OSError, LabelError) as error:  # a name longer than the file system takes
-        return error if isinstance(error, LabelError) else LabelError("no_file", f"cannot read it: {error.strerror}")
-    return row
+def _refuse_columns(file: Path, names: Iterable[str]) -> NoReturn:
+    raise LabelError(
+        "missing_column",
+        f"{file} has the columns {', '.join(names) or 'none'}; path (or file_name) or text is needed",
+    )
 
 
 def _seconds(value: str, name: str) -> float | None:
