@@ -54,7 +54,8 @@ def _store(args: Namespace, *, create: bool = False) -> Store:
     # Another database than the configured one must not touch the configured one's media.
     file = sqlite_file(url)
     home = paths.home if url == paths.database_url or file is None else file.parent
-    return Store(url, args.media or home / paths.media.name, home / paths.features.name, create=create)
+    folders = (args.media or home / paths.media.name, home / paths.features.name, home / paths.uploads.name)
+    return Store(url, *folders, create=create)
 
 
 def _sha256(clip: str) -> str:

@@ -4,6 +4,7 @@ A deletion is only done when a scan finds the clip's hash in no table, no media 
 SQLite files. Backups are out of its reach: make a new one after a deletion and throw the old ones away.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -14,14 +15,16 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import JSON, Engine, String, Text, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotations import item_summary
-from annotations.db.engine import sqlite_file
+from annotations.db.engine import private_folder, sqlite_file
 from annotations.db.schema import (
     CLOSED,
     AdjudicationRecord,
@@ -37,6 +40,7 @@ from annotations.db.schema import (
     UtteranceRecord,
 )
 from mmer.errors import LabelError
+from mmer.hashing import content_hash
 
 
 @dataclass(frozen=True)
@@ -52,38 +56,46 @@ class Removal:
     copies: tuple[str, ...] = ()  # of the database, made before an upgrade or a restore: what was deleted is in them
 
 
-def copy_to_temporary(path: Path | None, sha256: str, media_dir: Path) -> Path:
-    """Return a flushed copy beside its final place, made before the database is locked."""
-    media_dir.mkdir(parents=True, exist_ok=True)
+def copy_to_temporary(path: Path, sha256: str, media_dir: Path) -> Path:
+    """Return a flushed copy beside its final place, made before the database is locked.
+
+    Raises:
+        LabelError: `clip_unreadable`, `disk_full`.
+    """
     digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", media_dir)
-    try:
-        with os.fdopen(handle, "wb") as target, open(path or "", "rb") as source:
-            while block := source.read(2**20):
-                digest.update(block)
-                target.write(block)
-            target.flush()
-            os.fsync(target.fileno())
+    with _new_temporary(sha256, media_dir, str(path)) as (target, copy), open(path, "rb") as source:
+        while block := source.read(2**20):
+            digest.update(block)
+            target.write(block)
         if digest.hexdigest() != sha256:
             raise LabelError("clip_unreadable", f"{path} is no longer the clip it was; register it again")
-    except OSError as error:
-        Path(name).unlink()
-        raise LabelError("clip_unreadable", f"cannot take in {path}: {error.strerror}") from None
-    except LabelError:
-        Path(name).unlink()
-        raise
-    return Path(name)
+    return copy
 
 
 def write_to_temporary(data: bytes, sha256: str, folder: Path) -> Path:
-    """Return a flushed file beside its final place, as `copy_in`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
-    with os.fdopen(handle, "wb") as target:
+    """Return a flushed file beside its final place, as `copy_to_temporary`."""
+    with _new_temporary(sha256, folder, "what the model computed from the clip") as (target, copy):
         target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    return Path(name)
+    return copy
+
+
+@contextmanager
+def _new_temporary(sha256: str, folder: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """Yield a new file that only its owner can read, and its path; it is flushed at the end, and gone after an error."""
+    try:
+        private_folder(folder)
+        handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
+        try:
+            with os.fdopen(handle, "wb") as target:
+                yield target, Path(name)
+                target.flush()
+                os.fsync(target.fileno())
+        except BaseException:
+            Path(name).unlink()
+            raise
+    except OSError as error:
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "clip_unreadable"
+        raise LabelError(code, f"cannot take in {what}: {error.strerror}") from None
 
 
 def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
@@ -96,6 +108,21 @@ def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
             entry.unlink()
             files += 1
     return files
+
+
+def delete_uploads(folder: Path, hashes: list[str]) -> int:
+    """Delete the uploads that are one of the clips, whatever their name, or speak of one; return how many files it was.
+
+    gradio kept the state of a shared page in `deep_links`, words, names and comments with it: none of it stays.
+    """
+    files = [entry for entry in folder.rglob("*") if entry.is_file()]
+    n_files = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # swept meanwhile, or moved by its upload
+            if "deep_links" in file.parts or content_hash(file) in hashes or _in_bytes([file], hashes):
+                file.unlink()
+                n_files += 1
+    return n_files
 
 
 def registered(session: Session, hashes: Iterable[str]) -> set[str]:
@@ -161,6 +188,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
         LabelError: `trace_left` with the places that still have one.
     """
     found = [str(entry) for entry in _paths_with(folders, hashes)]
+    cure = "run `python -m annotations vacuum`, which clears it"
     with engine.connect() as connection:
         for table in Base.metadata.sorted_tables:
             for column in table.columns:
@@ -169,6 +197,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
                     for i in range(0, len(hashes), 100)  # SQLite takes expressions up to 1000 deep
                 ):
                     found.append(f"table {table.name}, column {column.name}")
+                    cure = "delete the clip whose row speaks of it, too"
                 # Elsewhere the same word is somebody else, or something else.
                 named = speakers and table is ClipRecord.__table__ and isinstance(column.type, String)
                 if named and connection.scalar(select(literal(1)).where(column.in_(speakers)).limit(1)):
@@ -182,7 +211,7 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
         raise LabelError(
             "trace_left",
             f"deleted, but a trace is left in {'; '.join(found[:3])}; "
-            "stop other programs that read the database or the clip, then delete again or run vacuum",
+            f"stop other programs that read the database or the clip, then {cure}",
         )
 
 
@@ -214,17 +243,21 @@ def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) ->
         orphans = [file for file in orphans if file.suffix != ".tmp" or time.time() - file.stat().st_mtime > 3600]
         for file in orphans:
             file.unlink()
-    if engine.dialect.name == "sqlite":
-        run_sqlite(engine, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+    if engine.dialect.name == "sqlite" and run_sqlite(engine, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+        raise LabelError(
+            "database_busy",
+            "another program reads the database, so deleted rows stay in its write-ahead log; stop it and run vacuum again",
+        )
     return len(orphans)
 
 
-def run_sqlite(engine: Engine, *statements: str) -> None:
-    """Run statements outside any transaction, where VACUUM and checkpoints have to be."""
-    connection = engine.raw_connection()
+def run_sqlite(engine: Engine, *statements: str) -> list:
+    """Run statements outside any transaction, where VACUUM and checkpoints have to be, and return the last one's rows."""
+    connection, rows = engine.raw_connection(), []
     try:
         for statement in statements:
-            connection.driver_connection.execute(statement).fetchall()
+            rows = connection.driver_connection.execute(statement).fetchall()
+        return rows
     except sqlite3.Error as error:
         raise LabelError("database_unavailable", f"{statement} failed: {error}") from None
     finally:

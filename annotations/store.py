@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -73,13 +73,26 @@ class Store:
         url: any SQLAlchemy URL; an empty database gets its tables.
         media_dir: where clips of consenting people are kept, as `<sha256>.<ext>`.
         features_dir: cache whose file names hold the clip's sha256; a deletion clears it too.
+        uploads_dir: where the page's visitors send clips under other names; a deletion finds them by content.
         create: refuse a missing SQLite file when off.
     """
 
-    def __init__(self, url: str, media_dir: Path, features_dir: Path | None = None, *, create: bool = True):
+    def __init__(
+        self,
+        url: str,
+        media_dir: Path,
+        features_dir: Path | None = None,
+        uploads_dir: Path | None = None,
+        *,
+        create: bool = True,
+    ):
         self.media_dir = Path(media_dir)
         self.features_dir = Path(features_dir) if features_dir else None
+        self.uploads_dir = Path(uploads_dir) if uploads_dir else None
         self._folders = [folder for folder in (self.media_dir, self.features_dir) if folder]
+        for folder in self._folders:
+            with suppress(FileNotFoundError, PermissionError):  # made when something comes in; or somebody else's
+                folder.chmod(0o700)
         self.engine = connect(url, create=create)
         self._file = sqlite_file(url)
         self._readers = sessionmaker(self.engine)
@@ -94,12 +107,20 @@ class Store:
     @contextmanager
     def writing(self, session: Session | None = None) -> Iterator[Session]:
         """One transaction, committed at the end; a given session is in one already, and its owner commits."""
+        if session:
+            yield session
+            return
+        placed: list[Path] = []
         try:
-            if session:
-                yield session
-                return
-            with write_lock(self._file) if self._file else nullcontext(), self._writers.begin() as session:
-                yield session
+            with write_lock(self._file) if self._file else nullcontext():
+                try:
+                    with self._writers.begin() as session:
+                        session.info["placed"] = placed
+                        yield session
+                except BaseException:
+                    for file in placed:  # no media whose consent did not reach the disk
+                        file.unlink(missing_ok=True)
+                    raise
         except OperationalError as error:
             raise LabelError("database_unavailable", f"nothing was saved: {error.orig}") from error
 
@@ -128,64 +149,105 @@ class Store:
             keep_until: when what is kept under the consent has to go; an earlier date given before stands.
 
         Raises:
-            LabelError: `bad_hash`, `speaker_conflict`, `clip_unreadable`, `bad_text`, `no_consent`.
+            LabelError: `bad_hash, speaker_conflict, clip_unreadable, disk_full, bad_text, no_consent`.
         """
-        sha256 = sha256.lower()
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
+        with self._staged(path, sha256, consent_text, features) as copy, self.writing(session) as session:
+            return self._register(
+                session, copy, path, sha256.lower(), name=name, speaker=speaker, consent_text=consent_text,
+                features=features, keep_until=keep_until, in_place=in_place, source=source, duration_s=duration_s,
+            )  # fmt: skip
+
+    def save(
+        self,
+        path: Path | None,
+        sha256: str,
+        annotator: str,
+        *,
+        clip: Mapping,
+        label: Mapping,
+        prediction: Mapping | int | None = None,
+    ) -> tuple[int, int | None, int]:
+        """Return the ids of a clip, of the prediction an annotator saw and of their label: all are stored, or nothing is.
+
+        Args:
+            clip: what else `register_clip` takes, and `label` what `add_label` does.
+            prediction: as `add_prediction` takes it, or the id of one that is stored.
+
+        Raises:
+            LabelError: as those three.
+        """
+        staged = self._staged(path, sha256, clip.get("consent_text"), clip.get("features"))
+        with staged as copy, self.writing() as session:
+            clip_id = self._register(session, copy, path, sha256.lower(), **clip)
+            if isinstance(prediction, Mapping):
+                prediction = self.add_prediction(clip_id, prediction, session)
+            label_id = self.add_label(clip_id, annotator, prediction_id=prediction, session=session, **label)
+            return clip_id, prediction, label_id
+
+    @contextmanager
+    def _staged(
+        self, path: Path | None, sha256: str, consent_text: str | None, features: bytes | None
+    ) -> Iterator[Path | None]:
+        """Yield a flushed copy, beside its final place, of what a consent lets in; copying would keep writers waiting."""
+        if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
             raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
-        speaker = clean_name(speaker or "", "speaker") or None
-        stored = copy = placed = None
+        copy = None
         if features is not None:
             if not consent_text or not self.features_dir:
-                raise LabelError(
-                    "no_consent", f"{name}: features are kept only with a consent and in a features folder"
-                )
-            copy = retention.write_to_temporary(features, sha256, self.features_dir)
-        elif consent_text and path:
-            stored = next(self.media_dir.glob(f"{sha256}*"), None)
-            copy = None if stored else retention.copy_to_temporary(path, sha256, self.media_dir)
+                raise LabelError("no_consent", "features are kept only with a consent and in a features folder")
+            copy = retention.write_to_temporary(features, sha256.lower(), self.features_dir)
+        elif consent_text and path and not self._kept(sha256):
+            copy = retention.copy_to_temporary(path, sha256.lower(), self.media_dir)
         try:
-            with self.writing(session) as session:
-                clip = _get_or_add(
-                    session, ClipRecord, {"name": check_text(name, "name"), "source": source}, sha256=sha256
-                )
-                if speaker and clip.speaker and composed(clip.speaker) != speaker:
-                    raise LabelError(
-                        "speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}"
-                    )
-                clip.speaker = clip.speaker or speaker
-                clip.duration_s = clip.duration_s or duration_s
-                if in_place and path:
-                    clip.path = check_text(str(Path(path).resolve()), "path")
-                if consent_text and not (clip.media or clip.features):
-                    clip.keep_until = keep_until  # a date given for what is gone says nothing about this
-                elif keep_until:
-                    clip.keep_until = min(filter(None, (clip.keep_until, keep_until)))
-                if features is not None:
-                    self._record_consent(session, clip, consent_text, "features")
-                    final = self.features_dir / f"{sha256}.states"
-                    placed = None if final.exists() else final
-                    os.replace(copy, final)
-                    clip.features = final.name
-                elif consent_text and not path:
-                    self._record_consent(session, clip, consent_text, "words")
-                elif consent_text:
-                    self._record_consent(session, clip, consent_text, "media")
-                    if copy:
-                        stored = placed = self.media_dir / f"{sha256}{_suffix(path)}"
-                        os.replace(copy, placed)
-                    elif not stored.exists():
-                        raise LabelError("clip_unreadable", f"{name} was deleted meanwhile; register it again")
-                    clip.media = stored.name
-                session.flush()
-                return clip.id
-        except BaseException:
-            if placed:
-                placed.unlink(missing_ok=True)  # no media whose consent did not reach the disk
-            raise
+            yield copy
         finally:
             if copy:
                 copy.unlink(missing_ok=True)
+
+    def _kept(self, sha256: str) -> Path | None:
+        return next(self.media_dir.glob(f"{sha256.lower()}*"), None)
+
+    def _register(
+        self,
+        session: Session,
+        copy: Path | None,
+        path: Path | None,
+        sha256: str,
+        *,
+        name: str,
+        speaker: str | None = None,
+        consent_text: str | None = None,
+        features: bytes | None = None,
+        keep_until: datetime | None = None,
+        in_place: bool = False,
+        source: str = "upload",
+        duration_s: float | None = None,
+    ) -> int:
+        speaker = clean_name(speaker or "", "speaker") or None
+        clip = _get_or_add(session, ClipRecord, {"name": check_text(name, "name"), "source": source}, sha256=sha256)
+        if speaker and clip.speaker and composed(clip.speaker) != speaker:
+            raise LabelError("speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}")
+        clip.speaker = clip.speaker or speaker
+        clip.duration_s = clip.duration_s or duration_s
+        if in_place and path:
+            clip.path = check_text(str(Path(path).resolve()), "path")
+        if consent_text and not (clip.media or clip.features):
+            clip.keep_until = keep_until  # a date given for what is gone says nothing about this
+        elif keep_until:
+            clip.keep_until = min(filter(None, (clip.keep_until, keep_until)))
+        if features is not None:
+            self._record_consent(session, clip, consent_text, "features")
+            clip.features = _place(session, copy, self.features_dir / f"{sha256}.states").name
+        elif consent_text and not path:
+            self._record_consent(session, clip, consent_text, "words")
+        elif consent_text:
+            self._record_consent(session, clip, consent_text, "media")
+            kept = self._kept(sha256)
+            if not (kept or copy):
+                raise LabelError("clip_unreadable", f"{name} was deleted meanwhile; register it again")
+            clip.media = (kept or _place(session, copy, self.media_dir / f"{sha256}{_suffix(path)}")).name
+        session.flush()
+        return clip.id
 
     def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str, scope: str) -> None:
         version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
@@ -223,7 +285,7 @@ class Store:
             session.flush()
             return found.id
 
-    def add_prediction(self, clip_id: int, result: Mapping) -> int:
+    def add_prediction(self, clip_id: int, result: Mapping, session: Session | None = None) -> int:
         """Return the id of a stored prediction.
 
         Args:
@@ -231,7 +293,7 @@ class Store:
                 `start_s` and `end_s` too when it is about a segment.
         """
         start_s, end_s = check_segment(result.get("start_s"), result.get("end_s"))
-        with self.writing() as session:
+        with self.writing(session) as session:
             _require(session, ClipRecord, clip_id, "clip")
             record = PredictionRecord(
                 clip_id=clip_id,
@@ -480,6 +542,9 @@ class Store:
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
             self.audit(actor, "speaker.delete" if speakers else "clip.delete", counted, session)
+        # After the transaction: other writers need not wait until every upload is read.
+        n_uploads = retention.delete_uploads(self.uploads_dir, hashes) if self.uploads_dir else 0
+        removal = replace(removal, files=removal.files + n_uploads)
         retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
@@ -585,6 +650,14 @@ def _get_or_add(session: Session, record, others: Mapping | None = None, **key):
         except IntegrityError:  # on a server, another session may have been first
             found = session.scalar(query)
     return found
+
+
+def _place(session: Session, copy: Path, final: Path) -> Path:
+    """Move a staged copy to its place, and note it: it goes again if the transaction fails."""
+    if not final.exists():
+        session.info.setdefault("placed", []).append(final)
+    os.replace(copy, final)
+    return final
 
 
 def _suffix(path: Path) -> str:

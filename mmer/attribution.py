@@ -1,9 +1,9 @@
 """Why a verdict: Captum attributions for one utterance, and how far each of them can be trusted.
 
-What is explained is the fused, calibrated logit f of one emotion. `modality` divides f(all that is present) - f(nothing)
-between the branches. The map of a branch divides f(x) - f(its baseline) over the branch's input while the other branches
-stay as they are, so a map answers for what was decided, not for what a branch would say alone. With a single branch both
-are that branch's own logit. A score above zero speaks for the emotion, below zero against it.
+What is explained is the fused, calibrated logit f of one emotion. `modality` divides f(all that is present) -
+f(nothing) between the branches. The map of a branch divides f(x) - f(its baseline) over the branch's input while the
+other branches stay as they are, so a map answers for what was decided, not for what a branch would say alone. With a
+single branch both are that branch's own logit. A score above zero speaks for the emotion, below zero against it.
 
 Integrated gradients and Shapley values only call the model: nothing is hooked into it, so other threads may use it.
 """
@@ -11,17 +11,21 @@ Integrated gradients and Shapley values only call the model: nothing is hooked i
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from mmer import shapley
 from mmer.checkpoint import Checkpoint
 from mmer.config import VoiceConfig
+from mmer.encoders import FaceEncoder
 from mmer.errors import ClipError, MmerError
-from mmer.face import REGIONS
+from mmer.face import REGIONS, FaceTrack
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import BranchStates
+from mmer.voice import LogMel
 
 VERDICTS = ("trustworthy", "weak", "no clear evidence")
 MAX_DELTA = 0.05
@@ -35,7 +39,8 @@ KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms fort
 PATCH = 8  # pixels a side: the grain at which the face map is tested
 SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48-pixel crop melt away
 
-# What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones, hiss.
+# What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones,
+# hiss.
 VOICE_EDGES_HZ = (300.0, 1_000.0, 2_500.0, 4_000.0)
 _BLENDSHAPES = {
     "brows": slice(1, 6),
@@ -50,16 +55,18 @@ _BLENDSHAPES = {
 class Trust:
     """How far to trust the map of one branch.
 
-    The units of the map (patches, cells of the spectrogram, words) are taken away, those with the highest scores first, and
-    the logit is followed; the lowest and the highest logit met on any way are called 0 and 1. If the map is right the curve
-    falls at once, and when the units are put back in the same order it rises at once. https://arxiv.org/abs/1806.07421
+    The units of the map (patches, cells of the spectrogram, words) are taken away, those with the highest scores first,
+    and the logit is followed; the lowest and the highest logit met on any way are called 0 and 1. If the map is right
+    the curve falls at once, and when the units are put back in the same order it rises at once.
+    https://arxiv.org/abs/1806.07421
 
-    `verdict` is "no clear evidence" when |f(x) - f(baseline)| is below 0.1; else "trustworthy" when `delta` is at most 0.05
-    and both `deletion` and `insertion` are at least 0.1; else "weak".
+    `verdict` is "no clear evidence" when |f(x) - f(baseline)| is below 0.1; else "trustworthy" when `delta` is at most
+    0.05 and both `deletion` and `insertion` are at least 0.1; else "weak".
     """
 
     method: str
-    delta: float  # |sum of the map - gap| / |gap|, the gap counting as 0.1 at least; of a face, the larger of time's and space's
+    # |sum of the map - gap| / |gap|, the gap counting as 0.1 at least; of a face, the larger of time's and space's
+    delta: float
     deletion: float  # area under the curve of random maps less that of this one; above 0 is better than chance
     insertion: float  # area under the curve of this map less that of random ones
     verdict: str
@@ -133,9 +140,17 @@ def explain(
             "nothing_to_explain", "neither a face, nor a voice, nor words were found; there is nothing to explain"
         )
     verdict = _Verdict(loaded, features, target, should_stop)
-    face = _face(verdict, features) if features.face is not None else {}
-    voice = _voice(verdict, features, loaded.config.voice) if features.sound is not None else {}
-    text = _text(verdict, features, language) if features.text_states is not None else {}
+    face: dict[str, Any] = {}
+    voice: dict[str, Any] = {}
+    text: dict[str, Any] = {}
+    if features.face is not None:
+        face = _face(verdict, features.face, features.landmarks)
+    if features.sound is not None:
+        voice = _voice(verdict, features.sound, features.start_s, loaded.config.voice)
+    if features.token_ids is not None and features.token_words is not None:
+        if language is None:
+            raise ValueError("the language model that read the words is needed to explain them")
+        text = _text(verdict, features.words, features.token_ids, features.token_words, language)
     return Explanation(
         target=EMOTIONS[verdict.k],
         start_s=features.start_s,
@@ -178,10 +193,11 @@ class _Verdict:
         B = len(top)
         held = self._rows(B)
         vote = self.model.heads[MODALITIES[branch]](top) / self.model.temperatures[branch]
-        middles = tuple(middle if i == branch else m for i, m in enumerate(held.middles))
+        face, voice, text = (middle if i == branch else m for i, m in enumerate(held.middles))
         tops = torch.stack([top if i == branch else held.tops[:, i] for i in range(len(MODALITIES))], 1)
         votes = torch.stack([vote if i == branch else held.logits[:, i] for i in range(len(MODALITIES))], 1)
-        return self.model.fuse(BranchStates(middles, tops, votes), self.batch.present.expand(B, -1)).logits[:, self.k]
+        states = BranchStates((face, voice, text), tops, votes)
+        return self.model.fuse(states, self.batch.present.expand(B, -1)).logits[:, self.k]
 
     def go_on(self) -> None:
         if self._should_stop is not None and self._should_stop():
@@ -189,9 +205,8 @@ class _Verdict:
 
     def _rows(self, B: int) -> BranchStates:
         s = self.states
-        return BranchStates(
-            tuple(m.expand(B, -1) for m in s.middles), s.tops.expand(B, -1, -1), s.logits.expand(B, -1, -1)
-        )
+        face, voice, text = (m.expand(B, -1) for m in s.middles)
+        return BranchStates((face, voice, text), s.tops.expand(B, -1, -1), s.logits.expand(B, -1, -1))
 
 
 def _captum():
@@ -206,17 +221,18 @@ def _captum():
 def _modality(verdict: _Verdict) -> dict[str, float | None]:
     """Return the exact Shapley value of each branch that is present. https://arxiv.org/abs/1705.07874"""
     present = verdict.batch.present
-    method = _captum().ShapleyValues(verdict.among)
-    values = method.attribute(present.float(), perturbations_per_eval=len(MODALITIES))[0]
-    return {m: float(v) if here else None for m, v, here in zip(MODALITIES, values, present[0], strict=True)}
+    with torch.no_grad():
+        values = shapley.of_branches(verdict.model, verdict.states, present)[0, :, verdict.k].tolist()
+    return {m: v if here else None for m, v, here in zip(MODALITIES, values, present[0].tolist(), strict=True)}
 
 
 def _slopes(function, inputs: tuple, baselines: tuple, arguments: tuple = ()) -> tuple[tuple, float]:
     """Return the gradients averaged over the straight path from the baselines to the inputs, and the delta of `Trust`.
 
-    Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365 The path is walked in pieces, and
-    while the delta is too large the piece that is furthest off is halved. From silence a voice changes little on the first
-    half of the way and much on the last hundredth: eight utterances of five clips came within 5 % with 4 to 12 pieces.
+    Times input - baseline they are integrated gradients. https://arxiv.org/abs/1703.01365 The path is walked in pieces,
+    and while the delta is too large the piece that is furthest off is halved. From silence a voice changes little on
+    the first half of the way and much on the last hundredth: eight utterances of five clips came within 5 % with 4 to
+    12 pieces.
 
     Args:
         function: inputs of B rows, then `arguments` -> (B,).
@@ -284,81 +300,101 @@ def _trust(method: str, delta: float, gap: float, scores: Tensor, logit_of: Call
 
 
 def soften(crops: Tensor) -> Tensor:
-    """Return square crops (..., H, H) so far out of focus that no expression is left: a Gaussian blur of `SOFTEN` pixels."""
+    """Return square crops (..., H, H) without an expression: a Gaussian blur of `SOFTEN` pixels."""
     at = torch.arange(crops.shape[-1], device=crops.device, dtype=crops.dtype)
     blur = (-((at[:, None] - at) ** 2) / (2 * SOFTEN**2)).exp()
     blur = blur / blur.sum(1, keepdim=True)
     return blur @ crops @ blur.T
 
 
-def _face(verdict: _Verdict, features: Features) -> dict:
-    """Attribute to frames, then within the key frames to pixels, against the same crops out of focus.
+class _FaceVerdict:
+    """The verdict as a function of the face: of the states of its frames, and of the pixels of some of them."""
 
-    Out of focus and not one grey: the encoder divides a crop by its own deviation, so on the way to a constant crop nothing
-    changes until contrast is below 2 % (16 steps: 14 % off; towards the blur 2 %). Blendshapes go to 0, a face at rest.
+    def __init__(self, verdict: _Verdict):
+        batch = verdict.batch
+        self.verdict, self.encoder = verdict, cast(FaceEncoder, verdict.model.encoders["face"])
+        self.crops, self.blendshapes = batch.crops[0], batch.blendshapes[0]  # (T_f, 1, H, W), (T_f, 52)
+        self.known = batch.blend_mask[0, :1]
+        self.soft, self.rest = soften(self.crops), torch.zeros_like(self.blendshapes)
+        with torch.no_grad():
+            self.states = self.frames(self.crops, self.blendshapes)  # (T_f, C_middle + state)
+            self.baseline = self.frames(self.soft, self.rest)
 
-    First the states of the frames are moved from those of the blurred crops to the real ones: each frame's share is its
-    moment. Then in each key frame that share, as a linear function of the frame's state, goes to pixels and blendshapes.
-    """
-    encoder, batch = verdict.model.encoders["face"], verdict.batch
-    crops, blendshapes, known = batch.crops[0], batch.blendshapes[0], batch.blend_mask[0, :1]  # (T_f, 1, H, W)
-    T_f, _, H, W = crops.shape
-    soft = soften(crops)
-
-    def frames(crops: Tensor, blendshapes: Tensor) -> Tensor:
+    def frames(self, crops: Tensor, blendshapes: Tensor) -> Tensor:
         """Return the states (N, C_middle + state) of frames: a clip of one frame pools to that frame."""
-        verdict.go_on()
+        self.verdict.go_on()
         N = len(crops)
         one = crops.new_ones(N, 1, dtype=torch.bool)
-        state = encoder(crops[:, None], one, blendshapes[:, None], known.expand(N, 1))
+        state = self.encoder(crops[:, None], one, blendshapes[:, None], self.known.expand(N, 1))
         return torch.cat([state.middle, state.top], 1)
 
-    def logit(states: Tensor) -> Tensor:
+    def logit(self, states: Tensor) -> Tensor:
         """Pool states (B, T_f, C) over time as the encoder does and return the logits (B,)."""
-        middles, tops = states.split([encoder.middle_size, states.shape[2] - encoder.middle_size], 2)
-        weights = encoder.score(tops.tanh()).softmax(1)
-        return verdict.of(0, (middles * weights).sum(1), (tops * weights).sum(1))
+        middle_size = self.encoder.middle_size
+        middles, tops = states.split([middle_size, states.shape[2] - middle_size], 2)
+        weights = self.encoder.score(tops.tanh()).softmax(1)
+        return self.verdict.of(0, (middles * weights).sum(1), (tops * weights).sum(1))
 
+    def masked(self, key: Tensor, kept: Tensor, kept_blendshapes: Tensor) -> Tensor:
+        """Return the logits (R,) with only the kept pixels (R, F, H, W) of the key frames (F,) sharp."""
+        R, F = kept.shape[:2]
+        mixed = torch.where(kept[:, :, None], self.crops[key], self.soft[key]).flatten(0, 1)
+        new = self.frames(mixed, (self.blendshapes[key] * kept_blendshapes).flatten(0, 1)).view(R, F, -1)
+        states = self.states.expand(R, -1, -1).clone()
+        states[:, key] = new
+        return self.logit(states)
+
+    def pixel_shares(self, key: Tensor, slopes: Tensor) -> tuple[Tensor, float]:
+        """Return what each pixel of the key frames adds (F, H, W), and the delta of `Trust`.
+
+        Args:
+            slopes: (F, C_middle + state) of the logit over the states of these frames.
+        """
+        (pixels, _), delta = _slopes(
+            lambda crops, blendshapes, slopes: (self.frames(crops, blendshapes) * slopes).sum(1),
+            (self.crops[key], self.blendshapes[key]),
+            (self.soft[key], self.rest[key]),
+            (slopes,),
+        )
+        return ((self.crops[key] - self.soft[key]) * pixels)[:, 0], delta
+
+
+def _face(verdict: _Verdict, track: FaceTrack, landmarks: bool) -> dict[str, Any]:
+    """Attribute to frames, then within the key frames to pixels, against the same crops out of focus.
+
+    Out of focus and not one grey: the encoder divides a crop by its own deviation, so on the way to a constant crop
+    nothing changes until contrast is below 2 % (16 steps: 14 % off; towards the blur 2 %). Blendshapes go to 0, a face
+    at rest.
+
+    First the states of the frames are moved from those of the blurred crops to the real ones: each frame's share is its
+    moment. Then in each key frame that share, as a linear function of the frame's state, goes to pixels and
+    blendshapes.
+    """
+    face = _FaceVerdict(verdict)
+    states, baseline = face.states, face.baseline
+    T_f, _, H, W = face.crops.shape
     with torch.no_grad():
-        states, rest = frames(crops, blendshapes), frames(soft, torch.zeros_like(blendshapes))
-        gap = logit(states[None]) - logit(rest[None])
-    (slopes,), delta = _slopes(logit, (states[None],), (rest[None],))
-    slopes = slopes[0]
-    moments = ((states - rest) * slopes).sum(1)  # (T_f,)
+        gap = face.logit(states[None]) - face.logit(baseline[None])
+    (slopes,), delta = _slopes(face.logit, (states[None],), (baseline[None],))
+    moments = ((states - baseline) * slopes[0]).sum(1)  # (T_f,)
     key = moments.abs().topk(min(KEY_FRAMES, T_f)).indices.sort().values
-
-    (pixels, _), delta_pixels = _slopes(
-        lambda crops, blendshapes, slopes: (frames(crops, blendshapes) * slopes).sum(1),
-        (crops[key], blendshapes[key]),
-        (soft[key], torch.zeros_like(blendshapes[key])),
-        (slopes[key],),
-    )
-    shares = ((crops[key] - soft[key]) * pixels)[:, 0]  # (F, H, W)
+    shares, delta_pixels = face.pixel_shares(key, slopes[0][key])
     face_map = torch.full((T_f, H, W), torch.nan)
     face_map[key.cpu()] = shares.cpu()
 
-    def changed(kept: Tensor, kept_blendshapes: Tensor) -> Tensor:
-        """Return the logits (R,) with only the kept pixels (R, F, H, W) of the key frames sharp."""
-        R, F = kept.shape[:2]
-        mixed = torch.where(kept[:, :, None], crops[key], soft[key]).flatten(0, 1)
-        new = frames(mixed, (blendshapes[key] * kept_blendshapes).flatten(0, 1)).view(R, F, -1)
-        whole = states.expand(R, -1, -1).clone()
-        whole[:, key] = new
-        return logit(whole)
-
     def patches(kept: Tensor) -> Tensor:
         grid = kept.view(len(kept), len(key), H // PATCH, W // PATCH)
-        return changed(grid.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3), kept.new_ones(len(kept), 1, 1))
+        pixels = grid.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+        return face.masked(key, pixels, kept.new_ones(len(kept), 1, 1))
 
     scores = torch.nn.functional.avg_pool2d(shares, PATCH).flatten()
-    trust = _trust(
-        "integrated gradients against the face out of focus", max(delta, delta_pixels), float(gap), scores, patches
-    )
-    regions = ()
-    if features.landmarks and bool(features.face.regions.any()):
-        masks = features.face.regions.to(crops.device)[key]  # (F, 5, H, W)
-        regions = _regions(masks, changed)
-    times = features.face.times_s.tolist()
+    method = "integrated gradients against the face out of focus"
+    trust = _trust(method, max(delta, delta_pixels), float(gap), scores, patches)
+    regions: tuple[tuple[str, float], ...] = ()
+    if landmarks and bool(track.regions.any()):
+        masks = track.regions.to(shares.device)[key]  # (F, 5, H, W)
+        regions = _regions(masks, lambda kept, kept_blendshapes: face.masked(key, kept, kept_blendshapes))
+    times = track.times_s.tolist()
     return {
         "map": face_map,
         "trust": trust,
@@ -382,11 +418,7 @@ def _regions(masks: Tensor, changed) -> tuple[tuple[str, float], ...]:
     shapes = kept.new_ones(2**n, 1, 52)
     for i, region in enumerate(REGIONS):
         shapes[:, 0, _BLENDSHAPES[region]] = kept[:, i, None]
-    worth = changed(~gone, shapes)
-    # Captum asks for 601 values of these 32 coalitions.
-    method = _captum().ShapleyValues(lambda asked: worth[(asked.bool() * bits).sum(1)])
-    values = method.attribute(torch.ones(1, n, device=device), perturbations_per_eval=n)[0]
-    return tuple(zip(REGIONS, values.tolist(), strict=True))
+    return tuple(zip(REGIONS, shapley.exact(changed(~gone, shapes)).tolist(), strict=True))
 
 
 def voice_edges(config: VoiceConfig) -> tuple[tuple[float, ...], Tensor]:
@@ -402,15 +434,15 @@ def mel_centres(config: VoiceConfig) -> Tensor:
     return 700 * (10 ** (torch.linspace(float(low), float(high), config.n_mels + 2)[1:-1] / 2595) - 1)
 
 
-def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
+def _voice(verdict: _Verdict, sound: LogMel, start_s: float, config: VoiceConfig) -> dict[str, Any]:
     """Attribute to the log-mel spectrogram against silence, the floor of the logarithm."""
     encoder = verdict.model.encoders["voice"]
-    mel, mask, *heard = verdict.model.inputs("voice", verdict.batch)  # what Whisper heard stays as it is
+    mel, mask, *whisper = verdict.model.inputs("voice", verdict.batch)  # the states of Whisper's encoder stay
     _, T_a, _ = mel.shape
-    silence = torch.full_like(mel, features.sound.silence)
+    silence = torch.full_like(mel, sound.silence)
 
     def logit(mel: Tensor) -> Tensor:
-        state = encoder(mel, *(x.expand(len(mel), *x.shape[1:]) for x in (mask, *heard)))
+        state = encoder(mel, *(x.expand(len(mel), *x.shape[1:]) for x in (mask, *whisper)))
         return verdict.of(1, state.middle, state.top)
 
     with torch.no_grad():
@@ -430,7 +462,7 @@ def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
         parts = kept.split(8)  # 5 s as (B, 24, 250, 32) maps: more rows at once only leave the cache
         return torch.cat([logit(torch.where(part[:, cell], mel, silence)) for part in parts])
 
-    starts = [features.start_s + seconds * i / n_cells for i in range(n_cells + 1)]
+    starts = [start_s + seconds * i / n_cells for i in range(n_cells + 1)]
     bands = tuple(
         {"start_s": start, "end_s": end, "low_hz": low, "high_hz": high, "score": score}
         for (start, end), row in zip(pairwise(starts), scores.view(n_cells, n_bands).tolist(), strict=True)
@@ -440,13 +472,13 @@ def _voice(verdict: _Verdict, features: Features, config: VoiceConfig) -> dict:
     return {"map": shares.cpu(), "bands": bands, "trust": trust}
 
 
-def _text(verdict: _Verdict, features: Features, language: LanguageModel | None) -> dict:
+def _text(
+    verdict: _Verdict, words: tuple[str, ...], token_ids: Tensor, token_words: Tensor, language: LanguageModel
+) -> dict[str, Any]:
     """Attribute to the token embeddings against padding tokens; marks of beginning and end stay. Sub-words add up."""
-    if language is None:
-        raise ValueError("the language model that read the words is needed to explain them")
     encoder = verdict.model.encoders["text"]
     device = verdict.batch.present.device
-    ids, owners = features.token_ids[None].to(language.device), features.token_words.to(device)
+    ids, owners = token_ids[None].to(language.device), token_words.to(device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     whole = language.embeddings(ids).detach()  # (1, S, 384)
     padding = language.embeddings.weight[language.embeddings.padding_idx].detach()
@@ -465,11 +497,11 @@ def _text(verdict: _Verdict, features: Features, language: LanguageModel | None)
     with torch.backends.cudnn.flags(enabled=False):
         (slopes,), delta = _slopes(logit, (whole,), (empty,))
     tokens = ((whole - empty) * slopes)[0].sum(1)  # (S,)
-    scores = tokens.new_zeros(len(features.words)).index_add(0, owners[owners >= 0], tokens[owners >= 0])
+    scores = tokens.new_zeros(len(words)).index_add(0, owners[owners >= 0], tokens[owners >= 0])
 
-    def words(kept: Tensor) -> Tensor:
+    def sentences(kept: Tensor) -> Tensor:
         stays = kept[:, owners.clamp_min(0)] | (owners < 0)
         return logit(torch.where(stays[..., None].to(language.device), whole, empty))
 
-    trust = _trust("integrated gradients against padding", delta, float(gap), scores, words)
-    return {"map": tokens.cpu(), "words": tuple(zip(features.words, scores.tolist(), strict=True)), "trust": trust}
+    trust = _trust("integrated gradients against padding", delta, float(gap), scores, sentences)
+    return {"map": tokens.cpu(), "words": tuple(zip(words, scores.tolist(), strict=True)), "trust": trust}

@@ -34,14 +34,17 @@ def dump(
 def load(
     file: Path, model: EmotionModel, start_s: float | None = None, end_s: float | None = None
 ) -> tuple[BranchStates, Tensor, Tensor]:
-    """Return states (their logits are zeros), present and shares of the whole clip, or of the utterance with these bounds.
+    """Return states (their logits are zeros), present and shares of the whole clip, or of the utterance with these
+    bounds.
 
     Raises:
-        CheckpointError: `bad_states`; `stale_states` when other encoders than the model's made them; `no_such_utterance`.
+        CheckpointError: `bad_states`; `stale_states` when other encoders than the model's made them;
+        `no_such_utterance`.
     """
     try:
         with safe_open(file, "pt") as stored:
-            tensors, about = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  it is no dict
+            about = stored.metadata()
             encoders, spans = about["encoders"], json.loads(about["spans"])
             middles, tops = tuple(tensors[f"middle.{m}"] for m in MODALITIES), tensors["tops"]
             present, share = tensors["present"], tensors["share"]

@@ -1,8 +1,8 @@
 """Checkpoints: saved whole or not at all, listed, promoted and rolled back.
 
-A checkpoint is a folder `<utc time>-<short hash>` with model.safetensors and, written last, meta.json. `PROMOTED` beside
-them names the one in use. Without it the checkpoint that ships with the package, `base`, is in use. `promotions.jsonl`,
-which is only appended to, says what was put in use when and by whom.
+A checkpoint is a folder `<utc time>-<short hash>` with model.safetensors and, written last, meta.json. `PROMOTED`
+beside them names the one in use. Without it the checkpoint that ships with the package, `base`, is in use.
+`promotions.jsonl`, which is only appended to, says what was put in use when and by whom.
 
 torch takes seconds to import, so only what reads or writes weights imports it.
 """
@@ -233,4 +233,6 @@ def load(name: str, root: Path) -> Checkpoint:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         raise _unusable(name, error) from error
-    return Checkpoint(name, folder, model.eval().to(memory_format=layout(model)), config, meta)
+    model.eval()
+    model.to(memory_format=layout(model))  # type: ignore[call-overload]
+    return Checkpoint(name, folder, model, config, meta)

@@ -81,6 +81,11 @@ class Paths:
     def features(self) -> Path:
         return self.home / "features"
 
+    @property
+    def uploads(self) -> Path:
+        """What the page's visitors sent; nothing in it grows old."""
+        return self.home / "uploads"
+
 
 @dataclass(frozen=True)
 class MediaLimits:
@@ -88,6 +93,7 @@ class MediaLimits:
     max_seconds: float = 600.0  # audio is held whole: 38 MB at this length
     max_pixels: int = 3840 * 2160  # one 4K frame is 24 MB as RGB
     max_image_pixels: int = 50_000_000  # a 48-megapixel photograph; it is scaled down to `max_pixels`
+    max_image_side: int = 65_535  # what a JPEG can hold; scaled down, a line of 1 x 50 million would have no width left
     min_sample_rate: int = 4_000  # below this no vowel formant survives
     max_sample_rate: int = 384_000  # the highest rate converters record at
 

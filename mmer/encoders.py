@@ -5,6 +5,7 @@ exact under padding: a row's result does not depend on how long the other rows o
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(c_out)
         self.excite = SqueezeExcitation(c_out)
-        self.skip = None
+        self.skip: nn.Module | None = None
         if skip:
             self.skip = nn.Identity()
             if stride != 1 or c_in != c_out:
@@ -89,7 +90,7 @@ class ResidualStages(nn.Module):
         x = x if mask is None else x * mask
         maps = []
         for stage in self.stages:
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x, mask = block(x, mask)
             maps.append((x, mask))
         return maps
@@ -119,7 +120,7 @@ class ResNet18(nn.Module):
         return maps
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
-        """Take over a torchvision state dict; a grey picture has one value for its three colours, so they are summed."""
+        """Take over a torchvision state dict; the weights of the three colours are summed for luma."""
         kept = {"stem.weight": weights["conv1.weight"].sum(1, keepdim=True)}
         for name, value in weights.items():
             if name.startswith("bn1."):
@@ -139,10 +140,11 @@ class FaceEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         widths = (64, 128, 256, 512) if config.face_resnet18 else config.face_widths
-        if config.face_resnet18:
-            self.cnn = ResNet18()
-        else:
-            self.cnn = ResidualStages(widths, config.face_blocks, config.face_stride, config.skip)
+        self.cnn: ResNet18 | ResidualStages = (
+            ResNet18()
+            if config.face_resnet18
+            else ResidualStages(widths, config.face_blocks, config.face_stride, config.skip)
+        )
         self.middle_size, c_top = widths[-2], widths[-1]
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(
@@ -175,11 +177,13 @@ class FaceEncoder(nn.Module):
 
 
 class StatisticsStream(nn.Module):
-    """What an utterance is like as a whole: statistics over time of log-mel, MFCC and their slopes, and two layers on them.
+    """What an utterance is like as a whole: statistics over time of log-mel, MFCC and their slopes, and two layers on
+    them.
 
     The classical features of the field (https://doi.org/10.1109/TAFFC.2015.2457417), computed from what the CNN reads.
     """
 
+    dct: Tensor  # (M, 24)
     N_MFCC = 24
     QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -191,9 +195,14 @@ class StatisticsStream(nn.Module):
         size, hidden = (2 + len(self.QUANTILES)) * (n_mels + 3 * self.N_MFCC), config.voice_statistics
         self.scale = nn.BatchNorm1d(size, affine=False)
         self.layers = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Dropout(min(2.5 * config.dropout, 0.9)), nn.Linear(hidden, config.state), nn.ReLU(),
-        )  # fmt: skip
+            nn.Dropout(config.dropout),
+            nn.Linear(size, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(min(2.5 * config.dropout, 0.9)),
+            nn.Linear(hidden, config.state),
+            nn.ReLU(),
+        )
 
     def read(self, log_mel: Tensor, mel_mask: Tensor) -> Tensor:
         """Return (B, n): mean, deviation and quantiles of each contour over the real frames."""
@@ -295,7 +304,7 @@ class VoiceEncoder(nn.Module):
         state = self.embed(torch.cat([mean, std], 1))
         if self.statistics is not None:
             state = state + self.statistics(self.statistics.read(log_mel, mel_mask))
-        if self.whisper is not None and whisper is not None:
+        if self.whisper is not None and whisper is not None and whisper_mask is not None:
             with_whisper = state * self.whisper.rest + self.whisper(whisper)
             state = torch.where(whisper_mask[:, None], with_whisper, state)
         return BranchState(middle, state)

@@ -36,9 +36,10 @@ _SAME_FACE, _SAME_PLACE = 0.1, 0.4  # overlap; of a face with itself 0.2 s earli
 _MAX_SQUARES = 6  # 5:1; longer than that is no photograph
 _TWICE = 0.5  # two people's faces never overlap so much in one picture
 
-# Where reading a face begins to fail. Faces of four clips were blurred and shrunk; the mean error of their blendshapes is
-# compared with how much they vary in the clip. Blur of 0.75 crop pixels: error 0.5-0.9 of that, sharpness 0.08-0.18; in
-# focus it is 0.33 and more, and 0.24 in the softest hundredth of FER2013. 48 pixels: error 0.3-0.6; 40: 0.4-0.8; 32: 0.6-1.1.
+# Where reading a face begins to fail. Faces of four clips were blurred and shrunk; the mean error of their blendshapes
+# is compared with how much they vary in the clip. Blur of 0.75 crop pixels: error 0.5-0.9 of that, sharpness 0.08-0.18;
+# in focus it is 0.33 and more, and 0.24 in the softest hundredth of FER2013. 48 pixels: error 0.3-0.6; 40: 0.4-0.8; 32:
+# 0.6-1.1.
 _BLURRED = 0.12
 _SMALL_PX = 40
 _TURNED_DEG = 30.0  # yaw or pitch: 5 % of FER2013's faces are turned further
@@ -114,8 +115,8 @@ class FaceTracker:
     def add(self, frame: VideoFrame) -> None:
         """Look for faces in the next picture; times do not go back.
 
-        Where the whole picture shows none its squares are looked at, one by one: the detector sees 128 pixels a side, and
-        a face lower than 0.20 of a 16:9 picture's height escapes it; in squares it finds them down to 0.12.
+        Where the whole picture shows none its squares are looked at, one by one: the detector sees 128 pixels a side,
+        and a face lower than 0.20 of a 16:9 picture's height escapes it; in squares it finds them down to 0.12.
         """
         self.n_frames += 1
         faces = self._looker(self._still).look(frame.rgb, frame.time_s)
@@ -256,7 +257,8 @@ class _Looker:
         ]
 
     def look_in_crop(self, image: np.ndarray) -> _Face | None:
-        """Return the face that fills a picture, enlarged to 192 pixels if smaller and with a replicated border around it.
+        """Return the face that fills a picture, enlarged to 192 pixels if smaller and with a replicated border around
+        it.
 
         Of 800 FER2013 images a border of a quarter finds 93.2 %, one of a half after it 94.5 %.
         """
@@ -314,8 +316,9 @@ def _similarity(points: np.ndarray, config: FaceConfig) -> tuple[complex, comple
 def _cut(rgb: np.ndarray, turn: complex, shift: complex, size: int) -> np.ndarray:
     """Return the crop (size, size) uint8 of luma; every picture pixel under a crop pixel has its share in it.
 
-    Reduced to twice the crop's resolution, turned, averaged in pairs: of ten ways tried on real clips the one whose fine
-    detail is closest to FER2013's (15.0 dB at 14-19 cycles a crop, 14.9 here; 10.7 when reduced to the crop's own first).
+    Reduced to twice the crop's resolution, turned, averaged in pairs: of ten ways tried on real clips the one whose
+    fine detail is closest to FER2013's (15.0 dB at 14-19 cycles a crop, 14.9 here; 10.7 when reduced to the crop's own
+    first).
     """
     corners = (size * np.array([0, 1, 1j, 1 + 1j]) - shift) / turn
     step = max(1, int(0.5 / abs(turn)))

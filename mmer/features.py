@@ -60,7 +60,7 @@ class LanguageModel:
         self._lock = threading.Lock()  # the tokenizer keeps its truncation and padding settings inside
 
     @property
-    def embeddings(self) -> torch.nn.Module:
+    def embeddings(self) -> torch.nn.Embedding:
         """The token embedding layer: where attributions to words start."""
         return self._model.embeddings.word_embeddings
 
@@ -85,7 +85,8 @@ class LanguageModel:
         return found["input_ids"], torch.tensor([-1 if w is None else w for w in found.word_ids(0)])
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds zeros.
+        """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds
+        zeros.
 
         A branch reads the earlier ones when it has the last two layers to itself (`ModelConfig.text_tuned`).
         """
@@ -101,8 +102,13 @@ class LanguageModel:
 
     def last_layers(self) -> dict[str, Tensor]:
         """Return the weights of the last two layers by their names in an nn.TransformerEncoder."""
-        names = {"self_attn.out_proj": "attention.output.dense", "linear1": "intermediate.dense", "linear2": "output.dense",
-                 "norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm"}  # fmt: skip
+        names = {
+            "self_attn.out_proj": "attention.output.dense",
+            "linear1": "intermediate.dense",
+            "linear2": "output.dense",
+            "norm1": "attention.output.LayerNorm",
+            "norm2": "output.LayerNorm",
+        }
         weights = {}
         for i, layer in enumerate(self._model.encoder.layer[-2:]):
             own = layer.state_dict()
@@ -140,7 +146,7 @@ class Features:
 
     @property
     def weight(self) -> float:
-        """How much the utterance counts in its clip: its length in seconds, 0.1 at least; 0 when nothing can be read."""
+        """Its share in the clip's verdict: its length in seconds, 0.1 at least; 0 when nothing can be read."""
         return max(self.end_s - self.start_s, 0.1) * any(self.present)
 
     def only(self, modalities: Sequence[str]) -> "Features":

@@ -24,14 +24,17 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,w64,flac,mp3,aac,ogg,aiff,caf,amr,au,mpegts,mpeg,flv,asf,gif,apng"
 )
 Image.init()  # without it Pillow knows five formats only
-_PICTURES = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF") if name in Image.OPEN]
+_PICTURES: list[str] = [
+    name for name in ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF") if name in Image.OPEN
+]
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")  # FFmpeg shows one tile of such a photograph
 _WORKS = "video (mp4, webm, mov, mkv, avi), sound (wav, flac, mp3, m4a, ogg, opus) and pictures (jpg, png, webp) work"
 _NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art
 _EXIF_ORIENTATION = 0x0112
 _EXIF_DEGREES = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
 _EXIF_TURN = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-_DAMAGED = (OSError, ValueError, TypeError, SyntaxError, struct.error)  # what Pillow raises for damaged data
+# What Pillow raises for damaged data; for AVIF a bare RuntimeError.
+_DAMAGED = (OSError, ValueError, TypeError, SyntaxError, struct.error, RuntimeError)
 _GUESSED = ("aac", "mp3")  # bare streams, whose length FFmpeg guesses from their first bits: off by a factor of 30
 _SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 kHz
 _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
@@ -90,16 +93,26 @@ def probe(path: str | os.PathLike, limits: MediaLimits | None = None, *, whole: 
     """
     limits = limits or MediaLimits()
     path, size_bytes = _checked(path, limits)
-    if (image := _open_image(path, limits)) is not None:
-        with image:
-            orientation = _orientation(image)
-            width, height = image.size if orientation < 5 else image.size[::-1]
-        found = {"kind": "image", "duration_s": None, "width": width, "height": height, "fps": None,
-                 "rotation": _EXIF_DEGREES.get(orientation, 0), "sample_rate": None, "channels": None}  # fmt: skip
-    else:
+    if (image := _open_image(path, limits)) is None:
         with _open(path) as container:
-            found = _describe(path, container, limits, whole)
-    return MediaInfo(str(path), path.name, content_hash(path), size_bytes, **found)
+            return _describe(path, size_bytes, container, limits, whole)
+    with image:
+        orientation = _orientation(image)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+    return MediaInfo(
+        path=str(path),
+        name=path.name,
+        sha256=content_hash(path),
+        size_bytes=size_bytes,
+        kind="image",
+        duration_s=None,
+        width=width,
+        height=height,
+        fps=None,
+        rotation=_EXIF_DEGREES.get(orientation, 0),
+        sample_rate=None,
+        channels=None,
+    )
 
 
 def stream(
@@ -131,35 +144,54 @@ def stream(
             if picture:
                 yield VideoFrame(0.0, _decode_image(path, image, limits))
         return
-    start_s, whole, end_s = start_s or 0.0, not start_s and end_s is None, math.inf if end_s is None else end_s
+    whole = not start_s and end_s is None
+    stretch = start_s or 0.0, math.inf if end_s is None else end_s
     with _open(path) as container:
-        video, audio = _streams(path, container, limits)
+        decoders = _decoders(path, container, limits, stretch, fps if picture else None, sample_rate if sound else None)
         if whole:
             _duration(path, container, limits, whole)
-        decoders: list[_Decoder] = []
-        if picture and video is not None:
-            decoders.append(_Picture(path, video, limits, start_s, end_s, fps))
-        if sound and audio is not None:
-            decoders.append(_Sound(path, audio, limits, start_s, end_s, sample_rate))
-        if not decoders:
-            return
-        zero_s = None if container.start_time is None else container.start_time / av.time_base
-        if picture and video is not None and start_s > _PREROLL_S:
-            # Sound alone is not sought: it decodes 140 times as fast as it plays, and mp3 cannot seek exactly.
-            _seek(container, start_s - _PREROLL_S + (zero_s or 0.0))
-        for decoder, packet in _packets(container, decoders):
-            if decoder.time_s >= end_s:  # this stream is through, another may lag behind
-                if all(each.time_s >= end_s for each in decoders):
-                    break
-                continue
-            for frame in decoder.decode(packet):
-                if zero_s is None:
-                    zero_s = frame.time or 0.0
-                yield from decoder.pieces(frame, zero_s)
-        for decoder in decoders:
-            yield from decoder.rest()
-        if whole and not any(each.n_frames for each in decoders):
+        if decoders:
+            yield from _decode(container, decoders)
+        if decoders and whole and not any(each.n_frames for each in decoders):
             raise next((each for each in decoders if each.n_bad), decoders[0]).nothing()
+
+
+def _decoders(
+    path: Path,
+    container,
+    limits: MediaLimits,
+    stretch: tuple[float, float],
+    fps: float | None,
+    sample_rate: int | None,
+) -> "list[_Decoder]":
+    """Return a decoder for each of the streams that are wanted and there; None for a rate: not wanted."""
+    video, audio = _streams(path, container, limits)
+    decoders: list[_Decoder] = []
+    if fps is not None and video is not None:
+        decoders.append(_Picture(path, video, limits, *stretch, fps))
+    if sample_rate is not None and audio is not None:
+        decoders.append(_Sound(path, audio, limits, *stretch, sample_rate))
+    return decoders
+
+
+def _decode(container, decoders: "list[_Decoder]") -> Iterator[VideoFrame | AudioChunk]:
+    """Yield what the decoders make of the packets of the stretch they are for, in the order of the file."""
+    start_s, end_s = decoders[0].start_s, decoders[0].end_s
+    zero_s = None if container.start_time is None else container.start_time / av.time_base
+    if isinstance(decoders[0], _Picture) and start_s > _PREROLL_S:
+        # Sound alone is not sought: it decodes 140 times as fast as it plays, and mp3 cannot seek exactly.
+        _seek(container, start_s - _PREROLL_S + (zero_s or 0.0))
+    for decoder, packet in _packets(container, decoders):
+        if decoder.time_s >= end_s:  # this stream is through, another may lag behind
+            if all(each.time_s >= end_s for each in decoders):
+                break
+            continue
+        for frame in decoder.decode(packet):
+            if zero_s is None:
+                zero_s = frame.time or 0.0
+            yield from decoder.pieces(frame, zero_s)
+    for decoder in decoders:
+        yield from decoder.rest()
 
 
 def read_audio(
@@ -175,14 +207,15 @@ def read_audio(
     Raises:
         ClipError: as `stream` does, and `no_sound` when the clip has none, or none in that range.
     """
-    chunks = list(stream(path, sample_rate=sample_rate, start_s=start_s, end_s=end_s, picture=False, limits=limits))
+    pieces = stream(path, sample_rate=sample_rate, start_s=start_s, end_s=end_s, picture=False, limits=limits)
+    chunks = [piece for piece in pieces if isinstance(piece, AudioChunk)]
     if not any(len(chunk.samples) for chunk in chunks):
         raise ClipError("no_sound", f"{Path(path).name} has no sound in it; give a clip with a sound track")
     return lay_out(chunks, sample_rate, start_s or 0.0)
 
 
 def lay_out(chunks: list[AudioChunk], sample_rate: int = SAMPLE_RATE, start_s: float = 0.0) -> np.ndarray:
-    """Return chunks on one time line that begins at `start_s`, as (L,) float32; where nothing was recorded is silence."""
+    """Return chunks as (L,) float32 on one time line from `start_s` on; where nothing was recorded is silence."""
     starts = [max(0, round((chunk.start_s - start_s) * sample_rate)) for chunk in chunks]
     samples = np.zeros(
         max((at + len(chunk.samples) for at, chunk in zip(starts, chunks, strict=True)), default=0), np.float32
@@ -208,6 +241,14 @@ class _Decoder:
         self.n_frames += len(frames)
         return frames
 
+    def pieces(self, frame, zero_s: float) -> Iterator[VideoFrame | AudioChunk]:
+        """Yield what a frame gives; the clip's time line begins at `zero_s` of the file's clock."""
+        return iter(())
+
+    def rest(self) -> Iterator[VideoFrame | AudioChunk]:
+        """Yield what is left when the last frame has come."""
+        return iter(())
+
     def nothing(self) -> ClipError:
         """Return the error of a clip of which not one frame came out."""
         if self.n_bad == 0:
@@ -223,7 +264,9 @@ class _Decoder:
 class _Picture(_Decoder):
     def __init__(self, path: Path, stream, limits: MediaLimits, start_s: float, end_s: float, fps: float):
         super().__init__(path, stream, limits, start_s, end_s)
-        self.fps, self.slot, self.turn, self.period_s = fps, None, None, float(1 / (stream.average_rate or 25))
+        self.fps, self.period_s = fps, float(1 / (stream.average_rate or 25))
+        self.slot: int | None = None
+        self.turn: tuple[bool, int, int] | None = None
         stream.thread_type, stream.codec_context.thread_count = "AUTO", _N_THREADS
 
     def pieces(self, frame, zero_s: float) -> Iterator[VideoFrame]:
@@ -239,14 +282,13 @@ class _Picture(_Decoder):
             self.turn = self.turn or _turn(frame)
             yield VideoFrame(self.time_s, _upright(self.path, self.stream, frame, self.turn, self.limits))
 
-    def rest(self) -> Iterator[VideoFrame]:
-        return iter(())
-
 
 class _Sound(_Decoder):
     def __init__(self, path: Path, stream, limits: MediaLimits, start_s: float, end_s: float, sample_rate: int):
         super().__init__(path, stream, limits, start_s, end_s)
-        self.sample_rate, self.resampler, self.shape, self.anchor_s, self.n_out = sample_rate, None, None, 0.0, 0
+        self.sample_rate, self.anchor_s, self.n_out = sample_rate, 0.0, 0
+        self.resampler: av.AudioResampler | None = None
+        self.shape: tuple[str, str, int] | None = None
 
     def pieces(self, frame, zero_s: float) -> Iterator[AudioChunk]:
         """Yield the frame's sound, with a new resampler wherever the format changes or time jumps."""
@@ -261,15 +303,15 @@ class _Sound(_Decoder):
             self.anchor_s = round(time_s * self.sample_rate) / self.sample_rate
             self.shape, self.n_out, self.time_s = shape, 0, time_s
         self.advance(self.time_s + frame.samples / frame.sample_rate)
-        yield from self._chunks(frame)
+        yield from self._chunks(self.resampler, frame)
 
     def rest(self) -> Iterator[AudioChunk]:
         if self.resampler is not None:
-            yield from self._chunks(None)
+            yield from self._chunks(self.resampler, None)
             self.resampler = None
 
-    def _chunks(self, frame) -> Iterator[AudioChunk]:
-        for out in self.resampler.resample(frame and _mono(frame)):
+    def _chunks(self, resampler: av.AudioResampler, frame) -> Iterator[AudioChunk]:
+        for out in resampler.resample(frame and _mono(frame)):
             samples = np.nan_to_num(out.to_ndarray()[0]).clip(-1.0, 1.0)
             at_s = self.anchor_s + self.n_out / self.sample_rate
             self.n_out += len(samples)
@@ -352,8 +394,8 @@ def _streams(path: Path, container, limits: MediaLimits):
     return video, audio
 
 
-def _describe(path: Path, container, limits: MediaLimits, whole: bool) -> dict:
-    """Return what `MediaInfo` says of a video or a sound."""
+def _describe(path: Path, size_bytes: int, container, limits: MediaLimits, whole: bool) -> MediaInfo:
+    """Return what a video or a sound is."""
     video, audio = _streams(path, container, limits)
     duration_s, fps, rotation, width, height = _duration(path, container, limits, whole), None, 0, None, None
     main = _Decoder(path, audio if video is None else video, limits, 0.0, math.inf)
@@ -365,16 +407,20 @@ def _describe(path: Path, container, limits: MediaLimits, whole: bool) -> dict:
         fps = float(rate) if rate and rate <= _MAX_FPS else None
         height, width = _upright(path, video, frame, _turn(frame), limits).shape[:2]
         rotation = -frame.rotation % 360  # FFmpeg counts the other way round
-    return {
-        "kind": "audio" if video is None else "video",
-        "duration_s": duration_s,
-        "width": width,
-        "height": height,
-        "fps": fps,
-        "rotation": rotation,
-        "sample_rate": None if audio is None else audio.codec_context.sample_rate,
-        "channels": None if audio is None else audio.codec_context.channels,
-    }
+    return MediaInfo(
+        path=str(path),
+        name=path.name,
+        sha256=content_hash(path),
+        size_bytes=size_bytes,
+        kind="audio" if video is None else "video",
+        duration_s=duration_s,
+        width=width,
+        height=height,
+        fps=fps,
+        rotation=rotation,
+        sample_rate=None if audio is None else audio.codec_context.sample_rate,
+        channels=None if audio is None else audio.codec_context.channels,
+    )
 
 
 def _duration(path: Path, container, limits: MediaLimits, whole: bool) -> float | None:
@@ -397,7 +443,7 @@ def _seek(container, time_s: float) -> None:
 
 
 def _packets(container, decoders: list[_Decoder]) -> Iterator[tuple]:
-    """Yield (decoder, packet), and at the end, however it comes, an empty packet for each: time to empty the decoder."""
+    """Yield (decoder, packet), and at the end, however it comes, an empty packet for each to flush it."""
     by_index = {decoder.stream.index: decoder for decoder in decoders}
     try:
         for packet in container.demux([decoder.stream for decoder in decoders]):
@@ -445,12 +491,17 @@ def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
         raise ClipError(
             "too_many_pixels", f"{path.name} is larger than any photograph; up to {most:.1f} megapixels are accepted"
         ) from error
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return None
     if image.format in ("GIF", "PNG") and getattr(image, "is_animated", False):
         image.close()
         return None
     _check_pixels(path, *image.size, limits.max_image_pixels)
+    if max(image.size) > limits.max_image_side:
+        width, height = image.size
+        raise ClipError(
+            "too_many_pixels", f"{path.name} is {width} x {height}; up to {limits.max_image_side:,} a side are accepted"
+        )
     return image
 
 
@@ -478,7 +529,7 @@ def _decode_image(path: Path, image: Image.Image, limits: MediaLimits) -> np.nda
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a grey picture of more depth with 256 levels; where its mode does not say what white is, over its range."""
+    """Return a deeper grey picture with 256 levels; where its mode does not say what white is, over its range."""
     grey = np.nan_to_num(np.array(image, np.float32))
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(grey.min()), float(grey.max()))
     return Image.fromarray(((grey - low) / max(high - low, 1e-9) * 255).round().astype(np.uint8))

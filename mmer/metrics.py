@@ -121,19 +121,21 @@ def by_group(
 ) -> dict:
     """Return the figures of each group of speakers, and how far the best and the worst served are apart.
 
-    Rows without a group are left out. The interval of a gap resamples the speakers of both groups; one speaker alone has none.
+    Rows without a group are left out. The interval of a gap resamples the speakers of both groups; one speaker alone
+    has none.
 
     Returns:
-        groups{name: {n, n_speakers, uar, accuracy, ci95}}, gaps{uar | accuracy: {best, worst, gap, ci95}}; gaps are empty
-        with fewer than two groups.
+        groups{name: {n, n_speakers, uar, accuracy, ci95}}, gaps{uar | accuracy: {best, worst, gap, ci95}}; gaps are
+        empty with fewer than two groups.
     """
-    groups, speakers = np.array(groups, str), np.array(speakers, str)
-    found, draws = {}, {}
+    group_of, speaker_of = np.array(groups, str), np.array(speakers, str)
+    found: dict[str, dict] = {}
+    draws: dict[str, dict[str, np.ndarray]] = {}
     for name in sorted(set(groups) - {""}):
-        rows = groups == name
-        draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speakers[rows], probs.shape[1], 1000, seed)
+        rows = group_of == name
+        draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speaker_of[rows], probs.shape[1], 1000, seed)
         whole = classification(truth[rows], probs[rows], names)
-        n_speakers = len(_members(speakers[rows])[0])
+        n_speakers = len(_members(speaker_of[rows])[0])
         found[name] = {
             "n": whole["n"],
             "n_speakers": n_speakers,

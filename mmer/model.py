@@ -49,7 +49,7 @@ class Output:
 
 
 class FusionLayer(nn.Module):
-    """Self-attention over the query and the modality tokens, absent ones never a key. https://arxiv.org/abs/1706.03762"""
+    """Self-attention over the query and the modality tokens, absent ones masked. https://arxiv.org/abs/1706.03762"""
 
     def __init__(self, size: int, heads: int, dropout: float):
         super().__init__()
@@ -91,6 +91,8 @@ class AttentionFusion(nn.Module):
             nn.init.zeros_(layer.bias)
         self.register_buffer("temperature", torch.ones(()))
 
+    temperature: Tensor  # () of the fused logits
+
     def forward(self, states: BranchStates, present: Tensor) -> tuple[Tensor, Tensor]:
         B = len(present)
         here = present[..., None].to(states.tops.dtype)  # (B, 3, 1)
@@ -113,8 +115,8 @@ class AttentionFusion(nn.Module):
 def layout(module: nn.Module) -> torch.memory_format:
     """Return the memory format that suits the module's convolutions.
 
-    Channels last takes a quarter to a third of the time away on CPUs, forth and back; but torch's backward pass has crashed
-    in it on maps of 8 channels.
+    Channels last takes a quarter to a third of the time away on CPUs, forth and back; but torch's backward pass has
+    crashed in it on maps of 8 channels.
     """
     narrow = any(isinstance(m, nn.Conv2d) and m.out_channels < 16 for m in module.modules())
     return torch.contiguous_format if narrow else torch.channels_last
@@ -123,16 +125,18 @@ def layout(module: nn.Module) -> torch.memory_format:
 class EmotionModel(nn.Module):
     """Face, voice and text branches with a head each, and their fusion."""
 
+    temperatures: Tensor  # (3,) of the branches' logits
+
     def __init__(self, config: ModelConfig | None = None, n_mels: int = 64):
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.encoders = nn.ModuleDict(
-            {"face": FaceEncoder(config), "voice": VoiceEncoder(config, n_mels), "text": TextEncoder(config)}
-        )
+        face, voice, text = FaceEncoder(config), VoiceEncoder(config, n_mels), TextEncoder(config)
+        self.encoders = nn.ModuleDict({"face": face, "voice": voice, "text": text})
+        self.middle_sizes = face.middle_size, voice.middle_size, text.middle_size
         self.heads = nn.ModuleDict(
             {m: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.state, N_EMOTIONS)) for m in MODALITIES}
         )
-        self.fusion = AttentionFusion(config, tuple(self.encoders[m].middle_size for m in MODALITIES))
+        self.fusion = AttentionFusion(config, self.middle_sizes)
         self.register_buffer("temperatures", torch.ones(len(MODALITIES)))
 
     def inputs(self, modality: str, batch: Batch) -> tuple[Tensor, ...]:
@@ -140,8 +144,9 @@ class EmotionModel(nn.Module):
         if modality == "face":
             return batch.crops, batch.crop_mask, batch.blendshapes, batch.blend_mask
         if modality == "voice":
-            heard = () if batch.whisper is None else (batch.whisper, batch.whisper_mask)
-            return batch.log_mel, batch.mel_mask, *heard
+            if batch.whisper is None or batch.whisper_mask is None:
+                return batch.log_mel, batch.mel_mask
+            return batch.log_mel, batch.mel_mask, batch.whisper, batch.whisper_mask
         return batch.text_states, batch.text_mask
 
     def branch_logits(self, modality: str, *inputs: Tensor) -> Tensor:
@@ -154,9 +159,8 @@ class EmotionModel(nn.Module):
         B = len(batch.present)
         middles, tops, logits = [], [], []
         for i, modality in enumerate(MODALITIES):
-            encoder, rows = self.encoders[modality], batch.present[:, i]
-            weight = self.heads[modality][1].weight
-            middle = weight.new_zeros(B, encoder.middle_size)
+            encoder, rows, weight = self.encoders[modality], batch.present[:, i], self.temperatures
+            middle = weight.new_zeros(B, self.middle_sizes[i])
             top = weight.new_zeros(B, self.config.state)
             vote = weight.new_zeros(B, N_EMOTIONS)
             if bool(rows.any()):
@@ -168,7 +172,8 @@ class EmotionModel(nn.Module):
             middles.append(middle)
             tops.append(top)
             logits.append(vote)
-        return BranchStates(tuple(middles), torch.stack(tops, 1), torch.stack(logits, 1))
+        face, voice, text = middles
+        return BranchStates((face, voice, text), torch.stack(tops, 1), torch.stack(logits, 1))
 
     def fuse(self, states: BranchStates, present: Tensor) -> Output:
         """Fuse branch states under an availability mask (B, 3) bool, which may hide branches that were computed."""

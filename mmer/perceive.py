@@ -335,7 +335,8 @@ def _cut_out(config: Config, cut: Span, tracks: list[FaceTrack], sound, whole_fa
     """
     rate, item = config.voice.sample_rate, Features(cut.start_s, cut.end_s)
     if tracks:
-        # Silence at the ends of a whole row is cut from the voice but not from the face: it may show more before a word.
+        # Silence at the ends of a whole row is cut from the voice but not from the face: it may show more before a
+        # word.
         start_s, end_s = (0.0, float("inf")) if whole_face else (cut.start_s, cut.end_s)
         track = trim(tracks[0], start_s, end_s, config.model.max_crops)
         item = replace(item, face=track, landmarks=track is not None and bool(track.regions.any()))
@@ -360,11 +361,11 @@ def _duration(
         decoded_s: how far decoding came on the clip's time line; 0.0: nothing that has a length was decoded.
         everything: nothing was left out of it.
     """
-    found_s = max((i.duration_s for i in infos if i.duration_s is not None), default=None)
+    length_s = max((i.duration_s for i in infos if i.duration_s is not None), default=None)
     if decoded_s and any(i.kind != "image" for i in infos):
-        short = found_s is None or decoded_s > found_s + _OFF_S
-        long = everything and end_s is None and not short and decoded_s < found_s - _OFF_S
-        found_s = decoded_s if short or long else found_s
+        ends_early = everything and end_s is None and length_s is not None and decoded_s < length_s - _OFF_S
+        if length_s is None or ends_early or decoded_s > length_s + _OFF_S:
+            length_s = decoded_s
     if end_s is not None:
-        found_s = end_s if found_s is None else min(end_s, found_s)
-    return None if found_s is None else max(found_s - (start_s or 0.0), 0.0)
+        length_s = end_s if length_s is None else min(end_s, length_s)
+    return None if length_s is None else max(length_s - (start_s or 0.0), 0.0)

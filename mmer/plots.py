@@ -5,6 +5,7 @@ background is transparent and the ink a grey that is read on white and on black,
 """
 
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,20 +22,21 @@ INK = "#7b7b7b"  # 4.2 to 1 on white, 4.5 to 1 on #0b0f19
 # Of PuOr, but the purple lighter: its own has 1.8 to 1 on #0b0f19, this one 4.2.
 FOR, AGAINST = (0.79, 0.43, 0.05, 1.0), (0.51, 0.39, 0.79, 1.0)
 _DPI = 160
-_STYLE = {"color": INK, "fontsize": 8}
+_STYLE: dict[str, Any] = {"color": INK, "fontsize": 8}
 
 
 def face(features: Features, explanation: Explanation) -> Image.Image | None:
     """Return the frames that count most, each beside its map, above the score of every moment; None without a face."""
-    if explanation.face_map is None:
+    if explanation.face_map is None or features.face is None:
         return None
-    maps, crops = explanation.face_map.numpy(), features.face.crops[:, 0].numpy()
+    face_map, crops = explanation.face_map.numpy(), features.face.crops[:, 0].numpy()
     times, scores = (np.array(column) for column in zip(*explanation.face_moments, strict=True))
-    key = np.flatnonzero(~np.isnan(maps).any((1, 2)))
-    maps = {i: _smooth(maps[i], 2, 2) for i in key}
+    key = np.flatnonzero(~np.isnan(face_map).any((1, 2))).tolist()
+    maps = {i: _smooth(face_map[i], 2, 2) for i in key}
     limit = _limit(np.stack(list(maps.values())))
 
-    # Squares of 0.96 inches side by side, a crop and its map each, under 0.24 of titles; places are fractions of the figure.
+    # Squares of 0.96 inches side by side, a crop and its map each, under 0.24 of titles; places are fractions of the
+    # figure.
     top = 1.35 if len(times) == 1 else 2.75
     figure = _figure(6.4, top + 0.1, layout=None)
     for column, i in enumerate(key):
@@ -63,7 +65,7 @@ def face(features: Features, explanation: Explanation) -> Image.Image | None:
 
 def voice(features: Features, explanation: Explanation, config: VoiceConfig | None = None) -> Image.Image | None:
     """Return the spectrogram under its map, the scores of the strongest cells written in; None without a voice."""
-    if explanation.voice_map is None:
+    if explanation.voice_map is None or features.sound is None:
         return None
     config = config or VoiceConfig()
     mel, shares = features.sound.mel.numpy(), explanation.voice_map.numpy()
@@ -108,9 +110,8 @@ def voice(features: Features, explanation: Explanation, config: VoiceConfig | No
     return _drawn(figure)
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
-    FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
     return figure
 
@@ -118,8 +119,8 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
 def _legend(figure: Figure, target: str) -> None:
     lines = [Line2D([], [], color=FOR, linestyle="solid"), Line2D([], [], color=AGAINST, linestyle="dashed")]
     named = [f"speaks for {target}", f"against {target}"]
-    place = "outside upper left" if figure.get_layout_engine() else "upper left"
-    figure.legend(lines, named, loc=place, ncols=2, frameon=False, fontsize=8, labelcolor=INK, borderaxespad=0.1)
+    style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8, "labelcolor": INK, "borderaxespad": 0.1}
+    figure.legend(lines, named, loc="outside upper left" if figure.get_layout_engine() else "upper left", **style)
 
 
 def _plain(axes) -> None:
@@ -144,7 +145,7 @@ def _limit(values: np.ndarray) -> float:
 
 
 def _overlay(axes, values: np.ndarray, limit: float | None = None, extent=None) -> None:
-    """Lay a signed map over a picture: the stronger the less transparent, outlined where it is half of the strongest."""
+    """Lay a signed map over a picture: the stronger the less transparent, outlined at half of the strongest."""
     limit = limit or _limit(values)
     strength = np.clip(values / limit, -1, 1)
     colours = np.where((strength > 0)[..., None], FOR, AGAINST)
@@ -165,5 +166,6 @@ def _overlay(axes, values: np.ndarray, limit: float | None = None, extent=None) 
 
 
 def _drawn(figure: Figure) -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba()).copy())
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy())

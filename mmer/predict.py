@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmer import assets, branch_states, checkpoint
+from mmer import assets, branch_states, checkpoint, shapley
 from mmer.checkpoint import Checkpoint
 from mmer.config import Paths
 from mmer.errors import AssetError, CheckpointError, ClipError, MmerError, Notice
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
-from mmer.model import BranchStates, Output
 from mmer.perceive import Observation, Perceiver
 from mmer.speech import Transcript
 
@@ -260,9 +259,9 @@ class Predictor:
         """Return the verdict on each utterance; they are run as one batch."""
         loaded = loaded or self.checkpoint
         batch = collate(items, loaded.config).to(self.device)
-        found = loaded.model.branches(batch)
-        output: Output = loaded.model.fuse(found, batch.present)
-        values = shapley(loaded, found, batch.present).cpu().numpy()
+        states = loaded.model.branches(batch)
+        output = loaded.model.fuse(states, batch.present)
+        values = shapley.of_branches(loaded.model, states, batch.present).cpu().numpy()
         probs = output.logits.softmax(-1).cpu().numpy()
         branch = output.branch_logits.softmax(-1).cpu().numpy()
         segments = []
@@ -385,25 +384,6 @@ def _unreliable(loaded: Checkpoint, emotion: str | None, probs: np.ndarray) -> N
         return None
     return Notice(
         "unreliable",
-        f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} of "
-        f"the answers were right on people set aside; do not rely on {emotion}",
+        f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} "
+        f"of the answers were right on people set aside; do not rely on {emotion}",
     )
-
-
-def shapley(loaded: Checkpoint, states: BranchStates, present: torch.Tensor) -> torch.Tensor:
-    """Return the exact Shapley value (B, 3, K) of each branch for each fused logit, against "no branch".
-
-    Three players have eight coalitions, so nothing is sampled. https://doi.org/10.1515/9781400881970-018
-    """
-    B, n = present.shape
-    weight = {0: 1 / 3, 1: 1 / 6, 2: 1 / 3}  # |S|! (2 - |S|)! / 3!
-    worth = []
-    for code in range(2**n):
-        allowed = torch.tensor([bool(code >> i & 1) for i in range(n)], device=present.device)
-        worth.append(loaded.model.fuse(states, present & allowed).logits)
-    values = torch.zeros(B, n, worth[0].shape[1], device=present.device)
-    for i in range(n):
-        for code in range(2**n):
-            if not code >> i & 1:
-                values[:, i] += weight[bin(code).count("1")] * (worth[code | 1 << i] - worth[code])
-    return values

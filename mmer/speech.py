@@ -154,7 +154,9 @@ class Transcriber:
                 )
             language = result["language"]
             found.append((start / SAMPLE_RATE, window, result["segments"]))
-        pieces, words, n_guessed = [], [], 0
+        pieces: list[str] = []
+        words: list[Word] = []
+        n_guessed = 0
         for start_s, window, segments in sorted(found, key=lambda item: item[0]):
             for segment in segments:
                 guessed = (

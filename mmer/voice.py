@@ -18,8 +18,9 @@ from mmer.errors import Notice
 # Where nobody speaks for longer than this, an utterance ends however short it is: the next words may be another mood.
 MAX_PAUSE_S = 1.5
 
-# silero-vad's own 0.5 was set on ordinary talk. On 600 RAVDESS and 243 EMO-DB clips it missed one scream whole and found
-# under a second of speech in six clips; 0.35 missed none and left four, and still found nothing in noise, hum or chords.
+# silero-vad's own 0.5 was set on ordinary talk. On 600 RAVDESS and 243 EMO-DB clips it missed one scream whole and
+# found under a second of speech in six clips; 0.35 missed none and left four, and still found nothing in noise, hum or
+# chords.
 VAD_THRESHOLD = 0.35
 
 # Beyond these the log-mel of real speech (44 clips, 31 speakers) no longer looks like itself.
@@ -190,7 +191,8 @@ def denoise(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     quietest tenth.
 
     On seven voices in white noise it raised the signal-to-noise ratio by 9, 6 and 3 dB at 0, 10 and 20 dB (pink: 7, 6
-    and 3); on clean speech it only takes away, so it is off unless asked for. Music and other voices are not noise to it.
+    and 3); on clean speech it only takes away, so it is off unless asked for. Music and other voices are not noise to
+    it.
 
     Args:
         samples: (L,) mono in [-1, 1]; under 0.3 s they come back as they are.

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: clips made once a session, the weights or a skip that says why, no network."""
+"""Fixtures of several test files: clips made once a session, the weights or a skip that says why, no network."""
 
 import os
 import secrets

@@ -25,7 +25,7 @@ from mmer.config import ROOT, Config, ModelConfig, Paths
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcript, Word
-from mmer.ui import result_html
+from mmer.ui import render, result_html
 from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
@@ -277,7 +277,7 @@ def test_an_explanation_sums_to_what_it_explains(client, text_encoder, voice_onl
     assert set(why["trust"]) == {"voice", "text"}
     text = plain(html)
     for w in why["words"][:2]:
-        assert f"{w['word']} {result_html.signed(w['score'])}" in text
+        assert f"{w['word']} {render.signed(w['score'])}" in text
     assert "&lt;i&gt;alone" in html
     for trust in why["trust"].values():
         assert f"{trust['verdict'].capitalize()}." in text
@@ -421,7 +421,7 @@ def test_the_wording_follows_the_numbers(service, voice_only):
 
 
 def test_no_answer_is_shown_as_certain():
-    assert [result_html.likely(p) for p in (0.9964, 1.0, 0.984, 0.0)] == ["over 99 %", "over 99 %", "98 %", "0 %"]
+    assert [render.likely(p) for p in (0.9964, 1.0, 0.984, 0.0)] == ["over 99 %", "over 99 %", "98 %", "0 %"]
 
 
 def test_a_clip_without_anybody_gives_no_emotion(client, tmp_path, service):

@@ -18,7 +18,6 @@ from mmer.face import FaceTracker
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
-from mmer.predict import shapley
 from mmer.voice import log_mel
 from tests import synth
 from tests.test_model import make_model
@@ -91,7 +90,14 @@ def test_the_logit_is_the_models_own(loaded, everything, language, explained):
 @torch.no_grad()
 def test_modalities_get_their_shapley_values(loaded, everything, explained):
     batch = collate([everything], CONFIG)
-    exact = shapley(loaded, loaded.model.branches(batch), batch.present)[0, :, EMOTIONS.index(TARGET)]
+    from captum.attr import ShapleyValues  # a second to import
+
+    states = loaded.model.branches(batch)
+
+    def worth(mask):  # (1, 3)
+        return loaded.model.fuse(states, mask.bool()).logits[:, EMOTIONS.index(TARGET)]
+
+    exact = ShapleyValues(worth).attribute(batch.present.float())[0]
     found = [explained.modality[m] for m in MODALITIES]
     np.testing.assert_allclose(found, exact, atol=1e-4)
     assert sum(found) == pytest.approx(explained.logit - explained.baseline_logit, abs=1e-4)
@@ -180,7 +186,17 @@ def test_a_picture_without_landmarks(loaded):
 
 def test_the_json_is_that_of_the_contract(explained):
     found = json.loads(json.dumps(explained.to_dict(), allow_nan=False))
-    assert set(found) >= {"target", "logit", "baseline_logit", "modality", "words", "voice_bands", "face_regions", "face_moments", "trust"}  # fmt: skip
+    assert set(found) >= {
+        "target",
+        "logit",
+        "baseline_logit",
+        "modality",
+        "words",
+        "voice_bands",
+        "face_regions",
+        "face_moments",
+        "trust",
+    }
     assert set(found["modality"]) == set(found["trust"]) == set(MODALITIES)
     assert set(found["words"][0]) == {"word", "score"}
     assert set(found["voice_bands"][0]) == {"start_s", "end_s", "low_hz", "high_hz", "score"}
@@ -229,7 +245,7 @@ def trained_voice(make_samples, steps: int = 40) -> Checkpoint:
 
 
 def test_a_planted_tone_is_found_where_it_sounds():
-    """The branch tells a tone of 3 kHz in noise from one of 600 Hz; the map says in which band it heard it, and when."""
+    """The branch tells a tone of 3 kHz in noise from one of 600 Hz; the map says in which band it was, and when."""
 
     def samples(high: bool, seed: int, at_s: float | None = None) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -262,7 +278,7 @@ def test_a_planted_mouth_is_found(face_and_voice):
     teeth = (torch.arange(48) // 2 % 2 * 2.0 - 1) * regions[mouth]
 
     def drawn(lights: torch.Tensor, bites: torch.Tensor) -> torch.Tensor:
-        """Return crops (B, 1, 48, 48) with lights (B, 5) of -1 to 1 on their regions, and with teeth where `bites` (B,)."""
+        """Return crops (B, 1, 48, 48) with lights (B, 5) of -1 to 1 on their regions, teeth where `bites` (B,)."""
         light = torch.einsum("br,rhw->bhw", lights, regions)
         return track.crops + 0.1 * light[:, None] + 0.2 * (bites[:, None, None] * teeth)[:, None]
 
@@ -303,7 +319,7 @@ def test_nothing_to_see_is_said(loaded):
 
 
 def test_trust_of_a_sum_of_units():
-    """f = the sum of the kept units' values: true scores beat chance, reversed ones lose as much, and one unit is no order."""
+    """f = the sum of the kept units' values: true scores beat chance, reversed ones lose as much, one is no order."""
     values = torch.tensor([4.0, -3.0, 2.0, 0.5, -1.0, 3.0, 0.0, 1.0])
 
     def f(kept):

@@ -19,7 +19,7 @@ FLOORS = [
     {"face", "voice", "speech"},
     {"encoders"},
     {"model"},
-    {"features", "checkpoint", "branch_states"},
+    {"features", "checkpoint", "branch_states", "shapley"},
     {"perceive"},
     {"predict", "attribution"},
     {"plots"},
@@ -84,7 +84,13 @@ def readme_commands() -> list[str]:
 
 
 def test_the_readme_names_every_command():
-    assert {c.split()[1] for c in readme_commands()} >= {"app.py", "-m", "training/train.py", "training/evaluate.py", "training/retrain.py"}  # fmt: skip
+    assert {c.split()[1] for c in readme_commands()} >= {
+        "app.py",
+        "-m",
+        "training/train.py",
+        "training/evaluate.py",
+        "training/retrain.py",
+    }
 
 
 def test_the_commands_of_the_readme_exist():

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from html import unescape
 
 import pytest
 from gradio_client import Client
@@ -178,7 +179,7 @@ def test_the_known_answer_is_told_afterwards(tmp_path, served):
     client = Client(url, verbose=False)
     assert start(client)["items"][0]["item_id"] == item.item_id
     *_, told, progress, receipt = client.predict(["anger"], api_name="/label_submit")
-    assert "This item&#x27;s answer was known: surprise. the pitch rises" in told
+    assert "This item's answer was known: surprise. the pitch rises" in unescape(told)
     assert receipt["gold"] == {"right": False, "emotions": {"surprise": 1.0}, "why": "the pitch rises"}
     assert "0 of 1 known answers right" in progress
 

@@ -392,9 +392,17 @@ BAD = {
     "folder": ("not_a_file", "folder", lambda d, good: d),
     "empty": ("empty_file", "0 bytes", lambda d, good: saved(d / "x.mp4", b"")),
     "text": ("not_media", "something else under that name", lambda d, good: saved(d / "x.mp4", b"some text\n" * 999)),
-    "subtitles": ("not_media", "cannot be read", lambda d, good: saved(d / "x.mp4", b"1\n00:00:01,0 --> 00:00:02,0\na\n")),
+    "subtitles": (
+        "not_media",
+        "cannot be read",
+        lambda d, good: saved(d / "x.mp4", b"1\n00:00:01,0 --> 00:00:02,0\na\n"),
+    ),
     "noise": ("not_media", "cannot be read", lambda d, good: saved(d / "x.mp3", NOISE)),
-    "noise after a jpg's first bytes": ("not_media", "read", lambda d, good: saved(d / "x.jpg", b"\xff\xd8\xff\xe0" + NOISE)),
+    "noise after a jpg's first bytes": (
+        "not_media",
+        "read",
+        lambda d, good: saved(d / "x.jpg", b"\xff\xd8\xff\xe0" + NOISE),
+    ),
     "heic": ("not_media", "HEIC", lambda d, good: saved(d / "x.jpg", b"\0\0\0\x18ftypheic" + NOISE)),
     "mp4 without its index": ("not_media", "cut off", lambda d, good: saved(d / "x.mp4", good[: len(good) // 2])),
     "cut jpg": ("undecodable", "damaged picture", lambda d, good: saved(d / "x.jpg", jpg(d)[: len(jpg(d)) // 2])),
@@ -405,15 +413,36 @@ BAD = {
     "only subtitles": ("no_streams", "found: subtitle", lambda d, good: only_subtitles(d / "x.mkv")),
     "an hour": ("too_long", "lasts 3600 s; clips up to 600 s", lambda d, good: wav(d / "x.wav", 4_000, 14_400_000)),
     "8K": ("too_many_pixels", "7680 x 4320; up to 8.3 mega", lambda d, good: one_frame(d / "x.mp4", blank(7680, 4320))),
-    "64 megapixels": ("too_many_pixels", "up to 50.0", lambda d, good: synth.write_image(d / "x.png", blank(8000, 8000))),
-    "a bomb": ("too_many_pixels", "larger than any", lambda d, good: synth.write_image(d / "x.png", Image.new("1", (20_000, 20_000)))),
+    "64 megapixels": (
+        "too_many_pixels",
+        "up to 50.0",
+        lambda d, good: synth.write_image(d / "x.png", blank(8000, 8000)),
+    ),
+    "a bomb": (
+        "too_many_pixels",
+        "larger than any",
+        lambda d, good: synth.write_image(d / "x.png", Image.new("1", (20_000, 20_000))),
+    ),
+    "a line of 50 million pixels": (
+        "too_many_pixels",
+        "1 x 50000000; up to 65,535 a side",
+        lambda d, good: synth.write_image(d / "x.png", Image.new("1", (1, 50_000_000))),
+    ),
+    "spoilt avif": ("undecodable", "damaged picture", lambda d, good: saved(d / "x.avif", spoilt_avif(d))),
     "1 Hz": ("bad_sample_rate", "1 samples a second; 4,000 to 384,000", lambda d, good: wav(d / "x.wav", 1)),
     "2 GHz": ("bad_sample_rate", "2,147,483,647 samples", lambda d, good: wav(d / "x.wav", 2**31 - 1)),
-}  # fmt: skip
+}
 
 
 def jpg(folder):
     return synth.write_image(folder / "whole.jpg", synth.face()).read_bytes()
+
+
+def spoilt_avif(folder):
+    """Whole boxes around noise: Pillow raises a bare RuntimeError."""
+    data = synth.write_image(folder / "whole.avif", synth.face()).read_bytes()
+    first = data.index(b"mdat") + 4
+    return data[:first] + NOISE[: len(data) - first]
 
 
 def spoilt(mp4):

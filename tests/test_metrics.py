@@ -101,8 +101,12 @@ def test_groups_are_compared_by_their_speakers():
     truth = np.array([0, 1, 0, 1, 0, 1])
     found = by_group(truth, sure([0, 1, 0, 1, 0, 0]), ["a", "a", "b", "b", "c", "c"], ["female"] * 4 + ["male"] * 2)
     assert found["groups"]["female"] == {
-        "n": 4, "n_speakers": 2, "uar": 1.0, "accuracy": 1.0, "ci95": {"uar": [1.0, 1.0], "accuracy": [1.0, 1.0]}
-    }  # fmt: skip
+        "n": 4,
+        "n_speakers": 2,
+        "uar": 1.0,
+        "accuracy": 1.0,
+        "ci95": {"uar": [1.0, 1.0], "accuracy": [1.0, 1.0]},
+    }
     assert found["gaps"]["uar"] == {"best": "female", "worst": "male", "gap": 0.5, "ci95": None}
     assert found["groups"]["male"]["ci95"] == {"uar": None, "accuracy": None}
     alone = by_group(truth, sure([0] * 6), ["a"] * 6, ["female"] * 5 + [""])

@@ -39,10 +39,16 @@ def make_batch(B: int, *, T_f: int = 4, T_a: int = 80, S: int = 6, seed: int = 1
 def rows(batch: Batch, index: slice, T_f: int, T_a: int, S: int) -> Batch:
     """Cut a batch to some rows and lengths."""
     return Batch(
-        batch.crops[index, :T_f], batch.crop_mask[index, :T_f], batch.blendshapes[index, :T_f], batch.blend_mask[index, :T_f],
-        batch.log_mel[index, :T_a], batch.mel_mask[index, :T_a], batch.text_states[index, :S], batch.text_mask[index, :S],
+        batch.crops[index, :T_f],
+        batch.crop_mask[index, :T_f],
+        batch.blendshapes[index, :T_f],
+        batch.blend_mask[index, :T_f],
+        batch.log_mel[index, :T_a],
+        batch.mel_mask[index, :T_a],
+        batch.text_states[index, :S],
+        batch.text_mask[index, :S],
         batch.present[index],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("config", [ModelConfig.tiny(), ModelConfig()], ids=["tiny", "full"])

@@ -16,7 +16,8 @@ from mmer.config import Config, ModelConfig, Paths
 from mmer.errors import CheckpointError, ClipError, MmerError
 from mmer.features import collate
 from mmer.labels import EMOTIONS, MODALITIES
-from mmer.predict import Predictor, shapley
+from mmer.predict import Predictor
+from mmer.shapley import of_branches
 from tests import synth
 from tests.test_model import make_batch, make_model
 
@@ -208,7 +209,8 @@ def test_a_checkpoint_with_a_threshold_abstains_below_it_and_still_names_its_gue
         assert after.emotion == before.emotion
         assert after.abstain == after.to_dict()["abstain"] == (name == "strict")
         assert ("unreliable" in codes(after)) == (name == "strict")
-    notice = next(n for n in Predictor(predictor.paths, "strict").analyse(voice_only, speech=False).quality if n.code == "unreliable")  # fmt: skip
+    strict = Predictor(predictor.paths, "strict").analyse(voice_only, speech=False)
+    notice = next(n for n in strict.quality if n.code == "unreliable")
     assert (
         f"from which on 80% of the answers were right on people set aside; do not rely on {before.emotion}"
         in notice.message
@@ -230,6 +232,22 @@ def test_a_modality_can_be_left_out(predictor, talk, face_model):
     assert torch.equal(whole.sound.mel, item.sound.mel)
 
 
+@pytest.mark.parametrize("modalities", [["audio"], ["voice", "words"], "face"])
+def test_what_is_no_modality_is_refused(predictor, voice_only, modalities):
+    """ "audio" was taken for a wish to leave everything out."""
+    with pytest.raises(MmerError, match="use face, voice, text") as caught:
+        predictor.analyse(voice_only, modalities=modalities)
+    assert caught.value.code == "unknown_modality"
+
+
+def test_half_a_character_in_the_words_is_refused(predictor, voice_only):
+    """It ended in a UnicodeEncodeError after the whole clip was read."""
+    for files in ((), (voice_only,)):
+        with pytest.raises(ClipError, match=r"half a character \('.ud83d' at 8\)") as caught:
+            predictor.analyse(*files, text="so sad \ud83d", speech=False)
+        assert caught.value.code == "bad_text"
+
+
 def test_work_can_be_stopped(predictor, talk):
     with pytest.raises(MmerError, match="stopped") as caught:
         predictor.analyse(talk, should_stop=lambda: True)
@@ -242,7 +260,7 @@ def test_shares_sum_to_the_logit_and_an_absent_branch_gets_none(predictor):
     batch.present[1, 0] = batch.present[2, 1] = batch.present[2, 2] = False
     with torch.no_grad():
         states = loaded.model.branches(batch)
-        values = shapley(loaded, states, batch.present)
+        values = of_branches(loaded.model, states, batch.present)
         logits = loaded.model.fuse(states, batch.present).logits
     torch.testing.assert_close(values.sum(1), logits, atol=1e-4, rtol=1e-4)
     assert values[1, 0].abs().sum() == 0
@@ -265,7 +283,14 @@ def command(home: Path, *arguments) -> subprocess.CompletedProcess:
         "MMER_ASSETS": str(Paths.from_env().assets),
         "MMER_WHISPER": str(home / "none.pt"),
     }
-    return subprocess.run([sys.executable, "-m", "mmer", "analyse", *map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "mmer", "analyse", *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, talk, voice_only, tmp_path):
@@ -281,14 +306,35 @@ def test_the_command_line_answers_each_clip_and_goes_on_after_a_bad_one(home, ta
     assert bad.name in lines[1]["error"]["message"]
     for line in (lines[0], lines[2]):
         assert set(line) == {
-            "clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution", "transcript",
-            "segments", "quality", "explanation", "timing_ms", "checkpoint",
-        }  # fmt: skip
+            "clip",
+            "sha256",
+            "duration_s",
+            "emotion",
+            "abstain",
+            "probs",
+            "present",
+            "per_modality",
+            "contribution",
+            "transcript",
+            "segments",
+            "quality",
+            "explanation",
+            "timing_ms",
+            "checkpoint",
+        }
         assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-3)
         assert set(line["timing_ms"]) == {"decode", "face", "voice", "speech", "model", "explain", "total"}
         assert set(line["explanation"]) >= {
-            "target", "logit", "baseline_logit", "modality", "words", "voice_bands", "face_regions", "face_moments", "trust",
-        }  # fmt: skip
+            "target",
+            "logit",
+            "baseline_logit",
+            "modality",
+            "words",
+            "voice_bands",
+            "face_regions",
+            "face_moments",
+            "trust",
+        }
         assert line["explanation"]["modality"]["text"] is None
     assert lines[2]["per_modality"]["face"] is None
 

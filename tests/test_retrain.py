@@ -28,6 +28,7 @@ from tests import synth
 from tests.test_model import make_model
 from training.corrections import adapt
 from training.corrections.collect import gather
+from training.corrections.config import AdaptConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PITCH_HZ = {"happiness": 260, "sadness": 95}
@@ -169,7 +170,7 @@ def test_encoders_learn_only_from_what_can_be_looked_at_again():
     targets[:, 0] = torch.eye(7)[torch.arange(n) % 3]
     tops, present = torch.randn(n, 3, model.config.state, generator=g), torch.ones(n, 3, dtype=torch.bool)
     ex = adapt.examples(model, middles, tops, present, torch.ones(n), torch.arange(n), targets)
-    found = adapt.choose(model, ex, [str(i) for i in range(n)], adapt.AdaptConfig(epochs=2, deep_from=n))
+    found = adapt.choose(model, ex, [str(i) for i in range(n)], AdaptConfig(epochs=2, deep_from=n))
     assert not found.deep
     assert found.nll <= found.served_nll
 

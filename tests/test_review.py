@@ -27,7 +27,7 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.media import content_hash
 from mmer.ui.agreement_html import meaning
-from mmer.ui.review_tab import tab
+from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from tests import synth
 
@@ -259,7 +259,7 @@ def service(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(service):
     with gr.Blocks(analytics_enabled=False) as page:
-        tab(service)
+        ReviewTab(service)
     _, url, _ = page.queue().launch(
         prevent_thread_lock=True, quiet=True, auth=lambda name, password: bool(service.accounts.check(name, password))
     )

@@ -18,9 +18,17 @@ SENTENCE = "Ich bin heute so froh."
 def dimensions(width: int = 32, n_layers: int = 1) -> dict[str, int]:
     """Return a Whisper small enough to be made on the spot; the vocabulary is the real one."""
     return {
-        "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": 2, "n_audio_layer": n_layers,
-        "n_vocab": 51865, "n_text_ctx": 32, "n_text_state": width, "n_text_head": 2, "n_text_layer": 1,
-    }  # fmt: skip
+        "n_mels": 80,
+        "n_audio_ctx": 1500,
+        "n_audio_state": width,
+        "n_audio_head": 2,
+        "n_audio_layer": n_layers,
+        "n_vocab": 51865,
+        "n_text_ctx": 32,
+        "n_text_state": width,
+        "n_text_head": 2,
+        "n_text_layer": 1,
+    }
 
 
 def checkpoint(path: Path, says: str = SENTENCE, *, gain: float = 20.0, width: int = 32) -> Path:

@@ -39,7 +39,7 @@ def restore(url: str, file: Path) -> tuple[int, Path | None]:
     n_labels = check_backup(file)
     kept = None
     if database.exists():
-        kept = database.with_name(f"{database.stem}-before-restore-{datetime.now():%Y%m%dT%H%M%S}{database.suffix}")
+        kept = new_copy_of(database, "restore")
         try:
             copy(database, kept)
         except LabelError:  # not a database any more, so nobody is at work in it
@@ -83,9 +83,18 @@ def _database(url: str) -> Path:
     return database
 
 
+def new_copy_of(database: Path, before: str) -> Path:
+    """Return a new empty file beside a database, to keep it in before something is done to it; no name comes twice."""
+    name = f"{database.stem}-before-{before}-{datetime.now():%Y%m%dT%H%M%S.%f}{database.suffix}"
+    os.close(os.open(database.with_name(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    return database.with_name(name)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a database in one transaction of each; a new target becomes one file without a write-ahead log."""
-    new = not target.exists()
+    if not target.exists():
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT, 0o600))
+    new = target.stat().st_size == 0
     try:
         with closing(sqlite3.connect(source, timeout=30)) as reader, closing(sqlite3.connect(target)) as writer:
             writer.execute("PRAGMA synchronous=FULL")

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
@@ -30,6 +31,13 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are not there, so that nobody but this user can look into it."""
+    if not folder.is_dir():
+        private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def open_engine(url: str, *, create: bool = True) -> Engine:
     """Return an engine on a database as it is; nothing is asked of it yet.
 
@@ -45,8 +53,9 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LabelError("bad_database_url", f"no driver for {url.split(':')[0]}: {error}") from None
     if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(file.parent)
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda *_: keep_private(file))
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -111,6 +120,15 @@ def _prepare_sqlite(connection, _record) -> None:
     ):
         connection.execute(f"PRAGMA {pragma}")
     _switch_to_wal(connection)
+
+
+def keep_private(file: Path) -> None:
+    """Take a SQLite database, with the files SQLite puts beside it, from everybody but its owner."""
+    for end in ("", "-wal", "-shm"):
+        path = Path(f"{file}{end}")
+        with suppress(FileNotFoundError, PermissionError):  # somebody else's is shared on purpose
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
 
 
 def _switch_to_wal(connection) -> None:

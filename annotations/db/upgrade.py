@@ -1,7 +1,6 @@
 """Upgrades an older database to this program's schema by the migrations in `migrations/versions`, without losing a row."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from alembic import command
@@ -42,7 +41,7 @@ def upgrade(url: str) -> Upgrade:
             )
         kept = None
         if file := sqlite_file(url):
-            kept = file.with_name(f"{file.stem}-before-{VERSION}-{datetime.now():%Y%m%dT%H%M%S}{file.suffix}")
+            kept = backup.new_copy_of(file, VERSION)
             backup.copy(file, kept)
         with engine.execution_options(write=True).begin() as connection:
             settings = Config()

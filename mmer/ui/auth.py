@@ -1,4 +1,4 @@
-"""Who stands before the page, and what they may do; every handler asks anew, so a changed role counts at once."""
+"""Who uses the page, and what they may do; every handler asks anew, so a changed role counts at once."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmer.ui.service import Service
 
 
-def allowed(
+def authorize(
     service: "Service", action: str, request: gr.Request | None, profile: gr.OAuthProfile | None, name: str = ""
 ) -> Person:
     """Return who makes a request, if they may do this.

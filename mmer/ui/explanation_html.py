@@ -1,14 +1,15 @@
 """An explanation as HTML: for each channel a map, the numbers in it, and how far to trust them."""
 
 import io
-from html import escape
 
 from PIL import Image
 
 from mmer import plots
-from mmer.attribution import Explanation, Trust
+from mmer.attribution import Explanation
 from mmer.features import Features
-from mmer.ui.result_html import NAMES, data_uri, percent, signed
+from mmer.ui.media_uri import data_uri
+from mmer.ui.render import render, signed
+from mmer.ui.result_html import CHANNELS
 
 _VERDICTS = {
     "trustworthy": "What the map marks first changes the answer faster than chance would",
@@ -17,60 +18,48 @@ _VERDICTS = {
 }
 
 
-def explanation(found: Explanation, features: Features) -> str:
+def explanation(why: Explanation, features: Features) -> str:
     """Return why an utterance was judged so: for each channel its map, its numbers, and how far to trust them."""
-    regions = [f"{region} {signed(score)}" for region, score in found.face_regions]
-    cells = sorted(found.voice_bands, key=lambda cell: -abs(cell["score"]))[:3]
-    heard = [
-        f"{c['start_s']:.1f}–{c['end_s']:.1f} s, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
-        for c in cells
+    maps = {"face": _face(why, features), "voice": _voice(why, features), "text": _words(why)}
+    channels = [
+        {"name": CHANNELS[m], "trust": trust, "meaning": _VERDICTS[trust.verdict] if trust else "", **maps[m]}
+        for m, trust in why.trust.items()
     ]
-    maps = {
-        "face": _picture(
-            plots.face(features, found), "Where the face speaks for or against it, frame by frame", regions
-        ),
-        "voice": _picture(
-            plots.voice(features, found), "Where the voice speaks for or against it, by time and pitch", heard
-        ),
-        "text": _said(found),
+    return render("explanation.html", explanation=why, channels=channels)
+
+
+def _face(why: Explanation, features: Features) -> dict:
+    return {
+        "picture": _picture(plots.face(features, why)),
+        "caption": "Where the face speaks for or against it, frame by frame",
+        "numbers": [f"{region} {signed(score)}" for region, score in why.face_regions],
+        "words": None,
     }
-    parts = [
-        f"<h3>{NAMES[m]}</h3>{maps[m]}{_trust(trust)}" if trust else f"<h3>{NAMES[m]}</h3><p>Not used.</p>"
-        for m, trust in found.trust.items()
-    ]
-    when = f", {found.start_s:.1f}–{found.end_s:.1f} s" if found.end_s > found.start_s else ""
-    return (
-        f'<section class="mm-card mm-why" aria-label=Explanation><h2>Why {found.target}{when}</h2><p>Numbers above zero '
-        "speak for it, below zero against it; in the maps, orange with a solid outline and purple with a dashed one.</p>"
-        + "".join(f"<div>{part}</div>" for part in parts)
-        + "</section>"
-    )
 
 
-def _picture(image: Image.Image | None, what: str, numbers: list[str]) -> str:
+def _voice(why: Explanation, features: Features) -> dict:
+    strongest = sorted(why.voice_bands, key=lambda cell: -abs(cell["score"]))[:3]
+    return {
+        "picture": _picture(plots.voice(features, why)),
+        "caption": "Where the voice speaks for or against it, by time and pitch",
+        "numbers": [
+            f"{c['start_s']:.1f}–{c['end_s']:.1f} s, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
+            for c in strongest
+        ],
+        "words": None,
+    }
+
+
+def _words(why: Explanation) -> dict:
+    strongest = max((abs(score) for _, score in why.words), default=0) or 1
+    words = [(word, score, abs(score) / strongest) for word, score in why.words]
+    return {"picture": "", "caption": "", "numbers": [], "words": words}
+
+
+def _picture(image: Image.Image | None) -> str:
     """Return a map inside the page: a file would leave a face on the disk."""
     if image is None:
         return ""
     data = io.BytesIO()
     image.save(data, "webp", quality=85)
-    source = data_uri(data.getvalue(), "image/webp")
-    listed = f'<p class="mm-numbers">{"; ".join(numbers)}</p>' if numbers else ""
-    return f'<div class="mm-wide" tabindex="0"><img src="{source}" alt="{what}. {"; ".join(numbers)}"></div>{listed}'
-
-
-def _said(found: Explanation) -> str:
-    strongest = max((abs(score) for _, score in found.words), default=0) or 1
-    words = (
-        f'<span class="mm-{"plus" if score >= 0 else "minus"}" style="--share:{abs(score) / strongest:.2f}">{escape(word)} '
-        f"<small>{signed(score)}</small></span>"
-        for word, score in found.words
-    )
-    return f'<p class="mm-said">{" ".join(words)}</p>'
-
-
-def _trust(trust: Trust) -> str:
-    return (
-        f'<p class="mm-trust"><strong>{trust.verdict.capitalize()}.</strong> {_VERDICTS[trust.verdict]}. '
-        f"<small>{escape(trust.method.capitalize())}; deletion {signed(trust.deletion)}, insertion {signed(trust.insertion)} "
-        f"against random maps; adds up to within {percent(trust.delta)}.</small></p>"
-    )
+    return data_uri(data.getvalue(), "image/webp")

@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import wraps
 from html import escape
+from typing import TypeVar
 
 import gradio as gr
 
 from mmer.errors import MmerError
 from mmer.ui import result_html
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
 _WORKERS = ThreadPoolExecutor(thread_name_prefix="analyse")
 
 
-def run_in_background(work: Callable[[Callable[[], bool]], object]) -> Iterator[tuple[float, object]]:
-    """Run a call beside, and yield the seconds so far with None until it ends, then with what it returned.
+def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple[float, T | None]]:
+    """Run a call on another thread, and yield the seconds so far with None until it ends, then with what it returned.
 
     gradio stops a generator only between two of its values, so whoever presses Stop waits for one of these.
 
@@ -38,21 +40,25 @@ def run_in_background(work: Callable[[Callable[[], bool]], object]) -> Iterator[
         stopped.set()
 
 
-def report_errors(status: gr.HTML):
-    """Wrap a generator handler so that an error is told in the page and to the caller, a bug without its details."""
+def report_errors(status: str):
+    """Wrap a generator method so that an error is told in the page and to the caller, a bug without its details.
+
+    Args:
+        status: the attribute that holds the HTML component in which the page tells of it.
+    """
 
     def wrap(handler):
         @wraps(handler)
-        def guarded(*args):
+        def guarded(self, *args):
             try:
-                yield from handler(*args)
+                yield from handler(self, *args)
             except Exception as error:
                 if isinstance(error, MmerError):
                     title, message = error.code.replace("_", " ").capitalize(), error.message
                 else:
                     _LOG.exception("%s failed", handler.__name__)
                     title, message = "Our fault", "something went wrong in this program; the next clip will work"
-                yield {status: result_html.failure(message)}
+                yield {getattr(self, status): result_html.failure(message)}
                 # For callers of the API; a browser has it in the page, and would take it for HTML.
                 raise gr.Error(
                     escape(message, quote=False), title=title, visible=False, print_exception=False

@@ -3,9 +3,14 @@
 window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
   const state = { item: null, since: 0, whole: false, targets: ["all"], target: 0 };
+  const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
   const byId = (id) => document.getElementById(id);
   const say = (words) => { const live = byId("mm-live"); if (live) live.textContent = words; };
-  const press = (id) => { const found = byId(id); (found?.matches("button") ? found : found?.querySelector("button"))?.click(); };
+  const press = (id) => {
+    const block = byId(id);
+    (block?.matches("button") ? block : block?.querySelector("button"))?.click();
+  };
+  const modeButton = (mode) => document.querySelector(`#label-stage [data-mm="${mode}"]`);
   const player = () => byId("mm-screen")?.querySelector("video, audio");
 
   function element(item) {
@@ -31,17 +36,22 @@ window.mmerLabel = (() => {
     const media = loaded.get(item.id);
     screen.replaceChildren(...(media ? [media] : []));
     screen.hidden = false;
-    byId("mm-name").textContent = item.note || (item.start_s == null ? item.name : `${item.name}, ${item.start_s}–${item.end_s} s`);
+    const stretch = item.start_s == null ? "" : `, ${item.start_s}–${item.end_s} s`;
+    byId("mm-name").textContent = item.note || item.name + stretch;
     byId("mm-words").textContent = item.transcript;
-    for (const button of document.querySelectorAll("#label-stage [aria-pressed]")) button.setAttribute("aria-pressed", "false");
-    const found = player();
-    if (found) {
-      if (item.start_s != null) found.currentTime = item.start_s;
-      found.play().catch(() => say("Press space to play"));
+    for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
+      button.setAttribute("aria-pressed", "false");
+    const clip = player();
+    if (clip) {
+      if (item.start_s != null) clip.currentTime = item.start_s;
+      clip.play().catch(() => say("Press space to play"));
     }
     state.since = performance.now();
-    const useful = { play: found, whole: item.start_s != null, slow: found, face: item.kind === "video", voice: item.kind === "video", text: item.transcript };
-    for (const [mode, use] of Object.entries(useful)) document.querySelector(`#label-stage [data-mm="${mode}"]`).hidden = !use;
+    const video = item.kind === "video";
+    const useful = {
+      play: clip, whole: item.start_s != null, slow: clip, face: video, voice: video, text: item.transcript,
+    };
+    for (const [mode, use] of Object.entries(useful)) modeButton(mode).hidden = !use;
     mark();
     const stage = document.querySelector(".mm-stage");
     stage.focus({ preventScroll: true });
@@ -49,9 +59,9 @@ window.mmerLabel = (() => {
     say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
   }
 
-  function feed(found) {
-    const items = found?.items ?? [];
-    state.targets = found?.targets ?? ["all"];
+  function feed(sent) {
+    const items = sent?.items ?? [];
+    state.targets = sent?.targets ?? ["all"];
     for (const item of items) if (item.media) loaded.set(item.id, element(item));
     for (const id of [...loaded.keys()]) if (!items.some((item) => item.id === id)) loaded.delete(id);
     if (items.length) { show(items[0]); return; }
@@ -62,63 +72,73 @@ window.mmerLabel = (() => {
   }
 
   function toggle(what) {
-    const found = player();
+    const clip = player();
     if (what === "play") {
-      if (!found) return;
-      if (!found.paused) { found.pause(); return; }
+      if (!clip) return;
+      if (!clip.paused) { clip.pause(); return; }
       const { start_s, end_s } = state.item ?? {};
-      if (!state.whole && start_s != null && (found.currentTime < start_s || found.currentTime >= end_s - 0.05)) found.currentTime = start_s;
-      found.play().catch(() => say("The browser cannot play this clip"));
+      const outside = clip.currentTime < start_s || clip.currentTime >= end_s - 0.05;
+      if (!state.whole && start_s != null && outside) clip.currentTime = start_s;
+      clip.play().catch(() => say("The browser cannot play this clip"));
       return;
     }
-    const button = document.querySelector(`#label-stage [data-mm="${what}"]`);
+    const button = modeButton(what);
     if (button.hidden) return;
     const on = button.getAttribute("aria-pressed") !== "true";
     const exclusive = ["face", "voice", "text"];
     for (const other of exclusive.includes(what) ? exclusive : [what])
-      document.querySelector(`#label-stage [data-mm="${other}"]`).setAttribute("aria-pressed", String(other === what && on));
-    const pressed = (name) => document.querySelector(`#label-stage [data-mm="${name}"]`).getAttribute("aria-pressed") === "true";
+      modeButton(other).setAttribute("aria-pressed", String(other === what && on));
+    const pressed = (mode) => modeButton(mode).getAttribute("aria-pressed") === "true";
     state.whole = pressed("whole") || state.item?.start_s == null;
     const screen = byId("mm-screen");
     screen.classList.toggle("mm-dark", pressed("voice"));
     screen.hidden = pressed("text");
     byId("mm-words").hidden = pressed("face") || pressed("voice");
-    if (found) {
-      found.playbackRate = pressed("slow") ? 0.5 : 1;
-      found.muted = pressed("face");
-      if (pressed("text")) found.pause();
+    if (clip) {
+      clip.playbackRate = pressed("slow") ? 0.5 : 1;
+      clip.muted = pressed("face");
+      if (pressed("text")) clip.pause();
     }
     say(`${button.textContent} ${on ? "on" : "off"}`);
   }
 
   function group() { return byId(`label-${state.targets[state.target] ?? "all"}`); }
   function mark() {
+    const asked = state.targets.length > 1 ? state.targets[state.target] : null;
     for (const target of ["all", "face", "voice", "text"])
-      byId(`label-${target}`)?.classList.toggle("mm-active", state.targets.length > 1 && target === state.targets[state.target]);
+      byId(`label-${target}`)?.classList.toggle("mm-active", target === asked);
   }
 
   function choose(box, number, what) {
-    const input = [...(box?.querySelectorAll("label") ?? [])].find((label) => what(label, number))?.querySelector("input");
+    const labels = [...(box?.querySelectorAll("label") ?? [])];
+    const input = labels.find((label) => what(label, number))?.querySelector("input");
     if (!input) return;
     input.click();
-    setTimeout(() => say(`${input.closest("label").textContent.trim()} ${input.checked ? "chosen" : "taken back"}`), 50);
+    const name = input.closest("label").textContent.trim();
+    setTimeout(() => say(`${name} ${input.checked ? "chosen" : "taken back"}`), 50);
   }
 
   function key(event) {
-    const writing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]");
+    const writing = event.target.closest?.(FIELDS);
     if (writing) { if (event.key === "Escape") writing.blur(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || !byId("label-stage")?.offsetParent) return;
     // What has the focus keeps its own keys: Enter and space press a button, space ticks a box.
     const own = { Enter: "button, a, summary, [role=tab]", " ": "button, a, summary, input, [role=tab]" }[event.key];
     if (own && event.target.closest?.(own)) return;
     const digit = /^Digit([1-7])$/.exec(event.code)?.[1] ?? (/^[1-7]$/.test(event.key) ? event.key : null);
-    const buttons = { c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", Enter: "label-submit" };
+    const buttons = {
+      c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", Enter: "label-submit",
+    };
     const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text" };
-    if (digit && event.shiftKey) choose(byId("label-intensity"), digit, (label, n) => label === byId("label-intensity").querySelectorAll("label")[n - 1]);
+    const levels = byId("label-intensity");
+    if (digit && event.shiftKey) choose(levels, digit, (label, n) => label === levels.querySelectorAll("label")[n - 1]);
     else if (digit) choose(group(), digit, (label, n) => label.textContent.trim().startsWith(n));
     else if (event.key === "?") press("label-help");
-    else if (event.key === "t") { state.target = (state.target + 1) % state.targets.length; mark(); say(group()?.querySelector("span")?.textContent ?? ""); }
-    else if (buttons[event.key]) { if (event.repeat) return; press(buttons[event.key]); }
+    else if (event.key === "t") {
+      state.target = (state.target + 1) % state.targets.length;
+      mark();
+      say(group()?.querySelector("span")?.textContent ?? "");
+    } else if (buttons[event.key]) { if (event.repeat) return; press(buttons[event.key]); }
     else if (modes[event.key]) toggle(modes[event.key]);
     else return;
     event.preventDefault();

@@ -1,8 +1,8 @@
 """The Label tab: one item after the other, judged blind, by mouse or by keyboard alone."""
 
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -10,34 +10,41 @@ from gradio.oauth import OAuthProfile
 
 from annotations.db.schema import TARGETS
 from annotations.queue import projects
-from annotations.queue.assignment import Answer, Progress, Queue, Receipt, Task
+from annotations.queue.assignment import Answer, Queue, Task
 from annotations.queue.media_import import import_kept_clips
 from annotations.queue.projects import Project
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
-from mmer.ui import result_html
-from mmer.ui.auth import allowed
+from mmer.ui import label_view, result_html
+from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.render import render
 from mmer.ui.service import Service
 
 HOTKEYS = Path(__file__).with_name("label_tab.js").read_text(encoding="utf-8")
 QUESTIONS = {
-    "all": "What do you find, all together?", "face": "What does the face show?", "voice": "How does the voice sound?",
+    "all": "What do you find, all together?",
+    "face": "What does the face show?",
+    "voice": "How does the voice sound?",
     "text": "What do the words say?",
-}  # fmt: skip
+}
 _LEVELS = [("Weak", 0.33), ("Medium", 0.66), ("Strong", 1.0)]
 _SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
 _VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
 _AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
-_KEPT = "Clips kept here"  # the project that is made of them
+_KEPT_CLIPS = "Clips kept here"  # the project that is made of them
+_QUEUE_EMPTY = "Nothing is left for you in this project. Thank you."
+# The page knows which item it shows and since when; the server sees neither.
+_ADD_ITEM_AND_SECONDS = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
+_ADD_ITEM = "(...inputs) => [...inputs.slice(0, -1), mmerLabel.id()]"
 
 
 @dataclass
-class Sitting:
-    """What one browser session is doing."""
+class LabelSession:
+    """What one browser session is labelling."""
 
     project: str = ""
-    name: str = ""
+    annotator: str = ""
     tasks: list[Task] = field(default_factory=list)  # the one on the screen, then the one that is loaded ahead
     since: float = 0.0  # monotonic: when the first of them was sent
 
@@ -48,318 +55,354 @@ class Sitting:
         return self.tasks[0]
 
 
-def tab(service: Service) -> None:
-    """Lay out the tab in the page being built, and wire it."""
-    store = service.store
-    queues: dict[int, Queue] = {}  # by project: a queue remembers where each annotator was
-    looked: dict[int, dict[str, list[str]]] = {}  # by lent item: what was chosen when the model's answer was looked at
-    sitting = gr.State(None, time_to_live=12 * 3600)
+class LabelTab:
+    """Lays the tab out in the page being built, and answers its events."""
 
-    with gr.Row(equal_height=False):
-        project = gr.Dropdown(
-            [], label="Project", value=None, allow_custom_value=True, elem_id="label-project", min_width=180
-        )
-        name = gr.Textbox(
-            label="Your name", value="", elem_id="label-name", min_width=140, info="Your labels stand under it."
-        )
-        start = gr.Button("Start", variant="primary", elem_id="label-start", min_width=100)
-    make = gr.Button("Make a project of the clips kept here", elem_id="label-make", size="sm")
-    status = gr.HTML(label="Status", elem_id="label-status")
-    with gr.Column(visible=False, elem_id="label-desk") as desk:
-        with gr.Accordion("Guidelines", open=False, elem_id="label-guidelines"):
-            guidelines = gr.Markdown()
+    def __init__(self, service: Service):
+        self.service = service
+        self.store = service.store
+        self._queues: dict[int, Queue] = {}  # by project: a queue remembers where each annotator was
+        # By assignment: what was chosen when the model's answer was looked at.
+        self._chosen_at_look: dict[int, dict[str, list[str]]] = {}
+        self.session = gr.State(None, time_to_live=12 * 3600)  # LabelSession | None
+        self._build_start()
+        with gr.Column(visible=False, elem_id="label-desk") as self.desk:
+            with gr.Accordion("Guidelines", open=False, elem_id="label-guidelines"):
+                self.guidelines = gr.Markdown()
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=6, min_width=320):
+                    gr.HTML(render("label_stage.html"), label="Clip", elem_id="label-stage")
+                    self.progress = gr.HTML(label="Progress", elem_id="label-progress")
+                with gr.Column(scale=5, min_width=320):
+                    self._build_answers()
+            with gr.Accordion("Keys (?)", open=False, elem_id="label-help"):
+                gr.HTML(render("label_keys.html"))
+            with gr.Accordion("Raw", open=False):
+                self.feed = gr.JSON(label="Items", open=False)
+                self.receipt = gr.JSON(label="Stored", open=False)
+        # The page's script fills in its item and the seconds since it showed it.
+        self.on_page, self.lead_s = gr.Number(0, visible=False), gr.Number(0, visible=False)
+        self._connect()
+
+    def _build_start(self) -> None:
         with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=320):
-                gr.HTML(_STAGE, label="Clip", elem_id="label-stage")
-                progress = gr.HTML(label="Progress", elem_id="label-progress")
-            with gr.Column(scale=5, min_width=320):
-                said = [
-                    gr.CheckboxGroup(
-                        [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS)], value=[], label=QUESTIONS[target],
-                        info="The strongest first; press again to take it back.", elem_id=f"label-{target}", visible=False,
-                    )
-                    for target in TARGETS
-                ]  # fmt: skip
-                intensity = gr.Radio(_LEVELS, label="How strong? (Shift+1 to 3)", elem_id="label-intensity")
-                with gr.Row():
-                    submit = gr.Button("Submit (Enter)", variant="primary", elem_id="label-submit", min_width=120)
-                    cannot = gr.Button("Cannot tell (c)", elem_id="label-cannot", min_width=120)
-                with gr.Row():
-                    undo = gr.Button("Undo (u)", elem_id="label-undo", min_width=80, size="sm")
-                    skip = gr.Button("Skip (s)", elem_id="label-skip", min_width=80, size="sm")
-                    broken = gr.Button("Broken (x)", elem_id="label-broken", min_width=80, size="sm")
-                    reveal = gr.Button("Model (b)", elem_id="label-reveal", min_width=80, size="sm")
-                told = gr.HTML(label="Told", elem_id="label-told")
-                with gr.Accordion("Comment, words, sureness", open=False, elem_id="label-more"):
-                    confidence = gr.Radio(_SURE, label="How sure are you? (optional)", elem_id="label-confidence")
-                    comment = gr.Textbox(label="Comment (optional)", value="", elem_id="label-comment")
-                    transcript = gr.Textbox(
-                        label="Words, corrected (optional)", value="", lines=2, elem_id="label-transcript"
-                    )
-                    # No sliders: one that nobody touched would answer all the same.
-                    valence = gr.Radio(_VALENCE, label="Pleasant? (optional)", elem_id="label-valence")
-                    arousal = gr.Radio(_AROUSAL, label="Excited? (optional)", elem_id="label-arousal")
-        with gr.Accordion("Keys (?)", open=False, elem_id="label-help"):
-            gr.HTML(_KEYS)
-        with gr.Accordion("Raw", open=False):
-            feed = gr.JSON(label="Items", open=False)
-            receipt = gr.JSON(label="Stored", open=False)
-    on_page, lead = (
-        gr.Number(0, visible=False),
-        gr.Number(0, visible=False),
-    )  # the page fills in its item and the seconds
+            self.project = gr.Dropdown(
+                [], label="Project", value=None, allow_custom_value=True, elem_id="label-project", min_width=180
+            )
+            self.annotator = gr.Textbox(
+                label="Your name", value="", elem_id="label-name", min_width=140, info="Your labels stand under it."
+            )
+            self.start_button = gr.Button("Start", variant="primary", elem_id="label-start", min_width=100)
+        self.make_button = gr.Button("Make a project of the clips kept here", elem_id="label-make", size="sm")
+        self.status = gr.HTML(label="Status", elem_id="label-status")
 
-    def queue(chosen: Project) -> Queue:
-        return queues.setdefault(chosen.id, Queue(store, chosen))
+    def _build_answers(self) -> None:
+        self.emotions = {
+            target: gr.CheckboxGroup(
+                [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS)],
+                value=[],
+                label=QUESTIONS[target],
+                info="The strongest first; press again to take it back.",
+                elem_id=f"label-{target}",
+                visible=False,
+            )
+            for target in TARGETS
+        }
+        self.intensity = gr.Radio(_LEVELS, label="How strong? (Shift+1 to 3)", elem_id="label-intensity")
+        with gr.Row():
+            self.submit_button = gr.Button("Submit (Enter)", variant="primary", elem_id="label-submit", min_width=120)
+            self.cannot_button = gr.Button("Cannot tell (c)", elem_id="label-cannot", min_width=120)
+        with gr.Row():
+            self.undo_button = gr.Button("Undo (u)", elem_id="label-undo", min_width=80, size="sm")
+            self.skip_button = gr.Button("Skip (s)", elem_id="label-skip", min_width=80, size="sm")
+            self.broken_button = gr.Button("Broken (x)", elem_id="label-broken", min_width=80, size="sm")
+            self.reveal_button = gr.Button("Model (b)", elem_id="label-reveal", min_width=80, size="sm")
+        self.told = gr.HTML(label="Told", elem_id="label-told")  # what became of the last answer
+        with gr.Accordion("Comment, words, sureness", open=False, elem_id="label-more"):
+            self.confidence = gr.Radio(_SURE, label="How sure are you? (optional)", elem_id="label-confidence")
+            self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="label-comment")
+            self.transcript = gr.Textbox(
+                label="Words, corrected (optional)", value="", lines=2, elem_id="label-transcript"
+            )
+            # No sliders: one that nobody touched would answer all the same.
+            self.valence = gr.Radio(_VALENCE, label="Pleasant? (optional)", elem_id="label-valence")
+            self.arousal = gr.Radio(_AROUSAL, label="Excited? (optional)", elem_id="label-arousal")
 
-    def sight(now: Sitting, chosen: Project, *, known: set[int] = frozenset()) -> dict:
-        """Return the feed of a sitting: the item on the screen and the one after it, with media the page has not got."""
-        now.since = time.monotonic()
-        return {
-            "items": [_shown(task, with_media=task.assignment_id not in known) for task in now.tasks],
-            "targets": list(chosen.targets),
+    def _connect(self) -> None:
+        choices = list(self.emotions.values())
+        details = [self.intensity, self.confidence, self.comment, self.transcript, self.valence, self.arousal]
+        form = [*choices, *details, self.on_page, self.lead_s, self.session]
+        desk = [self.feed, self.session, self.status, self.desk, *choices, *details, self.told]
+        answered = [*desk, self.progress, self.receipt]
+        projects_shown = [self.project, self.make_button, self.status]
+        gr.on(
+            fn=self.list_projects,
+            inputs=[],
+            outputs=projects_shown,
+            api_name="label_projects",
+            show_progress="hidden",
+        )
+        self.make_button.click(
+            self.make_project, [self.annotator], projects_shown, api_name="label_make_project", show_progress="hidden"
+        )
+        started = gr.on(
+            [self.start_button.click, self.annotator.submit],
+            self.start,
+            [self.project, self.annotator, self.on_page],
+            [*desk, self.guidelines, self.progress, self.receipt],
+            api_name="label_start",
+            js=_ADD_ITEM,
+            show_progress="hidden",
+        )
+        # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
+        submitted = self.submit_button.click(
+            self.submit,
+            form,
+            answered,
+            api_name="label_submit",
+            js=_ADD_ITEM_AND_SECONDS,
+            preprocess=False,
+            show_progress="hidden",
+        )
+        without_label = [
+            button.click(
+                handler,
+                [self.comment, self.on_page, self.lead_s, self.session],
+                answered,
+                api_name=name,
+                js=_ADD_ITEM_AND_SECONDS,
+                show_progress="hidden",
+            )
+            for button, handler, name in (
+                (self.cannot_button, self.cannot_tell, "label_cannot_tell"),
+                (self.skip_button, self.skip, "label_skip"),
+                (self.broken_button, self.broken, "label_broken"),
+            )
+        ]
+        undone = self.undo_button.click(
+            self.undo, [self.session], answered, api_name="label_undo", show_progress="hidden"
+        )
+        for event in (started, submitted, *without_label, undone):
+            event.success(None, self.feed, None, js="(feed) => mmerLabel.feed(feed)")
+        self.reveal_button.click(
+            self.reveal,
+            [*choices, self.session],
+            [self.told, self.status],
+            api_name="label_reveal",
+            preprocess=False,
+            show_progress="hidden",
+        )
+
+    @report_errors("status")
+    def list_projects(self, request: gr.Request, profile: OAuthProfile | None):
+        authorize(self.service, "label", request, profile)
+        names = [p.name for p in projects.projects(self.store)]
+        yield {
+            self.project: gr.Dropdown(choices=names, value=next(iter(names), None)),
+            self.make_button: gr.Button(visible=not names),
         }
 
-    def fresh(chosen: Project) -> dict:
-        return {
-            **{group: gr.CheckboxGroup(value=[], visible=t in chosen.targets, choices=_choices(chosen))
-               for t, group in zip(TARGETS, said, strict=True)},
-            intensity: None, confidence: None, comment: "", transcript: "", valence: None, arousal: None, told: "",
-        }  # fmt: skip
+    @report_errors("status")
+    def make_project(self, request: gr.Request, profile: OAuthProfile | None, name=""):
+        person = authorize(self.service, "manage", request, profile, name)
+        n = import_kept_clips(self.store, _KEPT_CLIPS, actor=person.name or "somebody")
+        names = [p.name for p in projects.projects(self.store)]
+        yield {
+            self.project: gr.Dropdown(choices=names, value=_KEPT_CLIPS),
+            self.make_button: gr.Button(visible=False),
+            self.status: result_html.status(f"{_KEPT_CLIPS}: {n} clips wait; press Start."),
+        }
 
-    def go_on(now: Sitting, chosen: Project, *, known: set[int] = frozenset(), form: bool = True) -> dict:
-        found = sight(now, chosen, known=known)
-        if not now.tasks:
-            return {feed: found, sitting: now, status: result_html.status(_EMPTY_QUEUE), desk: gr.Column(visible=True)}
-        emptied = fresh(chosen) if form else {}
-        if not chosen.blind:
-            emptied[told] = _model(now.task)
-        return {feed: found, sitting: now, status: "", desk: gr.Column(visible=True), **emptied}
-
-    @report_errors(status)
-    def known(request: gr.Request, profile: OAuthProfile | None):
-        allowed(service, "label", request, profile)
-        names = [p.name for p in projects.projects(store)]
-        yield {project: gr.Dropdown(choices=names, value=next(iter(names), None)), make: gr.Button(visible=not names)}
-
-    @report_errors(status)
-    def making(request: gr.Request, profile: OAuthProfile | None, name=""):
-        person = allowed(service, "manage", request, profile, name)
-        n = import_kept_clips(store, _KEPT, actor=person.name or "somebody")
-        names = [p.name for p in projects.projects(store)]
-        yield {project: gr.Dropdown(choices=names, value=_KEPT), make: gr.Button(visible=False),
-               status: result_html.status(f"{_KEPT}: {n} clips wait; press Start.")}  # fmt: skip
-
-    @report_errors(status)
-    def starting(request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0):
-        person = allowed(service, "label", request, profile, name)
+    @report_errors("status")
+    def start(self, request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0):
+        person = authorize(self.service, "label", request, profile, name)
         if not project:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
-        chosen = projects.project(store, project)
-        now = Sitting(chosen.name, person.name, queue(chosen).next(person.name, 2))
+        chosen = projects.project(self.store, project)
+        queue = self._queue(chosen)
+        session = LabelSession(chosen.name, person.name, queue.next(person.name, 2))
         # After a restart of the server the item on the page comes back, and what was chosen for it stays.
-        same = bool(on_page) and [task.assignment_id for task in now.tasks[:1]] == [on_page]
-        yield go_on(now, chosen, known={on_page} if same else frozenset(), form=not same) | {
-            guidelines: chosen.guidelines or "_None were written for this project._",
-            progress: _progress(queue(chosen).progress(person.name)),
-            receipt: None,
+        same = bool(on_page) and [task.assignment_id for task in session.tasks[:1]] == [on_page]
+        yield self._show(session, chosen, loaded={on_page} if same else frozenset(), clear_form=not same) | {
+            self.guidelines: chosen.guidelines or "_None were written for this project._",
+            self.progress: label_view.progress(queue.progress(person.name)),
+            self.receipt: None,
         }
 
-    def current(request, profile, now: Sitting | None) -> tuple[Sitting, Project]:
-        """Return the sitting and its project, if the person may still label and is the one who sat down."""
-        person = allowed(service, "label", request, profile, now.name if now else "")
-        if now is None:
-            raise LabelError(
-                "no_sitting", "the server was started anew since; what you chose is still on the page: press Start, and the same item comes back"
-            )  # fmt: skip
-        if person.name != now.name:
-            raise LabelError("not_yours", f"this item was lent to {now.name}; press Start")
-        return now, projects.project(store, now.project)
+    @report_errors("told")
+    def submit(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        all=(),
+        face=(),
+        voice=(),
+        text=(),
+        intensity=None,
+        confidence=None,
+        comment="",
+        transcript="",
+        valence=None,
+        arousal=None,
+        on_page=0,
+        lead_s=0,
+        session: LabelSession | None = None,
+    ):
+        current, project = self._resume(request, profile, session)
+        chosen = _by_target(project, all, face, voice, text)
+        missing = [QUESTIONS[t] for t, emotions in chosen.items() if not emotions]
+        if missing:
+            raise LabelError("no_emotion", f"choose an emotion, 'cannot tell' or skip first: {missing[0]}")
+        words = " ".join((transcript or "").split())
+        corrected = words if words and words != (current.task.transcript or "") else None
+        answers = [
+            Answer(
+                _rank_weights(emotions),
+                target=target,
+                confidence=confidence,
+                intensity=intensity,
+                valence=valence,
+                arousal=arousal,
+                comment=comment or "",
+                transcript=corrected,
+            )
+            for target, emotions in chosen.items()
+        ]
+        yield self._store_answers(current, project, "label", answers, on_page, lead_s, chosen)
 
-    def answered(request, profile, now, outcome: str, answers: list[Answer], on_page, lead_s, said=None) -> dict:
-        now, chosen = current(request, profile, now)
-        done = now.task
+    @report_errors("told")
+    def cannot_tell(
+        self, request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, session=None
+    ):
+        yield self._answer_without_label("cannot_tell", request, profile, comment, on_page, lead_s, session)
+
+    @report_errors("told")
+    def skip(self, request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, session=None):
+        yield self._answer_without_label("skip", request, profile, comment, on_page, lead_s, session)
+
+    @report_errors("told")
+    def broken(self, request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, session=None):
+        yield self._answer_without_label("broken", request, profile, comment, on_page, lead_s, session)
+
+    @report_errors("told")
+    def undo(self, request: gr.Request, profile: OAuthProfile | None, session: LabelSession | None = None):
+        current, project = self._resume(request, profile, session)
+        queue = self._queue(project)
+        task = queue.undo(current.annotator)
+        if task is None:
+            raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
+        loaded = {t.assignment_id for t in current.tasks}
+        current = LabelSession(current.project, current.annotator, [task, *current.tasks[:1]])
+        yield self._show(current, project, loaded=loaded) | {
+            self.told: result_html.status(f"Taken back: {task.name}. It is here again."),
+            self.progress: label_view.progress(queue.progress(current.annotator)),
+        }
+
+    @report_errors("told")
+    def reveal(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        all=(),
+        face=(),
+        voice=(),
+        text=(),
+        session: LabelSession | None = None,
+    ):
+        current, project = self._resume(request, profile, session)
+        # Only what was chosen before and stays is blind.
+        self._chosen_at_look.setdefault(current.task.assignment_id, _by_target(project, all, face, voice, text))
+        yield {self.told: label_view.model_answer(current.task)}
+
+    def _queue(self, project: Project) -> Queue:
+        return self._queues.setdefault(project.id, Queue(self.store, project))
+
+    def _resume(
+        self, request: gr.Request, profile: OAuthProfile | None, session: LabelSession | None
+    ) -> tuple[LabelSession, Project]:
+        """Return the session and its project, if the person may still label and is the one who started it."""
+        person = authorize(self.service, "label", request, profile, session.annotator if session else "")
+        if session is None:
+            raise LabelError(
+                "no_sitting",
+                "the server was started anew since; what you chose is still on the page: press Start, and the same "
+                "item comes back",
+            )
+        if person.name != session.annotator:
+            raise LabelError("not_yours", f"this item was lent to {session.annotator}; press Start")
+        return session, projects.project(self.store, session.project)
+
+    def _answer_without_label(self, outcome: str, request, profile, comment, on_page, lead_s, session) -> dict:
+        current, project = self._resume(request, profile, session)
+        answer = Answer(target=project.targets[0], outcome=outcome, comment=comment or "")
+        return self._store_answers(current, project, outcome, [answer], on_page, lead_s)
+
+    def _store_answers(
+        self, session: LabelSession, project: Project, outcome: str, answers: list[Answer], on_page, lead_s, chosen=None
+    ) -> dict:
+        """Store the answers to the item on the screen and return the page with the next one."""
+        done, queue = session.task, self._queue(project)
         if on_page and on_page != done.assignment_id:
             raise LabelError(
                 "other_item", "the page does not show this item yet, so nothing was stored; look at it and answer again"
             )
-        blind = chosen.blind and looked.get(done.assignment_id, said) == said
-        lead_s = float(lead_s) if lead_s else time.monotonic() - now.since
-        left = queue(chosen).submit(done.assignment_id, now.name, answers, lead_time_s=round(lead_s, 3), blind=blind)
-        looked.pop(done.assignment_id, None)
-        known = {task.assignment_id for task in now.tasks[1:]}
-        now = Sitting(now.project, now.name, queue(chosen).next(now.name, 2))
-        return go_on(now, chosen, known=known) | {
-            told: _told(done, outcome, answers, left),
-            progress: _progress(left.progress),
-            receipt: _plain(done, left),
+        blind = project.blind and self._chosen_at_look.get(done.assignment_id, chosen) == chosen
+        lead_s = float(lead_s) if lead_s else time.monotonic() - session.since
+        receipt = queue.submit(
+            done.assignment_id, session.annotator, answers, lead_time_s=round(lead_s, 3), blind=blind
+        )
+        self._chosen_at_look.pop(done.assignment_id, None)
+        loaded = {task.assignment_id for task in session.tasks[1:]}
+        session = LabelSession(session.project, session.annotator, queue.next(session.annotator, 2))
+        return self._show(session, project, loaded=loaded) | {
+            self.told: label_view.stored(done, outcome, answers, receipt),
+            self.progress: label_view.progress(receipt.progress),
+            self.receipt: label_view.receipt_json(done, receipt),
         }
 
-    @report_errors(told)
-    def submitting(
-        request: gr.Request, profile: OAuthProfile | None,
-        all=(), face=(), voice=(), text=(), intensity=None, confidence=None, comment="", transcript="", valence=None,
-        arousal=None, on_page=0, lead_s=0, now=None,
-    ):  # fmt: skip
-        now, chosen = current(request, profile, now)
-        chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
-        missing = [QUESTIONS[t] for t, c in chose.items() if not c]
-        if missing:
-            raise LabelError("no_emotion", f"choose an emotion, 'cannot tell' or skip first: {missing[0]}")
-        was = now.task.transcript or ""
-        words = " ".join((transcript or "").split())
-        answers = [
-            Answer(_weights(c), target=t, confidence=confidence, intensity=intensity, valence=valence, arousal=arousal,
-                   comment=comment or "", transcript=words if words and words != was else None)
-            for t, c in chose.items()
-        ]  # fmt: skip
-        yield answered(request, profile, now, "label", answers, on_page, lead_s, chose)
+    def _show(
+        self, session: LabelSession, project: Project, *, loaded: Set[int] = frozenset(), clear_form: bool = True
+    ) -> dict:
+        """Return the page with the session's item and the one after it.
 
-    def saying(outcome: str):
-        @report_errors(told)
-        def say(request: gr.Request, profile: OAuthProfile | None, comment="", on_page=0, lead_s=0, now=None):
-            target = current(request, profile, now)[1].targets[0]
-            answer = Answer(target=target, outcome=outcome, comment=comment or "")
-            yield answered(request, profile, now, outcome, [answer], on_page, lead_s)
+        Args:
+            loaded: assignments whose media the page has already.
+        """
+        session.since = time.monotonic()
+        feed = {
+            "items": [label_view.task_json(t, with_media=t.assignment_id not in loaded) for t in session.tasks],
+            "targets": list(project.targets),
+        }
+        shown = {self.feed: feed, self.session: session, self.desk: gr.Column(visible=True)}
+        if not session.tasks:
+            return {**shown, self.status: result_html.status(_QUEUE_EMPTY)}
+        cleared = self._cleared_form(project) if clear_form else {}
+        if not project.blind:
+            cleared[self.told] = label_view.model_answer(session.task)
+        return {**shown, self.status: "", **cleared}
 
-        return say
-
-    @report_errors(told)
-    def undoing(request: gr.Request, profile: OAuthProfile | None, now=None):
-        now, chosen = current(request, profile, now)
-        back = queue(chosen).undo(now.name)
-        if back is None:
-            raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
-        held = {task.assignment_id for task in now.tasks}
-        now = Sitting(now.project, now.name, [back, *now.tasks[:1]])
-        shown = go_on(now, chosen, known=held)
-        yield shown | {
-            told: result_html.status(f"Taken back: {back.name}. It is here again."),
-            progress: _progress(queue(chosen).progress(now.name)),
+    def _cleared_form(self, project: Project) -> dict:
+        choices = [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS) if e in project.label_set]
+        return {
+            **{
+                group: gr.CheckboxGroup(value=[], visible=target in project.targets, choices=choices)
+                for target, group in self.emotions.items()
+            },
+            self.intensity: None,
+            self.confidence: None,
+            self.comment: "",
+            self.transcript: "",
+            self.valence: None,
+            self.arousal: None,
+            self.told: "",
         }
 
-    @report_errors(told)
-    def revealing(request: gr.Request, profile: OAuthProfile | None, all=(), face=(), voice=(), text=(), now=None):
-        now, chosen = current(request, profile, now)
-        chose = {t: c for t, c in zip(TARGETS, (all, face, voice, text), strict=True) if t in chosen.targets}
-        # Only what was chosen before and stays is blind.
-        looked.setdefault(now.task.assignment_id, {t: list(c or ()) for t, c in chose.items()})
-        yield {told: _model(now.task)}
 
-    quiet = {"show_progress": "hidden"}
-    shown = [feed, sitting, status, desk, *said, intensity, confidence, comment, transcript, valence, arousal, told]
-    more = [progress, receipt]
-    gr.on(fn=known, inputs=[], outputs=[project, make, status], api_name="label_projects", **quiet)
-    make.click(making, [name], [project, make, status], api_name="label_make_project", **quiet)
-    form = [*said, intensity, confidence, comment, transcript, valence, arousal, on_page, lead, sitting]
-    # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
-    events = [
-        gr.on([start.click, name.submit], starting, [project, name, on_page], [*shown, guidelines, *more], api_name="label_start", js=_SEEN, **quiet),
-        submit.click(submitting, form, [*shown, *more], api_name="label_submit", js=_TIMED, preprocess=False, **quiet),
-        *(
-            button.click(saying(outcome), [comment, on_page, lead, sitting], [*shown, *more], api_name=f"label_{outcome}", js=_TIMED, **quiet)
-            for button, outcome in ((cannot, "cannot_tell"), (skip, "skip"), (broken, "broken"))
-        ),
-        undo.click(undoing, [sitting], [*shown, *more], api_name="label_undo", **quiet),
-    ]  # fmt: skip
-    for event in events:
-        event.success(None, feed, None, js="(feed) => mmerLabel.feed(feed)")
-    reveal.click(revealing, [*said, sitting], [told, status], api_name="label_reveal", preprocess=False, **quiet)
+def _by_target(project: Project, *chosen) -> dict[str, list[str]]:
+    """Return what was chosen for each of the project's targets."""
+    return {t: list(c or ()) for t, c in zip(TARGETS, chosen, strict=True) if t in project.targets}
 
 
-# The page knows which item it shows and since when; the server sees neither.
-_TIMED = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
-_SEEN = "(...inputs) => [...inputs.slice(0, -1), mmerLabel.id()]"
-_EMPTY_QUEUE = "Nothing is left for you in this project. Thank you."
-_STAGE = """<section class="mm-stage" aria-label="Clip to judge" tabindex="-1">
-<p class="mm-hint" id="mm-name"></p>
-<div id="mm-screen"></div>
-<p class="mm-said" id="mm-words"></p>
-<div class="mm-modes" role="toolbar" aria-label="How to play">
-<button type="button" data-mm="play">Play (space)</button>
-<button type="button" data-mm="whole" aria-pressed="false">Whole clip</button>
-<button type="button" data-mm="slow" aria-pressed="false">Half speed</button>
-<button type="button" data-mm="face" aria-pressed="false">Face only</button>
-<button type="button" data-mm="voice" aria-pressed="false">Voice only</button>
-<button type="button" data-mm="text" aria-pressed="false">Words only</button>
-</div>
-<p class="mm-live" id="mm-live" role="status" aria-live="polite"></p>
-</section>"""
-_KEYS = """<dl class="mm-keys">
-<dt>1–7</dt><dd>an emotion; again takes it back; the first is the strongest</dd>
-<dt>Shift+1–3</dt><dd>weak, medium, strong</dd>
-<dt>t</dt><dd>the next question, where a project asks several</dd>
-<dt>Enter</dt><dd>submit, and on to the next item</dd>
-<dt>Space</dt><dd>play and pause</dd>
-<dt>w, h, f, v, o</dt><dd>whole clip, half speed, face only, voice only, words only</dd>
-<dt>c, x, s</dt><dd>cannot tell, broken clip, skip</dd>
-<dt>u</dt><dd>undo: the last item comes back</dd>
-<dt>b</dt><dd>show the model's answer; before you chose, the label is no longer blind</dd>
-<dt>?</dt><dd>this list</dd>
-</dl><p class="mm-hint">Keys do nothing while you write in a field; Escape leaves it.</p>"""
-
-
-def _choices(chosen: Project) -> list[tuple[str, str]]:
-    return [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS) if e in chosen.label_set]
-
-
-def _weights(chosen: list[str]) -> dict[str, float]:
+def _rank_weights(chosen: list[str]) -> dict[str, float]:
     """Return shares that fall evenly from the first to the last: 2/3 and 1/3, or 3/6, 2/6 and 1/6."""
     return {e: float(len(chosen) - i) for i, e in enumerate(chosen)}
-
-
-def _shown(task: Task, *, with_media: bool) -> dict:
-    """Return what the page needs of an item, and nothing that tells what the model or a gold answer says."""
-    kind = "text"
-    media, note = None, ""
-    if task.media is not None:
-        guessed = result_html.media_type(task.media)
-        kind = guessed.split("/")[0]
-        size = task.media.stat().st_size
-        if size > result_html.SHOWN_BYTES:
-            note = f"{result_html.too_large(size)} Skip it."
-        elif with_media:
-            media = result_html.data_uri(task.media.read_bytes(), guessed)
-    elif not task.transcript:
-        note = "There is nothing to see or hear: the recording is not here any more. Say that it is broken."
-    return {
-        "id": task.assignment_id, "item_id": task.item_id, "name": task.name, "kind": kind, "media": media, "note": note,
-        "start_s": task.start_s, "end_s": task.end_s, "transcript": task.transcript or "",
-    }  # fmt: skip
-
-
-def _model(task: Task) -> str:
-    """Return the model's answer to an item."""
-    if not task.prediction:
-        return result_html.status("The model has not answered this item.")
-    branches = ", ".join(f"{m} {found['emotion']}" for m, found in task.prediction["per_modality"].items() if found)
-    sure = task.prediction["probs"].get(task.prediction["emotion"], 0.0)
-    return result_html.status(
-        f"Model: {task.prediction['emotion']}, {result_html.percent(sure)}. By channel: {branches}."
-    )
-
-
-def _told(done: Task, outcome: str, answers: list[Answer], left: Receipt) -> str:
-    """Return what was stored, what the model said, and how it compares with a known answer."""
-    said = ", ".join(answers[0].emotions) if outcome == "label" else outcome.replace("_", " ")
-    parts = [f"Stored: {said}."]
-    if done.prediction:
-        parts.append(f"The model said {done.prediction['emotion']}.")
-    if left.gold:
-        right = "as you said" if left.gold.right else f"{', '.join(left.gold.emotions)}"
-        parts.append(f"This item's answer was known: {right}. {left.gold.why}".strip())
-    return result_html.status(" ".join(parts))
-
-
-def _progress(found: Progress) -> str:
-    total = found.done + found.remaining
-    gold = f" · {found.gold_right} of {found.gold_seen} known answers right" if found.gold_seen else ""
-    return (
-        f'<div class="mm-progress"><span class="mm-bar" style="--share:{found.done / max(total, 1):.3f}"></span>'
-        f"<small>{found.done} done, {found.remaining} left for you{escape(gold)}</small></div>"
-    )
-
-
-def _plain(done: Task, left: Receipt) -> dict:
-    gold = left.gold and {"right": left.gold.right, "emotions": left.gold.emotions, "why": left.gold.why}
-    return {"item_id": done.item_id, "label_ids": list(left.label_ids), "gold": gold, "progress": vars(left.progress)}

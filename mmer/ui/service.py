@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from annotations.accounts import Accounts
 from annotations.label import check_label
@@ -15,7 +15,7 @@ from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.features import with_text
 from mmer.labels import EMOTIONS
-from mmer.predict import EmotionResult, Predictor
+from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ CONSENT = (
     "and used to improve the model, until one of them asks for their deletion."
 )
 NUMBERS_CONSENT = (
-    "Keep no recording, only the numbers the model computed from it: no picture, no sound, no words. Everyone in it agrees "
-    "that they are used to improve the model, until one of them asks for their deletion."
+    "Keep no recording, only the numbers the model computed from it: no picture, no sound, no words. Everyone in it "
+    "agrees that they are used to improve the model, until one of them asks for their deletion."
 )
 _NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
 
 
 @dataclass(frozen=True)
-class Shown:
+class SessionResult:
     """What one browser session looks at."""
 
     result: EmotionResult
@@ -55,6 +55,28 @@ class Saved:
     why_not: str  # why the recording was not kept; empty when it was
 
 
+def current(session: SessionResult | None) -> SessionResult:
+    """Return what a session looks at, if it looks at anything.
+
+    Raises:
+        ClipError: `nothing_analysed`.
+    """
+    if session is None:
+        raise ClipError("nothing_analysed", "there is no result to work with; analyse a clip first")
+    return session
+
+
+def to_explain(result: EmotionResult) -> tuple[Segment, str]:
+    """Return the utterance that decided, and the emotion it decided for.
+
+    Raises:
+        ClipError: `nothing_readable`.
+    """
+    if result.telling_segment is None or result.emotion is None:
+        raise ClipError("nothing_readable", "no emotion was given, so there is nothing to explain")
+    return result.telling_segment, result.emotion
+
+
 class Service:
     """One for all sessions: it holds the model and the store, and nothing about anybody.
 
@@ -70,7 +92,7 @@ class Service:
         self.accounts = Accounts(paths.accounts)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
-        self.explain, self.reread = on_gpu(self.explain), on_gpu(self.reread)
+        self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
 
     def analyse(
         self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
@@ -78,7 +100,8 @@ class Service:
         """Return the verdict on files that belong together; without words, what is said in them is transcribed."""
         name = " + ".join(Path(f).name for f in files) or "text"
         found = self._judge(*files, text=words, name=name, should_stop=should_stop)
-        # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many times that.
+        # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many
+        # times that.
         return replace(found, observation=replace(found.observation, tracks=()))
 
     def reread(self, result: EmotionResult, words: str) -> EmotionResult:
@@ -86,6 +109,9 @@ class Service:
 
         As many lines as utterances: one for each. Otherwise every utterance gets all of them.
         """
+        return self._reread_on_gpu(result, words)
+
+    def _reread(self, result: EmotionResult, words: str) -> EmotionResult:
         since = time.perf_counter()
         observed = result.observation
         lines = words.split("\n")
@@ -106,19 +132,19 @@ class Service:
 
     def explain(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Explanation":
         """Return why the utterance that decided was judged so, by the checkpoint that judged it."""
-        if result.emotion is None:
-            raise ClipError("nothing_readable", "no emotion was given, so there is nothing to explain")
+        return self._explain_on_gpu(result, should_stop=should_stop)
+
+    def _explain(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Explanation":
         from mmer.attribution import explain  # takes a second to load
 
-        features = result.telling_segment.features
-        language = self.predictor.language if features.words else None
-        return explain(
-            self.predictor.checkpoint_of(result), features, result.emotion, language, should_stop=should_stop
-        )
+        segment, emotion = to_explain(result)
+        language = self.predictor.language if segment.features.words else None
+        loaded = self.predictor.checkpoint_of(result)
+        return explain(loaded, segment.features, emotion, language, should_stop=should_stop)
 
     def save(
         self,
-        shown: Shown,
+        session: SessionResult,
         emotion: str | None,
         *,
         annotator: str,
@@ -128,7 +154,7 @@ class Service:
         speaker: str = "",
         consent: bool = False,
         numbers_only: bool = False,
-    ) -> tuple[Shown, Saved]:
+    ) -> tuple[SessionResult, Saved]:
         """Store a label, the prediction it corrects and, with consent, the recording and its words.
 
         Args:
@@ -136,8 +162,8 @@ class Service:
         """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
-        words = words.strip() or shown.result.transcript.text
-        result, files = shown.result, shown.result.observation.files
+        words = words.strip() or session.result.transcript.text
+        result, files = session.result, session.result.observation.files
         why_not = "" if consent else "the consent box was not ticked"
         if not files:
             why_not = "there is none, only words"
@@ -147,7 +173,7 @@ class Service:
         if keep_numbers:
             why_not = "you chose that only numbers are kept"
         keep_media, keep_words = not why_not, consent and len(files) < 2 and bool(words)
-        label = {
+        label: dict[str, Any] = {
             "emotions": emotion if emotion in EMOTIONS else None,
             "outcome": "label" if emotion in EMOTIONS else emotion,
             "confidence": confidence,
@@ -165,12 +191,12 @@ class Service:
             keep_until=self._keep_until() if keep_media or keep_numbers else None,
             duration_s=result.duration_s,
         )
-        if shown.prediction_id is None and result.emotion is not None:
-            shown = replace(shown, prediction_id=self.store.add_prediction(clip, result.to_dict()))
-        label_id = self.store.add_label(clip, annotator, prediction_id=shown.prediction_id, **label)
-        return shown, Saved(
+        if session.prediction_id is None and result.emotion is not None:
+            session = replace(session, prediction_id=self.store.add_prediction(clip, result.to_dict()))
+        label_id = self.store.add_label(clip, annotator, prediction_id=session.prediction_id, **label)
+        return session, Saved(
             label_id,
-            shown.prediction_id,
+            session.prediction_id,
             result.sha256,
             result.checkpoint,
             keep_media,

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates, EmotionModel
+from training.corrections.config import AdaptConfig
 from training.learn.losses import fit_temperature
 
-OUTPUTS = ("all", *MODALITIES)  # what a label can judge, and what the model answers: the fusion and each branch
+OUTPUTS = ("all", *MODALITIES)  # what a label can be about, and what the model answers: the fusion and each branch
 FOLDS = 3
 STRENGTHS = (0.1, 1.0)  # how hard the served model holds
 HEAD_SHARE = 0.3  # a label of everything says less about one channel: the face may smile at sad words
@@ -24,24 +25,16 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class AdaptConfig:
-    epochs: int = 60  # at most; cross-validation chooses how many
-    lr: float = 5e-3  # Adam, heads and fusion; a tenth for the encoders' last layers
-    deep_from: int = 300  # clips: below it the encoders' last layers fit the few faces and voices by heart
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Examples:
-    """N judged clips as the branches see them, in U utterances."""
+    """Branch embeddings of N labelled clips, in U utterances."""
 
-    middles: tuple[Tensor, Tensor, Tensor]  # (U, C_middle) of each branch
+    middles: tuple[Tensor, ...]  # (U, C_middle) of each branch
     tops: Tensor  # (U, 3, state)
     present: Tensor  # (U, 3) bool
     share: Tensor  # (U,) weight within its clip
     clip: Tensor  # (U,) index of its clip
     targets: Tensor  # (N, 4, K) for each output
-    judged: Tensor  # (N, 4) bool: that output was labelled and can be read
+    labelled: Tensor  # (N, 4) bool: that output was labelled and can be read
     served: Tensor  # (U, 4, K) logits of the served model
     batches: tuple[Batch, ...] = ()  # one a clip, only where the encoders may learn
 
@@ -57,21 +50,36 @@ class Examples:
         rows = torch.nonzero(place[self.clip] >= 0).flatten()
         rows = rows[place[self.clip[rows]].argsort(stable=True)]
         return Examples(
-            tuple(m[rows] for m in self.middles), self.tops[rows], self.present[rows], self.share[rows],
-            place[self.clip[rows]], self.targets[index], self.judged[index], self.served[rows],
-            tuple(self.batches[i] for i in index) if self.batches else (),
-        )  # fmt: skip
+            middles=tuple(m[rows] for m in self.middles),
+            tops=self.tops[rows],
+            present=self.present[rows],
+            share=self.share[rows],
+            clip=place[self.clip[rows]],
+            targets=self.targets[index],
+            labelled=self.labelled[index],
+            served=self.served[rows],
+            batches=tuple(self.batches[i] for i in index) if self.batches else (),
+        )
 
 
 @torch.no_grad()
-def examples(model: EmotionModel, middles, tops, present, share, clip, targets, batches=()) -> Examples:
-    """Return Examples with what the served model says and which labels have an output to teach."""
+def examples(
+    model: EmotionModel,
+    middles: tuple[Tensor, ...],
+    tops: Tensor,
+    present: Tensor,
+    share: Tensor,
+    clip: Tensor,
+    targets: Tensor,
+    batches: tuple[Batch, ...] = (),
+) -> Examples:
+    """Return Examples with the served model's answers and with which labels are about something that is there."""
     model = copy.deepcopy(model).cpu()
     there = torch.cat([present.any(1, keepdim=True), present], 1).float()
     readable = torch.zeros(len(targets), len(OUTPUTS)).index_add_(0, clip, there) > 0
-    judged = (targets.sum(-1) > 0) & readable
+    labelled = (targets.sum(-1) > 0) & readable
     served = torch.zeros(len(tops), len(OUTPUTS), N_EMOTIONS)
-    ex = Examples(middles, tops, present, share, clip, targets, judged, served, batches)
+    ex = Examples(middles, tops, present, share, clip, targets, labelled, served, batches)
     return replace(ex, served=answers(model, ex))
 
 
@@ -97,21 +105,27 @@ def probabilities(logits: Tensor, ex: Examples) -> Tensor:
     return sums / total.clamp_min(1e-9)[..., None]
 
 
-def lessons(ex: Examples) -> tuple[Tensor, Tensor]:
-    """Return what each output of each utterance is taught (U, 4, K), and with which weight (U, 4)."""
-    direct = ex.judged[ex.clip]  # (U, 4)
+def training_targets(ex: Examples) -> tuple[Tensor, Tensor]:
+    """Return the target of each output of each utterance (U, 4, K), and its weight in the loss (U, 4)."""
+    direct = ex.labelled[ex.clip]  # (U, 4)
     whole = ex.targets[ex.clip, :1]  # (U, 1, K)
-    taught = torch.where(direct[..., None], ex.targets[ex.clip], whole)
+    targets = torch.where(direct[..., None], ex.targets[ex.clip], whole)
     alone = ex.present.sum(1, keepdim=True) == 1  # then the branch is the verdict
     weight = torch.where(direct, 1.0, direct[:, :1] * torch.where(alone, 1.0, HEAD_SHARE))
     weight = weight * torch.cat([~alone, ex.present], 1)
-    return taught, weight * ex.share[:, None]
+    return targets, weight * ex.share[:, None]
 
 
 def fit(
-    model: EmotionModel, ex: Examples, config: AdaptConfig, strength: float, epochs: int, *, deep: bool,
+    model: EmotionModel,
+    ex: Examples,
+    config: AdaptConfig,
+    strength: float,
+    epochs: int,
+    *,
+    deep: bool,
     watch: Callable[[EmotionModel], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train `model` in place; `watch` is called before the first and after every epoch."""
     model.requires_grad_(False).eval()  # no dropout: the encoders' states are fixed; BatchNorm must not move
     last = [model.fusion.weigh, model.fusion.correct]
@@ -128,17 +142,16 @@ def fit(
     for _ in range(epochs):
         for index in torch.randperm(len(ex.targets), generator=generator).split(BATCH):
             part = ex.part(index)
-            taught, weight = lessons(part)
+            targets, weight = training_targets(part)
             logits = answers(model, part, deep=deep)
-            loss = -(taught * logits.log_softmax(-1)).sum(-1)
-            others = taught > 0
-            was = part.served.masked_fill(others, -1e4).log_softmax(-1)
-            now = logits.masked_fill(others, -1e4).log_softmax(-1)
+            loss = -(targets * logits.log_softmax(-1)).sum(-1)
+            named = targets > 0
+            was = part.served.masked_fill(named, -1e4).log_softmax(-1)
+            now = logits.masked_fill(named, -1e4).log_softmax(-1)
             drift = (was.exp() * (was - now)).sum(-1)
-            near = sum(((p - q) ** 2).sum() for p, q in zip(every, start, strict=True))
-            loss = (weight * (loss + strength * drift)).sum() / weight.sum().clamp_min(
-                1e-6
-            ) + strength * CLOSENESS * near
+            moved = sum(((p - q) ** 2).sum() for p, q in zip(every, start, strict=True))
+            mean = (weight * (loss + strength * drift)).sum() / weight.sum().clamp_min(1e-6)
+            loss = mean + strength * CLOSENESS * moved
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(every, 5.0)
@@ -150,8 +163,8 @@ def fit(
 
 def balanced_nll(probs: Tensor, ex: Examples) -> float:
     """Return the mean over the emotions of the negative log-likelihood of their judgements: what UAR is to accuracy."""
-    truth = ex.targets[ex.judged]
-    nll = -(truth * probs[ex.judged].clamp_min(1e-6).log()).sum(-1)
+    truth = ex.targets[ex.labelled]
+    nll = -(truth * probs[ex.labelled].clamp_min(1e-6).log()).sum(-1)
     mass = truth.sum(0)
     return float(((truth * nll[:, None]).sum(0)[mass > 0] / mass[mass > 0]).mean())
 
@@ -216,7 +229,7 @@ def _temperature(logits: Tensor, ex: Examples, inside: Tensor) -> float:
 
     A head's training sets its scale; the fused sum of three votes is where confidence is easily overdone.
     """
-    rows = ex.judged[ex.clip, 0] & (ex.present.sum(1) > 1)
+    rows = ex.labelled[ex.clip, 0] & (ex.present.sum(1) > 1)
     fused, targets, fold = logits[rows, 0], ex.targets[ex.clip[rows], 0], inside[ex.clip[rows]]
     if len(fold.unique()) < FOLDS:
         return 1.0

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,31 +16,23 @@ from tqdm import tqdm
 
 from annotations.label import Label
 from annotations.review.aggregate import Key, aggregate
-from mmer import media
 from mmer.branch_states import load as load_states
 from mmer.errors import ClipError, MmerError
 from mmer.features import collate
+from mmer.hashing import content_hash
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates
 from mmer.predict import Predictor
-from training.corrections.adapt import OUTPUTS, AdaptConfig, Examples, examples
+from training.corrections.adapt import OUTPUTS, Examples, examples
+from training.corrections.config import RetrainConfig
 from training.data.load import save_atomically
 
 _CACHE = 1  # version of the cached features
 
 
 @dataclass(frozen=True)
-class RetrainConfig(AdaptConfig):
-    min_labels: int = 20  # below it a third of the labels cannot tell a better model from a lucky one
-    held_out: float = 0.3  # share of the groups that measure and are never trained on
-    min_held_out: int = 6  # clips: with fewer, no honest difference passes the gate
-    draws: int = 2000  # of the gate's bootstrap
-    aggregation: str = "soft"  # of several annotators: one of METHODS
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What people said of one clip or segment."""
+class TrainingExample:
+    """One clip or segment with what its annotators' labels come to."""
 
     sha256: str
     name: str
@@ -49,9 +42,9 @@ class Judged:
     end_s: float | None
     words: str | None  # as an annotator left them
     group: str  # never on both sides of a split
-    targets: dict[str, list[float]]  # output -> (K,) shares, what the annotators' labels come to
+    targets: dict[str, list[float]]  # output -> (K,) shares: the annotators' labels aggregated
     label_ids: tuple[int, ...]
-    states: Path | None = None  # where no media was kept: what the branches made of it
+    states: Path | None = None  # branch embeddings, where no media was kept
 
     @property
     def key(self) -> str:
@@ -73,31 +66,32 @@ def gather(
     *,
     gold: Mapping[str, tuple[int, int]] | None = None,
     final: Mapping[Key, Mapping[str, float]] | None = None,
-) -> tuple[list[Judged], list[Skipped]]:
+) -> tuple[list[TrainingExample], list[Skipped]]:
     """Return what can be trained on, and each clip or segment that cannot.
 
     Args:
         labels: of any outcome: a reviewer may have decided where nobody could tell.
         method: of `annotations.review.aggregate`, as `gold` and `final` are.
     """
-    made = aggregate(labels, method, gold=gold, final=final)
-    found: dict[tuple, list[Label]] = {}
+    aggregated = aggregate(labels, method, gold=gold, final=final)
+    by_segment: dict[tuple, list[Label]] = {}
     for label in labels:
-        found.setdefault((label.sha256, label.start_s, label.end_s), []).append(label)
-    judged, skipped = [], []
-    for (sha256, start_s, end_s), rows in found.items():
+        by_segment.setdefault((label.sha256, label.start_s, label.end_s), []).append(label)
+    items: list[TrainingExample] = []
+    skipped: list[Skipped] = []
+    for (sha256, start_s, end_s), rows in by_segment.items():
         first = rows[0]
         words = next((r.transcript for r in reversed(rows) if r.transcript is not None), first.words)
         targets = {}
         for output in OUTPUTS:
-            shares = made.get((sha256, start_s, end_s, output))
+            shares = aggregated.get((sha256, start_s, end_s, output))
             if shares:
                 targets[output] = [shares.get(e, 0.0) for e in EMOTIONS]
         if not targets:
             continue  # nobody could tell
         states = first.states if first.media is None else None
         if first.media is None and states is None:
-            # Of a recording that was not kept, words can be judged only by a label about the words.
+            # Of a recording that was not kept, only a label about the words can be learned from.
             typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
             targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
             if not targets:
@@ -107,10 +101,12 @@ def gather(
                 continue
         group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
         ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
-        judged.append(
-            Judged(sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids, states)
+        items.append(
+            TrainingExample(
+                sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids, states
+            )
         )
-    return judged, skipped
+    return items, skipped
 
 
 def is_held_out(group: str, share: float) -> bool:
@@ -118,18 +114,18 @@ def is_held_out(group: str, share: float) -> bool:
     return int(hashlib.sha256(f"held out {group}".encode()).hexdigest()[:12], 16) < share * 16**12
 
 
-def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | None) -> tuple[Batch, Tensor]:
+def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None) -> tuple[Batch, Tensor]:
     """Return a clip's utterances as model input and the share of each in the clip's verdict.
 
     Raises:
         ClipError: it cannot be read, has changed, or shows nothing (`nothing_readable`).
     """
     config = predictor.checkpoint.config
-    if item.media is not None and media.content_hash(item.media) != item.sha256:
+    if item.media is not None and content_hash(item.media) != item.sha256:
         raise ClipError("clip_changed", "the file is no longer the one that was labelled")
-    heard_by = predictor.perceiver.transcriber.model_name if speech and item.words is None else None
-    reading = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, heard_by])
-    file = cache / f"{item.sha256}-{hashlib.sha256(reading.encode()).hexdigest()[:16]}.pt" if cache else None
+    transcribed_by = predictor.perceiver.transcriber.model_name if speech and item.words is None else None
+    made_with = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, transcribed_by])
+    file = cache / f"{item.sha256}-{hashlib.sha256(made_with.encode()).hexdigest()[:16]}.pt" if cache else None
     if file is not None and file.is_file():
         try:
             kept = torch.load(file, weights_only=True)
@@ -137,75 +133,89 @@ def perceive(predictor: Predictor, item: Judged, *, speech: bool, cache: Path | 
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
             file.unlink(missing_ok=True)  # a damaged cache costs a second look
     files = [item.media] if item.media is not None else []
-    segment = item.start_s is not None
     seen = predictor.observe(
-        *files, text=item.words, speech=speech and item.words is None, start_s=item.start_s, end_s=item.end_s, whole=segment
-    )  # fmt: skip
+        *files,
+        text=item.words,
+        speech=speech and item.words is None,
+        start_s=item.start_s,
+        end_s=item.end_s,
+        whole=item.start_s is not None,
+    )
     share = torch.tensor([f.weight for f in seen.features])
     if not share.sum() > 0:
         raise ClipError("nothing_readable", "neither a face, nor a voice, nor words were found")
     batch, share = collate(seen.features, config), share / share.sum()
-    if file is not None and not any(n.code.endswith("_unavailable") for n in seen.quality):
+    if cache is not None and file is not None and not any(n.code.endswith("_unavailable") for n in seen.quality):
         cache.mkdir(parents=True, exist_ok=True)
         save_atomically({f.name: getattr(batch, f.name) for f in fields(Batch)} | {"share": share}, file)
     return batch, share
 
 
+@dataclass(frozen=True)
+class _Embedded:
+    """What the branches of the served model make of one clip's utterances."""
+
+    states: BranchStates
+    present: Tensor  # (U, 3) bool
+    share: Tensor  # (U,)
+    batch: Batch | None  # where the encoders may learn: a 2 s clip has 150 kB of crops and log-mel
+
+
+def _embed(
+    predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None, deep: bool
+) -> _Embedded | Skipped:
+    loaded = predictor.checkpoint
+    try:
+        if item.states:
+            return _Embedded(*load_states(item.states, loaded.model, item.start_s, item.end_s), None)
+        batch, share = perceive(predictor, item, speech=speech, cache=cache)
+    except MmerError as error:
+        return Skipped(item.sha256, item.name, f"{error.code}: {error.message}")
+    except OSError as error:
+        return Skipped(item.sha256, item.name, f"clip_unreadable: {error.strerror}")
+    with torch.no_grad():
+        states = loaded.model.branches(batch.to(predictor.device))
+    return _Embedded(states, batch.present, share, batch if deep else None)
+
+
 def read(
-    predictor: Predictor, items: Sequence[Judged], *, speech: bool, cache: Path | None, deep: bool
-) -> tuple[list[Judged], Examples | None, list[tuple[str, str]]]:
-    """Return the clips that can be read, what the branches make of them, and (name, reason) of the others."""
-
-    loaded, device = predictor.checkpoint, predictor.device
-
-    def one(item: Judged) -> tuple[BranchStates, Tensor, Tensor, Batch | None] | str:
-        try:
-            if item.states:
-                return *load_states(item.states, loaded.model, item.start_s, item.end_s), None
-            batch, share = perceive(predictor, item, speech=speech, cache=cache)
-        except MmerError as error:
-            return f"{error.code}: {error.message}"
-        except OSError as error:
-            return f"clip_unreadable: {error.strerror}"
-        with torch.no_grad():
-            states = loaded.model.branches(batch.to(device))
-        return states, batch.present, share, batch if deep else None  # a 2 s clip has 150 kB of crops and log-mel
-
-    kept, found, skipped = [], [], []
+    predictor: Predictor, items: Sequence[TrainingExample], *, speech: bool, cache: Path | None, deep: bool
+) -> tuple[list[TrainingExample], Examples | None, list[Skipped]]:
+    """Return the clips that can be read, their branch embeddings, and the clips that cannot."""
+    readable, embedded = [], []
+    skipped: list[Skipped] = []
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
     try:
-        stream = tqdm(pool.map(one, items), total=len(items), desc="clips", unit="clip", mininterval=1)
-        for item, seen in zip(items, stream, strict=True):
-            if isinstance(seen, str):
-                skipped.append(Skipped(item.sha256, item.name, seen))
+        embed = partial(_embed, predictor, speech=speech, cache=cache, deep=deep)
+        stream = tqdm(pool.map(embed, items), total=len(items), desc="clips", unit="clip", mininterval=1)
+        for item, made in zip(items, stream, strict=True):
+            if isinstance(made, Skipped):
+                skipped.append(made)
             else:
-                kept.append(item)
-                found.append(seen)
+                readable.append(item)
+                embedded.append(made)
     finally:
         pool.shutdown(cancel_futures=True)
-    if not kept:
+    if not readable:
         return [], None, skipped
-    states, present, share, batches = zip(*found, strict=True)
     ex = examples(
-        loaded.model,
-        tuple(torch.cat([s.middles[i].cpu() for s in states]) for i in range(len(MODALITIES))),
-        torch.cat([s.tops.cpu() for s in states]),
-        torch.cat(present),
-        torch.cat(share),
-        torch.repeat_interleave(torch.arange(len(kept)), torch.tensor([len(s) for s in share])),
-        torch.tensor([[item.targets.get(o, [0.0] * N_EMOTIONS) for o in OUTPUTS] for item in kept]),
-        batches if deep else (),
+        predictor.checkpoint.model,
+        tuple(torch.cat([e.states.middles[i].cpu() for e in embedded]) for i in range(len(MODALITIES))),
+        torch.cat([e.states.tops.cpu() for e in embedded]),
+        torch.cat([e.present for e in embedded]),
+        torch.cat([e.share for e in embedded]),
+        torch.repeat_interleave(torch.arange(len(readable)), torch.tensor([len(e.share) for e in embedded])),
+        torch.tensor([[item.targets.get(o, [0.0] * N_EMOTIONS) for o in OUTPUTS] for item in readable]),
+        tuple(e.batch for e in embedded if e.batch is not None),
     )
-    useful = ex.judged.any(1)
-    skipped += [
-        Skipped(item.sha256, item.name, "nothing_to_teach: what the label is about was not found in it")
-        for item, use in zip(kept, useful, strict=True)
-        if not use
-    ]
-    return [i for i, use in zip(kept, useful, strict=True) if use], ex.part(torch.nonzero(useful).flatten()), skipped
+    useful = ex.labelled.any(1)
+    nothing = "nothing_to_teach: what the label is about was not found in it"
+    skipped += [Skipped(i.sha256, i.name, nothing) for i, use in zip(readable, useful, strict=True) if not use]
+    kept = [i for i, use in zip(readable, useful, strict=True) if use]
+    return kept, ex.part(torch.nonzero(useful).flatten()), skipped
 
 
-def too_few(items: Sequence[Judged], config: RetrainConfig) -> str | None:
+def too_few(items: Sequence[TrainingExample], config: RetrainConfig) -> str | None:
     """Return what is missing before training can start, None when it can."""
     n_labels = sum(len(i.label_ids) for i in items)
     if n_labels < config.min_labels:
@@ -230,7 +240,7 @@ def _majority(target: Sequence[float]) -> int | None:
     return list(target).index(first) if first > second + 1e-9 else None
 
 
-def digest(items: Sequence[Judged]) -> str:
+def digest(items: Sequence[TrainingExample]) -> str:
     """Return a hash of which clips with which labels; it names no clip, so a deletion need not find it."""
     lines = sorted(f"{i.key} {json.dumps(i.targets, sort_keys=True)}" for i in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -16,7 +16,7 @@ SURE, KEPT = 0.6, 0.8  # of answers the served model gave with SURE or more and 
 def gate(
     truth: np.ndarray, served: np.ndarray, new: np.ndarray, clips: Sequence[str], *, draws: int, seed: int
 ) -> dict:
-    """Return the figures of both models on held-out judgements and the reasons against the new one, [] to promote it.
+    """Return the figures of both models on held-out labels and the reasons against the new one, [] to promote it.
 
     Args:
         truth: (J, K) label distributions.
@@ -77,7 +77,7 @@ def guard(ex: Examples, new: Tensor) -> dict:
         new: (U, 4, K) logits of the new model on the training clips.
     """
     before, after = probabilities(ex.served, ex), probabilities(new, ex)
-    confirmed = ex.judged & (before.amax(-1) >= SURE) & (before.argmax(-1) == ex.targets.argmax(-1))
+    confirmed = ex.labelled & (before.amax(-1) >= SURE) & (before.argmax(-1) == ex.targets.argmax(-1))
     kept = int((after.argmax(-1) == before.argmax(-1))[confirmed].sum())
     n = int(confirmed.sum())
     lost = n >= 5 and kept < KEPT * n

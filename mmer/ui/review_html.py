@@ -1,0 +1,68 @@
+"""A reviewed item as HTML: its clip, the annotators' labels side by side, and its history."""
+
+from annotations.review.adjudication import AnnotatorLabel, DisputedItem, Event, Item
+from mmer.ui.agreement_html import TARGETS
+from mmer.ui.media_uri import data_uri, media_type, too_large
+from mmer.ui.render import percent, render
+
+_KINDS = {
+    "prediction": "The model answered",
+    "lease": "Lent to",
+    "label": "Label by",
+    "undo": "Taken back by",
+    "gold": "Known answer by",
+    "decision": "Decided by",
+}
+
+
+def item_line(item: DisputedItem) -> str:
+    """Return an item in one line of text; the words say what colours would."""
+    counts = sorted(item.counts.items(), key=lambda pair: -pair[1])
+    labels = ", ".join(f"{e} {n}" for e, n in counts) or "no emotion"
+    marks = {
+        "decided": item.decided,
+        "model disagrees": item.model_differs,
+        "cannot tell": item.cannot_tell,
+        "broken": item.broken,
+        "comment": item.commented,
+    }
+    place = f"{item.name}, {_stretch(item.start_s, item.end_s)}"
+    return f"{place}: {labels}" + "".join(f" · {mark}" for mark, applies in marks.items() if applies)
+
+
+def item(shown: Item) -> str:
+    """Return the clip, what is known of it, and the annotators' labels side by side."""
+    kind, media, why_no_media = "", "", "The recording was not kept, so only its labels can be seen."
+    if shown.media is not None:
+        kind, why_no_media = media_type(shown.media), too_large(shown.media.stat().st_size)
+        media = "" if why_no_media else data_uri(shown.media.read_bytes(), kind)
+    return render(
+        "review_item.html",
+        item=shown,
+        when=_stretch(shown.start_s, shown.end_s),
+        target=TARGETS[shown.target].lower(),
+        kind=kind,
+        media=media,
+        why_no_media=why_no_media,
+        facts=[_facts(label) for label in shown.labels],
+    )
+
+
+def history(events: list[Event]) -> str:
+    """Return everything that happened to an item, the oldest first."""
+    return render("review_history.html", events=events, kinds=_KINDS, targets=TARGETS)
+
+
+def _stretch(start_s: float | None, end_s: float | None) -> str:
+    return "whole clip" if start_s is None else f"{start_s:.1f}–{end_s:.1f} s"
+
+
+def _facts(label: AnnotatorLabel) -> list[str]:
+    """Return how an annotator came to a label."""
+    return [
+        *([f"sure {percent(label.confidence)}"] if label.confidence is not None else []),
+        *([f"intensity {percent(label.intensity)}"] if label.intensity is not None else []),
+        *([f"after {label.lead_time_s:.1f} s"] if label.lead_time_s is not None else []),
+        *([] if label.blind is None else ["blind" if label.blind else "saw the model's answer"]),
+        *([f"model: {label.model}"] if label.model else []),
+    ]
