@@ -25,7 +25,7 @@ from annotations.queue import projects
 from annotations.queue.assignment import Queue
 from annotations.queue.media_import import MediaImportReport, import_media, import_predictions
 from annotations.store import Store
-from mmer.config import Paths
+from mmer.config import Paths, sqlite_url
 from mmer.errors import LabelError, MmerError
 
 _ACTOR = "command line"  # in the audit log
@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
 def _url(args: Namespace) -> str:
     if args.database is None:
         return Paths.from_env().database_url
-    return args.database if "://" in args.database else f"sqlite:///{args.database}"
+    return args.database if "://" in args.database else sqlite_url(Path(args.database))
 
 
 def _store(args: Namespace, *, create: bool = False) -> Store:

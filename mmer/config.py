@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from mmer.errors import MmerError
 
@@ -21,6 +22,11 @@ def _default_home() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mmer"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "mmer"
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of a SQLite file; what has a meaning in a URL (%20, ?, #) stays part of the file's name."""
+    return f"sqlite:///{quote(str(file))}"
 
 
 def _days(value: str) -> int:
@@ -49,7 +55,7 @@ class Paths:
         return cls(
             home=home,
             assets=assets,
-            database_url=os.environ.get("MMER_DATABASE_URL") or f"sqlite:///{home / 'mmer.db'}",
+            database_url=os.environ.get("MMER_DATABASE_URL") or sqlite_url(home / "mmer.db"),
             device=os.environ.get("MMER_DEVICE") or "auto",
             whisper=os.environ.get("MMER_WHISPER") or "",
             keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),

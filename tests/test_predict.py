@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from mmer import checkpoint
-from mmer.config import Config, ModelConfig, Paths
+from mmer.config import Config, ModelConfig, Paths, sqlite_url
 from mmer.errors import CheckpointError, ClipError, MmerError
 from mmer.features import collate
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.predict import Predictor
 from mmer.shapley import of_branches
+from mmer.ui.service import Service
 from tests import synth
 from tests.test_model import make_batch, make_model
 
@@ -35,7 +36,8 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(home) -> Predictor:
-    return Predictor(replace(Paths.from_env(), home=home, device="cpu"))
+    url = sqlite_url(home / "mmer.db")
+    return Predictor(replace(Paths.from_env(), home=home, database_url=url, device="cpu"))
 
 
 def codes(result) -> set[str]:
@@ -178,12 +180,15 @@ def test_a_promotion_is_served_without_a_restart(home, predictor, voice_only):
 
 def test_a_bad_promotion_leaves_the_good_checkpoint_in_memory_answering(home, predictor, voice_only):
     """It took the page down: every clip failed until somebody promoted another one."""
+    service = Service(predictor.paths)
+    assert service.health() == {"status": "ok", "checkpoint": "first", "device": "cpu"}
     before = predictor.analyse(voice_only, speech=False)
     checkpoint.save(make_model(seed=6), CONFIG, home / "checkpoints", {"parent": "first"}, name="bad")
     (home / "checkpoints" / "bad" / "model.safetensors").write_bytes(b"no weights")
     checkpoint.promote("bad", home / "checkpoints")
     try:
         after = predictor.analyse(voice_only, speech=False)
+        health, started_anew = service.health(), Service(predictor.paths).health()
         with pytest.raises(CheckpointError, match="'bad' cannot be used"):
             Predictor(predictor.paths).analyse(voice_only, speech=False)  # nothing in memory that could answer
     finally:
@@ -193,6 +198,9 @@ def test_a_bad_promotion_leaves_the_good_checkpoint_in_memory_answering(home, pr
     notice = next(n for n in after.quality if n.code == "checkpoint_refused")
     assert "'bad' does not answer, 'first' does: checkpoint 'bad' cannot be used" in notice.message
     assert str(home) not in notice.message
+    assert (health["status"], health["checkpoint"], health["message"]) == ("degraded", "first", notice.message)
+    assert (started_anew["status"], started_anew["checkpoint"]) == ("error", "bad")
+    assert service.health()["status"] == "ok"
     assert "checkpoint_refused" not in codes(predictor.analyse(voice_only, speech=False))
 
 

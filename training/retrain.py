@@ -35,7 +35,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from annotations.review.aggregate import METHODS
-from mmer.config import Paths
+from mmer.config import Paths, sqlite_url
 from mmer.errors import MmerError
 from training.corrections.config import RetrainConfig
 
@@ -77,9 +77,9 @@ def settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple
         parser.error(str(error))
     if args.home:
         home = args.home.expanduser().resolve()
-        paths = replace(paths, home=home, database_url=f"sqlite:///{home / 'mmer.db'}")
+        paths = replace(paths, home=home, database_url=sqlite_url(home / "mmer.db"))
     if args.database:
-        url = args.database if "://" in args.database else f"sqlite:///{Path(args.database).resolve()}"
+        url = args.database if "://" in args.database else sqlite_url(Path(args.database).resolve())
         paths = replace(paths, database_url=url)
     return config, paths
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from annotations.db.schema import OLDER, VERSION, Base
 from mmer.errors import LabelError
 
+NEW_S = 2  # how long a database may be empty while another process makes it
 BUSY_S = 30  # how long a writer waits for the others: far above any write, below a user's patience
 
 
@@ -42,11 +43,13 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     """Return an engine on a database as it is; nothing is asked of it yet.
 
     Raises:
-        LabelError: `bad_database_url`, `no_database` (with `create` off).
+        LabelError: `bad_database_url`, `no_database` (with `create` off), `empty_database`.
     """
     file = sqlite_file(url)
     if file and not create and not file.is_file():
         raise LabelError("no_database", f"no database at {file}; `python -m annotations upgrade` creates one")
+    if file:
+        _refuse_emptied(file)
     try:
         # A thread that waits for its turn to write holds a connection: one for each of gradio's 40 workers and more.
         engine = create_engine(url, pool_size=8, max_overflow=56)
@@ -60,12 +63,28 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     return engine
 
 
+def _refuse_emptied(file: Path) -> None:
+    """Refuse a file of 0 bytes: it was a database once, and nobody must begin anew in its place without knowing.
+
+    SQLite makes a new database empty and fills it within milliseconds, so another process's is waited for.
+
+    Raises:
+        LabelError: `empty_database`.
+    """
+    give_up = time.monotonic() + NEW_S
+    while file.is_file() and file.stat().st_size == 0:
+        if time.monotonic() > give_up:
+            cure = "restore a backup (`python -m annotations restore FILE`), or delete it to begin anew"
+            raise LabelError("empty_database", f"{file} is an empty file where a database should be; {cure}")
+        time.sleep(0.01)
+
+
 def connect(url: str, *, create: bool = True) -> Engine:
     """Return an engine on a database whose tables are there and of this version; empty databases get them.
 
     Raises:
-        LabelError: `bad_database_url`, `no_database` (with `create` off), `database_unavailable`, `schema_version`,
-            `foreign_database`.
+        LabelError: `bad_database_url`, `no_database` (with `create` off), `empty_database`, `database_unavailable`,
+            `schema_version`, `foreign_database`.
     """
     engine = open_engine(url, create=create)
     try:
