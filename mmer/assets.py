@@ -123,10 +123,10 @@ def _error(asset: Asset, folder: Path, problems: dict[Part, str], why: str = "",
     named: dict[str, list[str]] = {}
     for part, problem in problems.items():
         named.setdefault(problem, []).append(Path(part.path).name)
-    found = "; ".join(f"{', '.join(files)} {problem}" for problem, files in named.items())
+    listed = "; ".join(f"{', '.join(files)} {problem}" for problem, files in named.items())
     return AssetError(
         "asset_damaged" if damaged or set(named) - {_MISSING} else "asset_missing",
-        f"{asset.name}: {found}{f', and downloading failed ({why})' if why else ''}; fetch {asset.home} and put it at "
+        f"{asset.name}: {listed}{f', and downloading failed ({why})' if why else ''}; fetch {asset.home} and put it at "
         f"{folder / asset.path}, or set MMER_ASSETS to a folder that has {asset.path}",
     )
 
@@ -158,10 +158,10 @@ def _problem(folder: Path, part: Part) -> str:
 
 def _remembered(folder: Path) -> dict[str, list]:
     try:
-        seen = json.loads((folder / _SEEN).read_text("utf-8"))
+        stamps = json.loads((folder / _SEEN).read_text("utf-8"))
     except (OSError, ValueError):
         return {}  # never written, or half of it lost: hash again
-    return seen if isinstance(seen, dict) else {}
+    return stamps if isinstance(stamps, dict) else {}
 
 
 def _remember(folder: Path, path: str, stamp: list) -> None:
@@ -246,5 +246,5 @@ def _in_hub_cache(asset: Asset, part: Part) -> str | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(asset.repo_id, Path(part.path).name, revision=asset.revision)
-    return found if isinstance(found, str) else None
+    file = try_to_load_from_cache(asset.repo_id, Path(part.path).name, revision=asset.revision)
+    return file if isinstance(file, str) else None

@@ -121,13 +121,13 @@ class ResNet18(nn.Module):
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Take over a torchvision state dict; the weights of the three colours are summed for luma."""
-        kept = {"stem.weight": weights["conv1.weight"].sum(1, keepdim=True)}
+        own = {"stem.weight": weights["conv1.weight"].sum(1, keepdim=True)}
         for name, value in weights.items():
             if name.startswith("bn1."):
-                kept["norm." + name[4:]] = value
+                own["norm." + name[4:]] = value
             elif name.startswith("layer"):
-                kept[f"stages.{int(name[5]) - 1}{name[6:]}"] = value
-        self.load_state_dict(kept)
+                own[f"stages.{int(name[5]) - 1}{name[6:]}"] = value
+        self.load_state_dict(own)
 
 
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -226,12 +226,14 @@ class StatisticsStream(nn.Module):
         mean = (contours * real).sum(2) / n
         variance = ((contours - mean[..., None]).square() * real).sum(2) / n
         ordered = contours.masked_fill(~real, float("inf")).sort(2).values
-        found = [mean, (variance + 1e-4).sqrt()]
+        statistics = [mean, (variance + 1e-4).sqrt()]
         for q in self.QUANTILES:
             place = q * (n - 1)  # (B, 1)
             low, high = (p.long()[:, None].expand(-1, contours.shape[1], 1) for p in (place.floor(), place.ceil()))
-            found.append(torch.lerp(ordered.gather(2, low), ordered.gather(2, high), (place % 1)[..., None])[..., 0])
-        return torch.cat(found, 1)
+            statistics.append(
+                torch.lerp(ordered.gather(2, low), ordered.gather(2, high), (place % 1)[..., None])[..., 0]
+            )
+        return torch.cat(statistics, 1)
 
     def forward(self, statistics: Tensor) -> Tensor:
         """Return (B, state). No number counts beyond six deviations: a strange recording must not drown the rest."""
@@ -239,7 +241,7 @@ class StatisticsStream(nn.Module):
 
 
 class WhisperStream(nn.Module):
-    """A learned weighted sum over the depths of Whisper's frozen encoder, as in https://arxiv.org/abs/2105.01051, and two
+    """A learned weighted sum over the depths of Whisper's frozen encoder (https://arxiv.org/abs/2105.01051), and two
     layers on it."""
 
     def __init__(self, config: ModelConfig):
@@ -247,9 +249,13 @@ class WhisperStream(nn.Module):
         self.depths = nn.Parameter(torch.zeros(2, config.whisper_depths))  # of means, of deviations
         self.norm = nn.LayerNorm(config.whisper_width, elementwise_affine=False)  # the last layers are ten times larger
         self.layers = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(2 * config.whisper_width, config.whisper_hidden), nn.ReLU(),
-            nn.Dropout(2 * config.dropout), nn.Linear(config.whisper_hidden, config.state), nn.ReLU(),
-        )  # fmt: skip
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * config.whisper_width, config.whisper_hidden),
+            nn.ReLU(),
+            nn.Dropout(2 * config.dropout),
+            nn.Linear(config.whisper_hidden, config.state),
+            nn.ReLU(),
+        )
         self.rest = nn.Parameter(torch.ones(()))  # how much the other streams count beside it
 
     def forward(self, pooled: Tensor) -> Tensor:

@@ -136,9 +136,9 @@ class FaceTracker:
         A face that a film shows in one picture only is left out: an ear was one.
         """
         least = 1 if self._still or self.n_frames < 3 else 2
-        lasting = [(n, seen) for n, seen in enumerate(self._tracks) if len(seen) >= least]
+        lasting = [(n, sightings) for n, sightings in enumerate(self._tracks) if len(sightings) >= least]
         lasting.sort(key=lambda item: -sum(_area(s.box) for s in item[1]))
-        return [_as_track(seen, n) for n, seen in lasting]
+        return [_as_track(sightings, n) for n, sightings in lasting]
 
     def _looker(self, still: bool) -> "_Looker":
         if still not in self._lookers:
@@ -147,9 +147,11 @@ class FaceTracker:
 
     def _join(self, sightings: list[_Sighting], time_s: float) -> None:
         """Give each sighting to the track it overlaps most, the best pair first; those left over start tracks."""
-        alive = [seen for seen in self._tracks if time_s - seen[-1].time_s <= _SURVIVE_S]
-        least = [_SAME_FACE if time_s - seen[-1].time_s <= _MOMENT_S else _SAME_PLACE for seen in alive]
-        pairs = [(_overlap(seen[-1].box, s.box), i, j) for i, seen in enumerate(alive) for j, s in enumerate(sightings)]
+        alive = [track for track in self._tracks if time_s - track[-1].time_s <= _SURVIVE_S]
+        least = [_SAME_FACE if time_s - track[-1].time_s <= _MOMENT_S else _SAME_PLACE for track in alive]
+        pairs = [
+            (_overlap(track[-1].box, s.box), i, j) for i, track in enumerate(alive) for j, s in enumerate(sightings)
+        ]
         free, left = set(range(len(alive))), set(range(len(sightings)))
         for overlap, i, j in sorted(pairs, reverse=True):
             if overlap >= least[i] and i in free and j in left:
@@ -240,10 +242,10 @@ class _Looker:
 
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
         if self._still:
-            found = self._landmarker.detect(image)
+            result = self._landmarker.detect(image)
         else:
             self._clock_ms = max(self._clock_ms + 1, round(time_s * 1000))  # a clock that stands still is refused
-            found = self._landmarker.detect_for_video(image, self._clock_ms)
+            result = self._landmarker.detect_for_video(image, self._clock_ms)
         H, W = rgb.shape[:2]
         return [
             _Face(
@@ -252,7 +254,7 @@ class _Looker:
                 matrix[:3, :3],
             )
             for points, shapes, matrix in zip(
-                found.face_landmarks, found.face_blendshapes, found.facial_transformation_matrixes, strict=True
+                result.face_landmarks, result.face_blendshapes, result.facial_transformation_matrixes, strict=True
             )
         ]
 
@@ -372,9 +374,9 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return both / max(_area(a) + _area(b) - both, 1e-9)
 
 
-def _as_track(seen: list[_Sighting], track_id: int) -> FaceTrack:
+def _as_track(sightings: list[_Sighting], track_id: int) -> FaceTrack:
     def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(s, name) for s in seen]))
+        return torch.from_numpy(np.stack([getattr(s, name) for s in sightings]))
 
     labels = torch.arange(1, 1 + len(REGIONS), dtype=torch.uint8)[:, None, None]
     return FaceTrack(

@@ -67,22 +67,22 @@ class LanguageModel:
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids (B, S) and their mask (B, S) bool."""
         with self._lock:
-            found = self._tokenizer(
+            encoding = self._tokenizer(
                 list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
-        return found["input_ids"], found["attention_mask"].bool()
+        return encoding["input_ids"], encoding["attention_mask"].bool()
 
     def word_index(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the ids (1, S) of a sentence given as words, and the word each token belongs to (S,), -1 for none."""
         with self._lock:
-            found = self._tokenizer(
+            encoding = self._tokenizer(
                 [list(words)],
                 is_split_into_words=True,
                 truncation=True,
                 max_length=self.max_tokens,
                 return_tensors="pt",
             )
-        return found["input_ids"], torch.tensor([-1 if w is None else w for w in found.word_ids(0)])
+        return encoding["input_ids"], torch.tensor([-1 if w is None else w for w in encoding.word_ids(0)])
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds
@@ -97,8 +97,8 @@ class LanguageModel:
         """As `states`, with gradients; `embedded` (B, S, 384) replaces the token embeddings of `ids`."""
         mask = mask.to(self.device)
         inputs = {"input_ids": ids.to(self.device)} if embedded is None else {"inputs_embeds": embedded}
-        found = self._model(**inputs, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-        return torch.cat([found[-3], found[-1]], -1) * mask[..., None]
+        layers = self._model(**inputs, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+        return torch.cat([layers[-3], layers[-1]], -1) * mask[..., None]
 
     def last_layers(self) -> dict[str, Tensor]:
         """Return the weights of the last two layers by their names in an nn.TransformerEncoder."""
@@ -222,14 +222,14 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
     crops, crop_mask = pad([f.face.crops if f.face else None for f in items], (1, size, size))
     blendshapes, _ = pad([f.face.blendshapes if f.face else None for f in items], (config.model.n_blendshapes,))
     mels, mel_mask = pad([f.sound.mel if f.sound else None for f in items], (config.voice.n_mels,))
-    said = [f.text_states for f in items if f.text_states is not None]
-    width = said[0].shape[1] if said else config.model.text_input
+    texts = [f.text_states for f in items if f.text_states is not None]
+    width = texts[0].shape[1] if texts else config.model.text_input
     states, text_mask = pad([f.text_states for f in items], (width,))
-    heard = {}
+    whisper = {}
     if config.model.whisper_depths:
         nothing = torch.zeros(config.model.whisper_depths, 2 * config.model.whisper_width)
-        heard["whisper"] = torch.stack([nothing if f.whisper is None else f.whisper for f in items])
-        heard["whisper_mask"] = torch.tensor([f.whisper is not None for f in items])
+        whisper["whisper"] = torch.stack([nothing if f.whisper is None else f.whisper for f in items])
+        whisper["whisper_mask"] = torch.tensor([f.whisper is not None for f in items])
     return Batch(
         crops=crops,
         crop_mask=crop_mask,
@@ -240,5 +240,5 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
         text_states=states,
         text_mask=text_mask,
         present=torch.tensor([f.present for f in items]),
-        **heard,
+        **whisper,
     )

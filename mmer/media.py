@@ -508,10 +508,10 @@ def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where the EXIF is missing, damaged or says something else."""
     try:
-        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except _DAMAGED:
         return 1
-    return found if found in range(1, 9) else 1
+    return value if value in range(1, 9) else 1
 
 
 def _decode_image(path: Path, image: Image.Image, limits: MediaLimits) -> np.ndarray:

@@ -12,9 +12,9 @@ from mmer.labels import EMOTIONS
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int = len(EMOTIONS)) -> np.ndarray:
     """Return counts (K, K): rows are the truth, columns the prediction."""
-    found = np.zeros((n_classes, n_classes), int)
-    np.add.at(found, (truth, predicted), 1)
-    return found
+    table = np.zeros((n_classes, n_classes), int)
+    np.add.at(table, (truth, predicted), 1)
+    return table
 
 
 def expected_calibration_error(truth: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
@@ -29,9 +29,9 @@ def expected_calibration_error(truth: np.ndarray, probs: np.ndarray, bins: int =
     return float(gap)
 
 
-def headline(found: dict) -> dict:
+def headline(figures: dict) -> dict:
     """Return what a table shows of `classification`."""
-    return {k: found[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
+    return {k: figures[k] for k in ("n", "uar", "accuracy", "macro_f1", "weighted_f1", "ece")}
 
 
 def classification(truth: np.ndarray, probs: np.ndarray, names: Sequence[str] = EMOTIONS) -> dict:
@@ -106,8 +106,8 @@ def bootstrap(
 
     Rows with an empty group are a group each.
     """
-    found = _resampled(truth, predicted, groups, n_classes, draws, seed)
-    return {k: _interval(v) for k, v in found.items()}
+    draws_of = _resampled(truth, predicted, groups, n_classes, draws, seed)
+    return {k: _interval(v) for k, v in draws_of.items()}
 
 
 def by_group(
@@ -129,14 +129,14 @@ def by_group(
         empty with fewer than two groups.
     """
     group_of, speaker_of = np.array(groups, str), np.array(speakers, str)
-    found: dict[str, dict] = {}
+    figures: dict[str, dict] = {}
     draws: dict[str, dict[str, np.ndarray]] = {}
     for name in sorted(set(groups) - {""}):
         rows = group_of == name
         draws[name] = _resampled(truth[rows], probs[rows].argmax(1), speaker_of[rows], probs.shape[1], 1000, seed)
         whole = classification(truth[rows], probs[rows], names)
         n_speakers = len(_members(speaker_of[rows])[0])
-        found[name] = {
+        figures[name] = {
             "n": whole["n"],
             "n_speakers": n_speakers,
             "uar": whole["uar"],
@@ -145,14 +145,14 @@ def by_group(
         }
         seed += 1  # the draws of one group say nothing about those of the other
     gaps = {}
-    if len(found) > 1:
+    if len(figures) > 1:
         for key in ("uar", "accuracy"):
-            best, worst = max(found, key=lambda g: found[g][key]), min(found, key=lambda g: found[g][key])
-            gap = found[best][key] - found[worst][key]
+            best, worst = max(figures, key=lambda g: figures[g][key]), min(figures, key=lambda g: figures[g][key])
+            gap = figures[best][key] - figures[worst][key]
             apart = draws[best][key] - draws[worst][key]
-            several = min(found[best]["n_speakers"], found[worst]["n_speakers"]) > 1
+            several = min(figures[best]["n_speakers"], figures[worst]["n_speakers"]) > 1
             gaps[key] = {"best": best, "worst": worst, "gap": gap, "ci95": _interval(apart) if several else None}
-    return {"groups": found, "gaps": gaps}
+    return {"groups": figures, "gaps": gaps}
 
 
 def paired_test(

@@ -320,9 +320,9 @@ def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, 
         return [Span(0.0, 0.0)]
     if whole:
         return [voice.speech_bounds(spans, duration_s, config.voice)]
-    found = voice.utterances(spans, duration_s, config.voice, samples=samples)
-    if found:
-        return found
+    spoken = voice.utterances(spans, duration_s, config.voice, samples=samples)
+    if spoken:
+        return spoken
     n = max(int(np.ceil(duration_s / config.voice.max_utterance_s)), 1)
     return [Span(duration_s * i / n, duration_s * (i + 1) / n) for i in range(n)]
 

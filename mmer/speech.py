@@ -190,8 +190,8 @@ class Transcriber:
     def encode(self, samples: np.ndarray) -> torch.Tensor:
         """Return the mean and the deviation over time of the encoder's states at each depth, (depths, 2 * width).
 
-        The encoder runs over the utterance and a second of silence instead of the half minute that transcription pads to:
-        a tenth of the time, and better for emotion. Only frames of the utterance are pooled.
+        The encoder runs over the utterance and a second of silence instead of the half minute that transcription pads
+        to: a tenth of the time, and better for emotion. Only frames of the utterance are pooled.
 
         Args:
             samples: (L,) one utterance, mono at 16 kHz, in [-1, 1].

@@ -121,8 +121,8 @@ def _detect(x: Tensor) -> list[Span]:
     model = _vad_model()
     from silero_vad import get_speech_timestamps
 
-    found = get_speech_timestamps(x, model, sampling_rate=SAMPLE_RATE, threshold=VAD_THRESHOLD)
-    return [Span(s["start"] / SAMPLE_RATE, s["end"] / SAMPLE_RATE) for s in found]
+    stamps = get_speech_timestamps(x, model, sampling_rate=SAMPLE_RATE, threshold=VAD_THRESHOLD)
+    return [Span(s["start"] / SAMPLE_RATE, s["end"] / SAMPLE_RATE) for s in stamps]
 
 
 def speech_spans(samples: np.ndarray) -> list[Span]:
@@ -241,17 +241,17 @@ def voice_notices(samples: np.ndarray, spans: list[Span]) -> list[Notice]:
         return notices
     power = float(np.mean(np.square(speech, dtype=np.float64)))
     if _dbfs(power) < QUIET_DBFS:
-        found = f"{_dbfs(power):.0f} dBFS, fine from {QUIET_DBFS:.0f}"
-        notices.append(Notice("too_quiet", f"the sound is very quiet ({found}): go closer to the microphone"))
+        measured = f"{_dbfs(power):.0f} dBFS, fine from {QUIET_DBFS:.0f}"
+        notices.append(Notice("too_quiet", f"the sound is very quiet ({measured}): go closer to the microphone"))
     clipped = float(np.mean(np.abs(speech) >= 0.999))
     if clipped > CLIPPED_SHARE:
-        found = f"{clipped:.1%} of it at full scale"
-        notices.append(Notice("clipped", f"the sound is too loud and clipped ({found}): lower the input level"))
+        measured = f"{clipped:.1%} of it at full scale"
+        notices.append(Notice("clipped", f"the sound is too loud and clipped ({measured}): lower the input level"))
     frames = samples[: len(samples) // 400 * 400].reshape(-1, 400)  # 25 ms
     if spans and len(frames):
         noise = float(np.percentile(np.square(frames, dtype=np.float64).mean(1), 5))
         ratio = _dbfs(max(power - noise, 0)) - _dbfs(noise)
         if ratio < NOISY_DB:
-            found = f"speech about {max(ratio, 0):.0f} dB above it, fine from {NOISY_DB:.0f}"
-            notices.append(Notice("noisy", f"there is much noise ({found}): record in a quieter place"))
+            measured = f"speech about {max(ratio, 0):.0f} dB above it, fine from {NOISY_DB:.0f}"
+            notices.append(Notice("noisy", f"there is much noise ({measured}): record in a quieter place"))
     return notices

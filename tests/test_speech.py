@@ -110,7 +110,7 @@ def test_both_utterances_are_transcribed_with_word_times_inside_them(transcriber
 
 
 def depths_of(model, sound: np.ndarray) -> torch.Tensor:
-    """Return (depths, T, width) as Whisper's own layers give them, one after another, on the sound and a second more."""
+    """Return (depths, T, width) as Whisper's own layers give them, one by one, on the sound and a second more."""
     import whisper
     from torch.nn.functional import gelu
 
