@@ -1,1 +1,1 @@
-"""Labelling sessions: `store.Store` keeps clips, predictions and labels; `python -m annotations` moves them in and out."""
+"""Annotation database: `store.Store` keeps clips, predictions and labels; `python -m annotations` runs its commands."""

@@ -17,7 +17,7 @@ from mmer.errors import LabelError
 try:
     import fcntl
 except ImportError:  # Windows: of two who change the accounts at once the later one wins
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 ACTIONS = ("analyse", "label", "review", "manage")  # what each of ROLES adds to those before it
 MIN_PASSWORD = 8  # characters: what NIST SP 800-63B asks of a password
@@ -111,12 +111,12 @@ class Accounts:
     def check(self, name: str, password: str) -> Person | None:
         """Return the person of this name and password, None when one of them is wrong."""
         row = self._rows().get(composed(name))
-        secret = row and row["password"]
+        secret = row["password"] if row else None
         try:
             _HASHER.verify(secret or _NOBODY, password)
         except (VerificationError, InvalidHashError):
             return None
-        return Person(composed(name), row["role"]) if secret else None
+        return Person(composed(name), row["role"]) if row and secret else None
 
     def person(self, name: str) -> Person | None:
         """Return the person with an account of this name."""
@@ -135,7 +135,7 @@ class Accounts:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError, KeyError):
-            pass  # told below; nobody gets in by a damaged file
+            pass  # the error below says it; nobody gets in by a damaged file
         raise LabelError("accounts_unreadable", f"{self.file} is not a readable accounts file; restore or delete it")
 
     def _row(self, rows: dict[str, dict], name: str) -> dict:
@@ -149,7 +149,7 @@ class Accounts:
     def _changing(self) -> Iterator[dict[str, dict]]:
         """Yield the accounts to change, and replace the file at the end; two who change it wait for each other."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.file.parent, os.O_RDONLY) if fcntl else None
+        folder = os.open(self.file.parent, os.O_RDONLY) if fcntl else -1
         temporary = self.file.with_suffix(".tmp")
         try:
             if fcntl:

@@ -140,7 +140,7 @@ def _project_change(args: Namespace) -> int:
 
 
 def _project_settings(args: Namespace) -> dict:
-    """Return those of the settings that the command line names, as `projects.create` and `projects.change` take them."""
+    """Return the settings that the command line names, as `projects.create` and `projects.change` take them."""
     settings = {
         "guidelines": args.guidelines and args.guidelines.read_text("utf-8"),
         "label_set": args.labels,

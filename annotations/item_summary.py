@@ -66,16 +66,14 @@ def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) ->
     """Yield a row for each item with a label, a "cannot tell" or a "broken" of the target."""
     current = CurrentLabelRecord
     query = (
-        select(
-            current.item_id, ItemRecord.project_id, current.top, current.outcome, LabelRecord.comment != "",
-            LabelRecord.prediction_id, model_emotion(target),
-        )
+        select(current.item_id, ItemRecord.project_id, current.top, current.outcome, LabelRecord.prediction_id)
+        .add_columns((LabelRecord.comment != "").label("commented"), model_emotion(target).label("model_emotion"))
         .join(LabelRecord, LabelRecord.id == current.label_id)
         .join(ItemRecord, ItemRecord.id == current.item_id)
         .join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
         .where(current.target == target, current.outcome != "skip")
         .order_by(current.item_id)
-    )  # fmt: skip
+    )
     final = (
         select(ItemRecord.id, AdjudicationRecord.emotions)
         .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
@@ -88,27 +86,27 @@ def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) ->
     decided = {item_id: bool(emotions) for item_id, emotions in session.execute(final)}
     if item_ids is None:
         query = query.execution_options(yield_per=_PART)
-    for item_id, given in groupby(session.execute(query), key=lambda row: row[0]):
-        given = list(given)
-        votes = Counter(top for _, _, top, outcome, *_ in given if outcome == "label")
+    for item_id, group in groupby(session.execute(query), key=lambda row: row.item_id):
+        labels = list(group)
+        votes = Counter(label.top for label in labels if label.outcome == "label")
         most = {e for e, n in votes.items() if n == max(votes.values())}
-        answers = [(prediction, emotion) for *_, prediction, emotion in given if emotion is not None]
+        answers = [(label.prediction_id, label.model_emotion) for label in labels if label.model_emotion is not None]
         yield {
             "item_id": item_id,
             "target": target,
-            "project_id": given[0][1],
+            "project_id": labels[0].project_id,
             "n_labels": votes.total(),
             "entropy": entropy(votes.values()),
-            "cannot_tell": any(row[3] == "cannot_tell" for row in given),
-            "broken": any(row[3] == "broken" for row in given),
-            "commented": any(row[4] for row in given),
+            "cannot_tell": any(label.outcome == "cannot_tell" for label in labels),
+            "broken": any(label.outcome == "broken" for label in labels),
+            "commented": any(label.commented for label in labels),
             "model_differs": bool(most and answers) and max(answers)[1] not in most,
             "decided": decided.get(item_id, False),
         }
 
 
 def same_segment(left, right):
-    """Condition under which two records with `clip_id, start_s, end_s` are of the same stretch of the same clip."""
+    """Return the condition that two records with `clip_id, start_s, end_s` are of the same segment of the same clip."""
     return and_(
         left.clip_id == right.clip_id,
         left.start_s.is_not_distinct_from(right.start_s),

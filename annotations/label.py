@@ -1,4 +1,4 @@
-"""What a label is: the checks it passes before it is stored, and which of the stored rows is current."""
+"""Labels: the checks one passes before it is stored, and which of an annotator's stored rows are current."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,8 +13,8 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MOST_WEIGHT = 1e9  # beyond it the other emotions of a label would vanish
-_MOST_LEAD_S = 7 * 86400  # a tab left open over a week says nothing about the work
+_MAX_WEIGHT = 1e9  # beyond it the other emotions of a label would vanish
+_MAX_LEAD_TIME_S = 7 * 86400  # a tab left open over a week says nothing about the work
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Label:
     blind: bool | None = None  # whether the model's answer was hidden until the choice
     item_id: int | None = None  # in a project's queue
     words: str | None = None  # what is said in it, as it came or was transcribed; `transcript` is the annotator's
-    states: Path | None = None  # what the model's branches made of the clip, kept with consent instead of the media
+    states: Path | None = None  # file of the clip's branch embeddings, kept with consent instead of the media
 
 
 def check_label(
@@ -88,44 +88,46 @@ def check_label(
             f"outcome {outcome!r} with emotions {emotions!r}; "
             f"`label` takes one or more, {', '.join(OUTCOMES[1:])} take none",
         )
-    for what, value, low, high in (
-        ("confidence", confidence, 0, 1),
-        ("intensity", intensity, 0, 1),
-        ("valence", valence, -1, 1),
-        ("arousal", arousal, -1, 1),
-    ):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
-        ):
-            raise LabelError(f"bad_{what}", f"{what} {value!r} is not between {low} and {high}")
-    if created_at is not None:
-        if created_at.tzinfo is None or not _EPOCH <= created_at <= now() + timedelta(days=1):
-            raise LabelError("bad_time", f"time {created_at} has no zone, is before 1970 or in the future")
-        created_at = created_at.astimezone(timezone.utc)
     start_s, end_s = check_segment(start_s, end_s)
     shares = weights(emotions) if emotions else {}
     return annotator, {
         "emotions": shares,
-        "top": max(shares, key=shares.get) if shares else None,
+        "top": heaviest(shares),
         "start_s": start_s,
         "end_s": end_s,
         "target": target,
         "outcome": outcome,
-        "confidence": confidence,
-        "intensity": intensity,
-        "valence": valence,
-        "arousal": arousal,
+        "confidence": _check_range("confidence", confidence, 0, 1),
+        "intensity": _check_range("intensity", intensity, 0, 1),
+        "valence": _check_range("valence", valence, -1, 1),
+        "arousal": _check_range("arousal", arousal, -1, 1),
         "lead_time_s": lead_time_s if is_lead_time(lead_time_s) else None,
         "blind": blind,
         "comment": check_text(comment, "comment"),
         "transcript": None if transcript is None else check_text(transcript, "transcript"),
-        "created_at": created_at,
+        "created_at": _check_time(created_at),
     }
 
 
 def is_lead_time(value: object) -> bool:
     """Whether a value is a number of seconds that a label can have taken."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_LEAD_S
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MAX_LEAD_TIME_S
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise LabelError(f"bad_{name}", f"{name} {value!r} is not between {low} and {high}")
+    return value
+
+
+def _check_time(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    if value.tzinfo is None or not _EPOCH <= value <= now() + timedelta(days=1):
+        raise LabelError("bad_time", f"time {value} has no zone, is before 1970 or in the future")
+    return value.astimezone(timezone.utc)
 
 
 def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:
@@ -136,7 +138,7 @@ def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
     for name, weight in ({emotions: 1.0} if isinstance(emotions, str) else emotions).items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= _MOST_WEIGHT:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= _MAX_WEIGHT:
             raise LabelError("bad_weight", f"weight {weight!r} of {name!r} is not a positive number")
         shares[emotion(name)] = shares.get(emotion(name), 0.0) + weight
     total = sum(shares.values())
@@ -144,12 +146,16 @@ def weights(emotions: str | Mapping[str, float]) -> dict[str, float]:
     return {name: shares[name] / total for name in EMOTIONS if name in shares}
 
 
+def heaviest(shares: Mapping[str, float]) -> str | None:
+    """Return the emotion with the most weight, of equal ones the first; None of none."""
+    return max(shares, key=shares.__getitem__, default=None)
+
+
 def check_segment(start_s: float | None, end_s: float | None) -> tuple[float | None, float | None]:
     """Return a segment's bounds in whole milliseconds, None and None for the whole clip."""
     if start_s is None and end_s is None:
         return None, None
-    known = start_s is not None and end_s is not None
-    if not known or not 0 <= start_s < end_s < math.inf or round(start_s, 3) == round(end_s, 3):
+    if start_s is None or end_s is None or not 0 <= start_s < end_s < math.inf or round(start_s, 3) == round(end_s, 3):
         raise LabelError("bad_segment", f"segment {start_s} to {end_s} s; a segment starts at 0 or later, then ends")
     return round(start_s, 3), round(end_s, 3)
 

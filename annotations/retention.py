@@ -1,4 +1,4 @@
-"""Media comes in with consent, and goes out for good when it is withdrawn.
+"""Deletion and retention: media comes in with consent, and goes for good when the consent is withdrawn or ends.
 
 A deletion is only done when a scan finds the clip's hash in no table, no media or feature file and no byte of the
 SQLite files. Backups are out of its reach: make a new one after a deletion and throw the old ones away.
@@ -81,7 +81,7 @@ def write_to_temporary(data: bytes, sha256: str, folder: Path) -> Path:
 
 @contextmanager
 def _new_temporary(sha256: str, folder: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
-    """Yield a new file that only its owner can read, and its path; it is flushed at the end, and gone after an error."""
+    """Yield a new file that only its owner can read, and its path; it is flushed at the end and gone after an error."""
     try:
         private_folder(folder)
         handle, name = tempfile.mkstemp(".tmp", f".{sha256}.", folder)
@@ -127,29 +127,29 @@ def delete_uploads(folder: Path, hashes: list[str]) -> int:
 
 def registered(session: Session, hashes: Iterable[str]) -> set[str]:
     """Return those of the hashes that clips have."""
-    hashes, found = list(hashes), set()
-    for i in range(0, len(hashes), 1000):
-        found |= set(session.scalars(select(ClipRecord.sha256).where(ClipRecord.sha256.in_(hashes[i : i + 1000]))))
-    return found
+    wanted, known = list(hashes), set()
+    for i in range(0, len(wanted), 1000):
+        known |= set(session.scalars(select(ClipRecord.sha256).where(ClipRecord.sha256.in_(wanted[i : i + 1000]))))
+    return known
 
 
 def remove_clips(session: Session, folders: Iterable[Path], hashes: list[str], *, keep_labels: bool = False) -> Removal:
     """Delete the clips' files below the folders and all their rows; reports and the audit keep "removed" for the hash.
 
     Args:
-        keep_labels: the clip's row stays with a random hash and no name, and its labels, leases and final words with it,
-            without what was said in it or about it.
+        keep_labels: the clip's row stays with a random hash and no name, and its labels, leases and final labels with
+            it, without transcripts and comments.
     """
     files = delete_files(folders, hashes)
     n_labels = n_predictions = 0
     left = []
     for sha256 in hashes:
         clip = session.execute(select(ClipRecord.id, ClipRecord.path).where(ClipRecord.sha256 == sha256)).one()
-        n_predictions += session.execute(delete(PredictionRecord).where(PredictionRecord.clip_id == clip.id)).rowcount
+        n_predictions += _delete_of(session, PredictionRecord, clip.id)
         if keep_labels:
             n_labels += _anonymise(session, clip.id)
         else:
-            n_labels += session.execute(delete(LabelRecord).where(LabelRecord.clip_id == clip.id)).rowcount
+            n_labels += _delete_of(session, LabelRecord, clip.id)
             session.execute(delete(ClipRecord).where(ClipRecord.id == clip.id))  # all else goes with it
         if clip.path and Path(clip.path).exists():
             left.append(clip.path)
@@ -161,9 +161,15 @@ def remove_clips(session: Session, folders: Iterable[Path], hashes: list[str], *
     return Removal(len(hashes), n_labels, n_predictions, files, tuple(left))
 
 
+def _delete_of(session: Session, record: type[LabelRecord] | type[PredictionRecord], clip_id: int) -> int:
+    """Delete a clip's rows of one table; return how many there were."""
+    query = delete(record).where(record.clip_id == clip_id).returning(record.id)
+    return len(session.scalars(query).all())
+
+
 def _anonymise(session: Session, clip_id: int) -> int:
     """Take from a clip's rows all that tells whose or which clip it was; return how many labels stay."""
-    clip = session.get(ClipRecord, clip_id)
+    clip = session.get_one(ClipRecord, clip_id)
     clip.sha256, clip.name, clip.source = secrets.token_hex(32), "removed", "removed"
     clip.path = clip.media = clip.features = clip.speaker = clip.duration_s = clip.keep_until = None
     session.execute(delete(ConsentRecord).where(ConsentRecord.clip_id == clip_id))
@@ -178,16 +184,17 @@ def _anonymise(session: Session, clip_id: int) -> int:
     session.execute(update(GoldRecord).where(GoldRecord.item_id.in_(items)).values(why=""))
     session.execute(update(ItemRecord).where(ItemRecord.id.in_(items)).values(open_slots=CLOSED, gold=False))
     item_summary.refresh_summaries(session, item_ids=items)  # whose comments are gone
-    return session.scalar(select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id))
+    labels = select(func.count()).select_from(LabelRecord).where(LabelRecord.clip_id == clip_id)
+    return session.execute(labels).scalar_one()
 
 
 def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], speakers: tuple[str, ...] = ()) -> None:
-    """Return when no table and no file has any of the hashes left, and no value is one of the spellings of the speaker's name.
+    """Return when no table and no file has any of the hashes left, and no value is a spelling of the speaker's name.
 
     Raises:
         LabelError: `trace_left` with the places that still have one.
     """
-    found = [str(entry) for entry in _paths_with(folders, hashes)]
+    traces = [str(entry) for entry in _paths_with(folders, hashes)]
     cure = "run `python -m annotations vacuum`, which clears it"
     with engine.connect() as connection:
         for table in Base.metadata.sorted_tables:
@@ -196,21 +203,21 @@ def verify_no_trace(engine: Engine, folders: Iterable[Path], hashes: list[str], 
                     connection.scalar(select(literal(1)).where(_mentions(column, hashes[i : i + 100])).limit(1))
                     for i in range(0, len(hashes), 100)  # SQLite takes expressions up to 1000 deep
                 ):
-                    found.append(f"table {table.name}, column {column.name}")
+                    traces.append(f"table {table.name}, column {column.name}")
                     cure = "delete the clip whose row speaks of it, too"
                 # Elsewhere the same word is somebody else, or something else.
                 named = speakers and table is ClipRecord.__table__ and isinstance(column.type, String)
                 if named and connection.scalar(select(literal(1)).where(column.in_(speakers)).limit(1)):
-                    found.append(f"table {table.name}, column {column.name}")
+                    traces.append(f"table {table.name}, column {column.name}")
     if database := sqlite_file(engine.url.render_as_string(hide_password=False)):
         # Deleted rows stay in the write-ahead log until it is truncated. In the database itself secure_delete left no
         # byte of 400 clips deleted one by one from 6,000 with 20,000 labels.
         run_sqlite(engine, "PRAGMA wal_checkpoint(TRUNCATE)")
-        found += _in_bytes((Path(f"{database}{end}") for end in ("", "-wal", "-shm", "-journal")), hashes)
-    if found:
+        traces += _in_bytes((Path(f"{database}{end}") for end in ("", "-wal", "-shm", "-journal")), hashes)
+    if traces:
         raise LabelError(
             "trace_left",
-            f"deleted, but a trace is left in {'; '.join(found[:3])}; "
+            f"deleted, but a trace is left in {'; '.join(traces[:3])}; "
             f"stop other programs that read the database or the clip, then {cure}",
         )
 
@@ -224,16 +231,16 @@ def older_copies_with(engine: Engine, hashes: list[str]) -> tuple[str, ...]:
 
 
 def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) -> int:
-    """Delete what no clip row names, as a killed upload leaves it, compact SQLite; return how many files were deleted."""
+    """Delete files that no clip row names, as killed uploads leave them, compact SQLite; return how many they were."""
     with Session(engine.execution_options(write=True)) as session, session.begin():  # no upload ends meanwhile
-        kept = {name for row in session.execute(select(ClipRecord.media, ClipRecord.features)) for name in row if name}
+        named = {name for row in session.execute(select(ClipRecord.media, ClipRecord.features)) for name in row if name}
         # Whatever else lies in the folders is not ours to delete.
         ours = ((media_dir, r"\.?[0-9a-f]{64}\."), (features_dir, r"\.?[0-9a-f]{64}\.(.*\.tmp|states)\.$"))
         orphans = [
             file
             for folder, pattern in ours
             for file in (folder.glob("*") if folder else ())
-            if re.match(pattern, f"{file.name}.") and file.name not in kept
+            if re.match(pattern, f"{file.name}.") and file.name not in named
         ]
         # The features folder is a cache too: of a clip that was deleted meanwhile nothing may stay.
         cached = [f for f in (features_dir.glob("*") if features_dir else ()) if re.match(r"[0-9a-f]{64}-", f.name)]
@@ -246,17 +253,21 @@ def vacuum(engine: Engine, media_dir: Path, features_dir: Path | None = None) ->
     if engine.dialect.name == "sqlite" and run_sqlite(engine, "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
         raise LabelError(
             "database_busy",
-            "another program reads the database, so deleted rows stay in its write-ahead log; stop it and run vacuum again",
+            "another program reads the database, so deleted rows stay in its write-ahead log; stop it, then run vacuum "
+            "again",
         )
     return len(orphans)
 
 
 def run_sqlite(engine: Engine, *statements: str) -> list:
-    """Run statements outside any transaction, where VACUUM and checkpoints have to be, and return the last one's rows."""
-    connection, rows = engine.raw_connection(), []
+    """Run statements outside any transaction, where VACUUM and checkpoints have to be; return the last one's rows."""
+    connection = engine.raw_connection()
+    rows: list = []
     try:
         for statement in statements:
-            rows = connection.driver_connection.execute(statement).fetchall()
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            rows = list(cursor.fetchall())
         return rows
     except sqlite3.Error as error:
         raise LabelError("database_unavailable", f"{statement} failed: {error}") from None
@@ -280,7 +291,7 @@ def _mentions(column, hashes: list[str]):
 def _in_bytes(files: Iterable[Path], hashes: list[str]) -> list[str]:
     """Return those of the files that have one of the hashes anywhere in their bytes."""
     pattern = re.compile("|".join(hashes).encode())
-    found = []
+    matching = []
     for file in files:
         if not file.exists():
             continue
@@ -288,7 +299,7 @@ def _in_bytes(files: Iterable[Path], hashes: list[str]) -> list[str]:
             tail = b""
             while block := stream.read(2**22):
                 if pattern.search(tail + block):
-                    found.append(str(file))
+                    matching.append(str(file))
                     break
                 tail = block[-63:]  # a hash may lie across two blocks
-    return found
+    return matching

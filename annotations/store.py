@@ -1,4 +1,4 @@
-"""The store of the labelling sessions: clips, consents, predictions, labels, training runs.
+"""The annotation database: stores and returns clips, consents, predictions, labels and training runs.
 
 Each call is its own transaction, so any thread or process may call at any time; when a method has returned an id, the
 row is on the disk. The current label of an annotator for a clip's segment and target is the newest that was not undone.
@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from sqlalchemy import and_, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from annotations import item_summary, retention
 from annotations.choices import OUTCOMES
-from annotations.db.engine import connect, sqlite_file
+from annotations.db.engine import connect, inserted_id, sqlite_file
 from annotations.db.schema import (
     UNDO,
     AnnotatorRecord,
@@ -50,19 +50,22 @@ _ANNOTATOR_ID = select(AnnotatorRecord.__table__.c.id).where(AnnotatorRecord.__t
 _ANNOTATOR_ID = _ANNOTATOR_ID.with_for_update(key_share=True)
 _INSERT_LABEL, _INSERT_CURRENT = insert(LabelRecord.__table__), insert(CurrentLabelRecord.__table__)
 _LABEL_FIELDS = ("id", "supersedes", "outcome", "start_s", "end_s", "target", "created_at", "item_id", "top")
-_LABELS_OF, _CURRENT_OF = (
-    select(*(table.c[name] for name in names)).where(
-        table.c.clip_id == bindparam("clip"), table.c.annotator_id == bindparam("annotator")
-    )
-    for table, names in (
-        (LabelRecord.__table__, _LABEL_FIELDS),
-        (CurrentLabelRecord.__table__, ("label_id", "item_id", "target")),
-    )
-)  # fmt: skip
+
+
+def _rows_of(record: type[LabelRecord] | type[CurrentLabelRecord], names: Iterable[str]) -> Select:
+    """Return the query of an annotator's rows about a clip."""
+    table = record.__table__
+    own = (table.c.clip_id == bindparam("clip")) & (table.c.annotator_id == bindparam("annotator"))
+    return select(*(table.c[name] for name in names)).where(own)
+
+
+_LABELS_OF = _rows_of(LabelRecord, _LABEL_FIELDS)
+_CURRENT_OF = _rows_of(CurrentLabelRecord, ("label_id", "item_id", "target"))
 _UTTERANCE_OF_LABEL = and_(  # as the unique index of utterances puts it
     UtteranceRecord.clip_id == LabelRecord.clip_id,
-    *(func.coalesce(getattr(UtteranceRecord, x), -1) == func.coalesce(getattr(LabelRecord, x), -1) for x in ("start_s", "end_s")),
-)  # fmt: skip
+    func.coalesce(UtteranceRecord.start_s, -1) == func.coalesce(LabelRecord.start_s, -1),
+    func.coalesce(UtteranceRecord.end_s, -1) == func.coalesce(LabelRecord.end_s, -1),
+)
 _SHARED_FIELDS = [field.name for field in fields(Label) if field.name in LabelRecord.__table__.columns]
 
 
@@ -142,10 +145,10 @@ class Store:
         """Return the id of the clip with this content; what an earlier registration did not know is filled in.
 
         Args:
-            path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`. With that and no
-                path, the consent is to keep words.
+            path: the clip's file; kept on record only with `in_place`, copied only with `consent_text`. With that and
+                no path, the consent is to keep words.
             consent_text: what the person agreed to: the one way into the media folder and the features folder.
-            features: what the model's branches made of the clip; with them the consent is to keep these and no recording.
+            features: the clip's branch embeddings; with them the consent is to keep these and no recording.
             keep_until: when what is kept under the consent has to go; an earlier date given before stands.
 
         Raises:
@@ -153,9 +156,19 @@ class Store:
         """
         with self._staged(path, sha256, consent_text, features) as copy, self.writing(session) as session:
             return self._register(
-                session, copy, path, sha256.lower(), name=name, speaker=speaker, consent_text=consent_text,
-                features=features, keep_until=keep_until, in_place=in_place, source=source, duration_s=duration_s,
-            )  # fmt: skip
+                session,
+                copy,
+                path,
+                sha256.lower(),
+                name=name,
+                speaker=speaker,
+                consent_text=consent_text,
+                features=features,
+                keep_until=keep_until,
+                in_place=in_place,
+                source=source,
+                duration_s=duration_s,
+            )
 
     def save(
         self,
@@ -167,7 +180,7 @@ class Store:
         label: Mapping,
         prediction: Mapping | int | None = None,
     ) -> tuple[int, int | None, int]:
-        """Return the ids of a clip, of the prediction an annotator saw and of their label: all are stored, or nothing is.
+        """Return the ids of a clip, of the prediction an annotator saw and of their label: all are stored, or none.
 
         Args:
             clip: what else `register_clip` takes, and `label` what `add_label` does.
@@ -188,7 +201,7 @@ class Store:
     def _staged(
         self, path: Path | None, sha256: str, consent_text: str | None, features: bytes | None
     ) -> Iterator[Path | None]:
-        """Yield a flushed copy, beside its final place, of what a consent lets in; copying would keep writers waiting."""
+        """Yield a flushed copy, beside its final place, of what a consent lets in: before the database is locked."""
         if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
             raise LabelError("bad_hash", f"{sha256!r} is not a sha256 in hexadecimal")
         copy = None
@@ -235,25 +248,26 @@ class Store:
             clip.keep_until = keep_until  # a date given for what is gone says nothing about this
         elif keep_until:
             clip.keep_until = min(filter(None, (clip.keep_until, keep_until)))
-        if features is not None:
-            self._record_consent(session, clip, consent_text, "features")
+        if consent_text:
+            scope = "features" if features is not None else "media" if path else "words"
+            self._record_consent(session, clip, consent_text, scope)
+        if features is not None and copy and self.features_dir:
             clip.features = _place(session, copy, self.features_dir / f"{sha256}.states").name
-        elif consent_text and not path:
-            self._record_consent(session, clip, consent_text, "words")
-        elif consent_text:
-            self._record_consent(session, clip, consent_text, "media")
-            kept = self._kept(sha256)
-            if not (kept or copy):
+        elif consent_text and path:
+            media = self._kept(sha256)
+            if copy and not media:
+                media = _place(session, copy, self.media_dir / f"{sha256}{_suffix(path)}")
+            if not media:
                 raise LabelError("clip_unreadable", f"{name} was deleted meanwhile; register it again")
-            clip.media = (kept or _place(session, copy, self.media_dir / f"{sha256}{_suffix(path)}")).name
+            clip.media = media.name
         session.flush()
         return clip.id
 
     def _record_consent(self, session: Session, clip: ClipRecord, consent_text: str, scope: str) -> None:
         version = hashlib.sha256(check_text(consent_text, "consent").encode()).hexdigest()[:12]
-        given = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version, scope=scope)
+        recorded = select(ConsentRecord.id).filter_by(clip_id=clip.id, text_version=version, scope=scope)
         again = scope != "words" and not (clip.media or clip.features)  # the same text once more, after its time
-        if session.scalar(given) is None or again:
+        if session.scalar(recorded) is None or again:
             session.add(ConsentRecord(clip_id=clip.id, text_version=version, text=consent_text, scope=scope))
 
     def utterance(
@@ -266,10 +280,10 @@ class Store:
         embedding: bytes | None = None,
         session: Session | None = None,
     ) -> int:
-        """Return the id of a clip's stretch, the whole clip without bounds; a transcript or embedding given replaces the old.
+        """Return the id of a clip's segment, or of the whole clip; a transcript or embedding replaces an earlier one.
 
         Args:
-            embedding: float32 values of the model's branch states.
+            embedding: float32 values of the branch embeddings.
 
         Raises:
             LabelError: `unknown_clip`, `bad_segment`, `bad_text`.
@@ -277,13 +291,13 @@ class Store:
         start_s, end_s = check_segment(start_s, end_s)
         with self.writing(session) as session:
             _require(session, ClipRecord, clip_id, "clip")
-            found = _get_or_add(session, UtteranceRecord, clip_id=clip_id, start_s=start_s, end_s=end_s)
+            utterance = _get_or_add(session, UtteranceRecord, clip_id=clip_id, start_s=start_s, end_s=end_s)
             if transcript is not None:
-                found.transcript = check_text(transcript, "transcript")
+                utterance.transcript = check_text(transcript, "transcript")
             if embedding is not None:
-                found.embedding = embedding
+                utterance.embedding = embedding
             session.flush()
-            return found.id
+            return utterance.id
 
     def add_prediction(self, clip_id: int, result: Mapping, session: Session | None = None) -> int:
         """Return the id of a stored prediction.
@@ -320,7 +334,19 @@ class Store:
         item_id: int | None = None,
         assignment_id: int | None = None,
         session: Session | None = None,
-        **details,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        target: str = "all",
+        outcome: str = "label",
+        confidence: float | None = None,
+        intensity: float | None = None,
+        valence: float | None = None,
+        arousal: float | None = None,
+        comment: str = "",
+        transcript: str | None = None,
+        lead_time_s: float | None = None,
+        blind: bool | None = None,
+        created_at: datetime | None = None,
     ) -> int:
         """Return the id of a new label row; it replaces the annotator's earlier one for the same segment and target.
 
@@ -329,12 +355,30 @@ class Store:
             prediction_id: the prediction the annotator saw.
             supersedes: a label of another segment or target that this one corrects.
             item_id: the item of a project that was judged, and `assignment_id` the lease it was judged under.
-            details: what else `check_label` takes.
+            confidence, intensity, valence, arousal: ranges as in `check_label`.
+            lead_time_s: from the item's first sight to the answer.
+            blind: whether the model's answer was hidden until the choice.
 
         Raises:
             LabelError: with a code that names what is wrong; nothing is saved then.
         """
-        annotator, values = check_label(annotator, emotions, **details)
+        annotator, values = check_label(
+            annotator,
+            emotions,
+            start_s=start_s,
+            end_s=end_s,
+            target=target,
+            outcome=outcome,
+            confidence=confidence,
+            intensity=intensity,
+            valence=valence,
+            arousal=arousal,
+            comment=comment,
+            transcript=transcript,
+            lead_time_s=lead_time_s,
+            blind=blind,
+            created_at=created_at,
+        )
         with self.writing(session) as session:
             session.flush()
             if session.connection().scalar(_CLIP_EXISTS, {"clip": clip_id}) is None:
@@ -349,10 +393,9 @@ class Store:
             person = annotator_id(session, annotator)
             if supersedes is not None:
                 self._own_label(session, supersedes, person, clip_id)
-            return self._append(
-                session, clip_id=clip_id, annotator_id=person, prediction_id=prediction_id, supersedes=supersedes,
-                item_id=item_id, assignment_id=assignment_id, **values,
-            )  # fmt: skip
+            values |= {"clip_id": clip_id, "annotator_id": person, "prediction_id": prediction_id}
+            values |= {"supersedes": supersedes, "item_id": item_id, "assignment_id": assignment_id}
+            return self._append(session, values)
 
     def undo(self, label_id: int, annotator: str, session: Session | None = None) -> int:
         """Return the id of a new row that takes an annotator's own label back; the one before it counts again.
@@ -367,13 +410,11 @@ class Store:
             if label.outcome == UNDO or session.scalar(undone) is not None:
                 raise LabelError("already_undone", f"label {label_id} is undone already; label the clip again instead")
             session.flush()
-            return self._append(
-                session, clip_id=label.clip_id, annotator_id=person, supersedes=label_id, outcome=UNDO, target=label.target,
-                start_s=label.start_s, end_s=label.end_s, emotions={}, top=None, comment="", item_id=label.item_id,
-                assignment_id=label.assignment_id, created_at=None,
-            )  # fmt: skip
+            same = ("clip_id", "annotator_id", "target", "start_s", "end_s", "item_id", "assignment_id")
+            values = {name: getattr(label, name) for name in same} | {"supersedes": label_id, "outcome": UNDO}
+            return self._append(session, values | {"emotions": {}, "top": None, "comment": "", "created_at": None})
 
-    def _append(self, session: Session, **values) -> int:
+    def _append(self, session: Session, values: dict) -> int:
         """Return the id of a new row of an annotator who is locked; current labels and label statistics follow it."""
         connection = session.connection()
         of = {"clip_id": values["clip_id"], "annotator_id": values["annotator_id"]}
@@ -381,17 +422,17 @@ class Store:
         before = connection.execute(_LABELS_OF, key).all()
         was = {}
         if before:
-            was = {label_id: (item_id, target) for label_id, item_id, target in connection.execute(_CURRENT_OF, key)}
+            was = {row.label_id: (row.item_id, row.target) for row in connection.execute(_CURRENT_OF, key)}
         # A clock that was set back must not put a correction before what it corrects.
         values["created_at"] = values["created_at"] or max([now(), *(row.created_at for row in before)])
-        label_id = connection.execute(_INSERT_LABEL, values).inserted_primary_key[0]
+        label_id = inserted_id(connection.execute(_INSERT_LABEL, values))
         added = SimpleNamespace(**{name: values.get(name) for name in _LABEL_FIELDS} | {"id": label_id})
         rows = {row.id: row for row in current_rows([*before, added])}
         new = [
-            of | {"label_id": row.id, "item_id": row.item_id, "target": row.target, "top": row.top, "outcome": row.outcome}
+            of | {"label_id": row.id} | {name: getattr(row, name) for name in ("item_id", "target", "top", "outcome")}
             for row in rows.values()
             if row.id not in was
-        ]  # fmt: skip
+        ]
         gone = was.keys() - rows.keys()
         if gone:
             session.execute(delete(CurrentLabelRecord).where(CurrentLabelRecord.label_id.in_(gone)))
@@ -427,10 +468,9 @@ class Store:
             by_clip: clip after clip, so that each clip's labels follow each other.
         """
         query = (
-            select(
-                *(getattr(LabelRecord, name) for name in _SHARED_FIELDS), AnnotatorRecord.name, ClipRecord.sha256, ClipRecord.name,
-                ClipRecord.speaker, ClipRecord.media, ClipRecord.path, ClipRecord.features, UtteranceRecord.transcript,
-            )
+            select(*(getattr(LabelRecord, name) for name in _SHARED_FIELDS), AnnotatorRecord.name)
+            .add_columns(ClipRecord.sha256, ClipRecord.name, ClipRecord.speaker, ClipRecord.media, ClipRecord.path)
+            .add_columns(ClipRecord.features, UtteranceRecord.transcript)
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
@@ -438,20 +478,20 @@ class Store:
             .where(LabelRecord.outcome.in_(list(outcomes)))
             .order_by(*([CurrentLabelRecord.clip_id] if by_clip else []), CurrentLabelRecord.label_id)
             .execution_options(yield_per=1000)
-        )  # fmt: skip
+        )
         if sha256:
             query = query.where(ClipRecord.sha256 == sha256.lower())
         if unconsumed:
             query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
-            for *shared, annotator, sha256, name, speaker, kept, path, features, words in session.execute(query):
-                media = self.file_of(kept, path)
+            for *shared, annotator, sha256, name, speaker, stored, path, features, words in session.execute(query):
+                media = self.file_of(stored, path)
                 yield Label(
                     **dict(zip(_SHARED_FIELDS, shared, strict=True)),
                     sha256=sha256,
                     name=name,
                     media=media,
-                    in_place=media is not None and not (kept and media == self.media_dir / kept),
+                    in_place=media is not None and not (stored and media == self.media_dir / stored),
                     annotator=annotator,
                     speaker=speaker and composed(speaker),
                     words=words,
@@ -464,7 +504,7 @@ class Store:
         return next((p for p in (stored, path and Path(path)) if p and p.is_file()), None)
 
     def start_run(self, parent: str | None) -> int:
-        """Return the id of a training run that starts now from a checkpoint; it takes note of the deletions since the last."""
+        """Return the id of a training run that starts now from a checkpoint; it notes the deletions since the last."""
         with self.writing() as session:
             record = TrainingRunRecord(parent=parent)
             session.add(record)
@@ -507,8 +547,8 @@ class Store:
             run.report = {**(report or {}), "removed": removed} if removed else report
             label_ids = list(label_ids)
             for i in range(0, len(label_ids), 1000):
-                kept = select(literal(run_id), LabelRecord.id).where(LabelRecord.id.in_(label_ids[i : i + 1000]))
-                session.execute(training_run_labels.insert().from_select(["run_id", "label_id"], kept))
+                there = select(literal(run_id), LabelRecord.id).where(LabelRecord.id.in_(label_ids[i : i + 1000]))
+                session.execute(training_run_labels.insert().from_select(["run_id", "label_id"], there))
 
     def delete_clip(self, sha256: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
         """Delete a clip's media, features, predictions, labels and consents, and check that no trace is left.
@@ -525,7 +565,7 @@ class Store:
         """Delete all clips of a speaker, as `delete_clip` does one."""
         with self.reading() as session:
             stored = session.scalars(select(ClipRecord.speaker).distinct().where(ClipRecord.speaker.is_not(None)))
-            near = [other for other in stored if composed(other).casefold() == composed(speaker).casefold()]
+            near = [other for other in stored if other and composed(other).casefold() == composed(speaker).casefold()]
         spelt = tuple(other for other in near if composed(other) == composed(speaker))
         what = f"clip of speaker {speaker!r}"
         removal = self._delete(ClipRecord.speaker.in_(spelt), what, spelt, keep_labels, actor)
@@ -596,12 +636,12 @@ def find_annotator(session: Session, name: str) -> int | None:
     Rows that an earlier version stored in another form of the name are found too.
     """
     connection, name = session.connection(), composed(name)
-    found = connection.scalar(_ANNOTATOR_ID, {"name": name})
-    if found is None:
+    key = connection.scalar(_ANNOTATOR_ID, {"name": name})
+    if key is None:
         stored = connection.execute(select(AnnotatorRecord.__table__.c.name)).scalars()
         spelt = next((other for other in stored if composed(other) == name), None)
-        found = None if spelt is None else connection.scalar(_ANNOTATOR_ID, {"name": spelt})
-    return found
+        key = None if spelt is None else connection.scalar(_ANNOTATOR_ID, {"name": spelt})
+    return key
 
 
 def annotator_id(session: Session, name: str) -> int:
@@ -613,15 +653,12 @@ def annotator_id(session: Session, name: str) -> int:
     name = clean_name(name, "annotator")
     if not name:
         raise LabelError("no_annotator", "whose item it is has to be known; give the annotator's name")
-    found = find_annotator(session, name)
-    if found is None:
-        try:
-            with session.begin_nested():
-                session.execute(insert(AnnotatorRecord), {"name": name})
-        except IntegrityError:  # on a server, another session may have been first
-            return find_annotator(session, name)
-        found = find_annotator(session, name)
-    return found
+    known = find_annotator(session, name)
+    if known is not None:
+        return known
+    with suppress(IntegrityError), session.begin_nested():  # on a server, another session may have been first
+        session.execute(insert(AnnotatorRecord), {"name": name})
+    return session.connection().execute(_ANNOTATOR_ID, {"name": name}).scalar_one()
 
 
 def _removals(session: Session, run_id: int) -> list[dict]:
@@ -633,23 +670,23 @@ def _removals(session: Session, run_id: int) -> list[dict]:
 
 
 def _require(session: Session, record, key: int, what: str):
-    found = session.get(record, key)
-    if found is None:
+    row = session.get(record, key)
+    if row is None:
         raise LabelError(f"unknown_{what}", f"there is no {what} {key}")
-    return found
+    return row
 
 
 def _get_or_add(session: Session, record, others: Mapping | None = None, **key):
     query = select(record).filter_by(**key)
-    found = session.scalar(query)
-    if found is None:
+    row = session.scalar(query)
+    if row is None:
         try:
             with session.begin_nested():
-                found = record(**key, **others or {})
-                session.add(found)
+                row = record(**key, **others or {})
+                session.add(row)
         except IntegrityError:  # on a server, another session may have been first
-            found = session.scalar(query)
-    return found
+            row = session.scalar(query)
+    return row
 
 
 def _place(session: Session, copy: Path, final: Path) -> Path:

@@ -4,7 +4,8 @@ import unicodedata
 
 from mmer.errors import LabelError
 
-# Characters of what people type or files bring. Names and notes are shown whole; transcripts and words are read by a model.
+# Characters of what people type or files bring. Names and notes are shown whole; transcripts and words are read by a
+# model.
 MAX_CHARACTERS = {
     "annotator": 200,
     "speaker": 200,

@@ -1,11 +1,11 @@
-"""How a database is opened, so that nobody loses a label: write-ahead logging, foreign keys, one writer at a time."""
+"""Database engines that lose no label: write-ahead logging, foreign keys, one writer at a time."""
 
 import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from annotations.db.schema import OLDER, VERSION, Base
@@ -108,6 +108,13 @@ def connect(url: str, *, create: bool = True) -> Engine:
     return engine
 
 
+def inserted_id(result: CursorResult) -> int:
+    """Return the id of the row that an insert added."""
+    if result.inserted_primary_key is None:
+        raise TypeError("the statement was not the insert of one row")
+    return result.inserted_primary_key[0]
+
+
 def version_of(connection: Connection) -> str | None:
     """Return the database's version, None when it is empty.
 
@@ -153,8 +160,8 @@ def keep_private(file: Path) -> None:
 def _switch_to_wal(connection) -> None:
     """Turn on write-ahead logging, waiting for others that do the same.
 
-    SQLite does not apply the busy timeout to this switch: of 400 openings of new databases, each by two processes at once,
-    73 failed with "database is locked".
+    SQLite does not apply the busy timeout to this switch: of 400 openings of new databases, each by two processes at
+    once, 73 failed with "database is locked".
     """
     give_up = time.monotonic() + BUSY_S
     while True:

@@ -6,6 +6,7 @@ transaction. Ids are only for joins inside one database; outside it a clip is it
 """
 
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import (
     DDL,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Index,
     String,
     Table,
+    TextClause,
     UniqueConstraint,
     event,
     text,
@@ -37,6 +39,12 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def _index_where(name: str, condition: str, *columns: str | TextClause, unique: bool = False) -> Index:
+    """Return an index of only the rows that meet a condition."""
+    where = text(condition)
+    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 class UtcTime(TypeDecorator):
     """An aware time in Python, UTC without a zone in the database: SQLite drops the zone silently."""
 
@@ -51,9 +59,11 @@ class UtcTime(TypeDecorator):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: UtcTime, dict: JSON}  # noqa: RUF012 (SQLAlchemy reads it so)
+    type_annotation_map: ClassVar[dict] = {datetime: UtcTime, dict: JSON}
     # Without it SQLite gives a deleted row's id to the next one, and an open page would undo another label.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+    __table_args__: Any = {"sqlite_autoincrement": True}  # noqa: RUF012
+    if TYPE_CHECKING:
+        __table__: ClassVar[Table]
 
 
 class ClipRecord(Base):
@@ -152,11 +162,10 @@ class ItemRecord(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (
         UniqueConstraint("project_id", "utterance_id"),
-        Index("ix_items_open", "project_id", text("priority DESC"), "id", sqlite_where=text("open_slots > 0 AND NOT gold"),
-              postgresql_where=text("open_slots > 0 AND NOT gold")),
-        Index("ix_items_gold", "project_id", sqlite_where=text("gold"), postgresql_where=text("gold")),
+        _index_where("ix_items_open", "open_slots > 0 AND NOT gold", "project_id", text("priority DESC"), "id"),
+        _index_where("ix_items_gold", "gold", "project_id"),
         Base.__table_args__,
-    )  # fmt: skip
+    )
 
 
 class GoldRecord(Base):
@@ -187,16 +196,13 @@ class AssignmentRecord(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         # Nobody holds or judges an item twice.
-        Index("ux_assignments", "item_id", "annotator_id", unique=True, sqlite_where=text("state IN ('leased', 'done')"),
-              postgresql_where=text("state IN ('leased', 'done')")),
-        Index("ix_assignments_live", "project_id", "expires_at", sqlite_where=text("state = 'leased'"),
-              postgresql_where=text("state = 'leased'")),
+        _index_where("ux_assignments", "state IN ('leased', 'done')", "item_id", "annotator_id", unique=True),
+        _index_where("ix_assignments_live", "state = 'leased'", "project_id", "expires_at"),
         Index("ix_assignments_person", "annotator_id", "project_id", "state", "finished_at"),  # the last comes last
-        Index("ix_assignments_gold", "annotator_id", "project_id", sqlite_where=text("gold"),
-              postgresql_where=text("gold")),
+        _index_where("ix_assignments_gold", "gold", "annotator_id", "project_id"),
         CheckConstraint(f"state IN {(LEASED, DONE, RELEASED, EXPIRED)}"),
         Base.__table_args__,
-    )  # fmt: skip
+    )
 
 
 class LabelRecord(Base):
@@ -329,7 +335,8 @@ class TrainingRunRecord(Base):
     report: Mapped[dict | None]
 
 
-# Everything but the links to what may be deleted while the label stays; words about a person can be erased, not changed.
+# Everything but the links to what may be deleted while the label stays; words about a person can be erased, not
+# changed.
 _FREE = {"prediction_id", "item_id", "assignment_id", "comment", "transcript"}
 _FIXED = ", ".join(column.name for column in LabelRecord.__table__.columns if column.name not in _FREE)
 _ERASED = "UPDATE OF comment, transcript ON labels {each}WHEN (NEW.comment <> '' OR NEW.transcript IS NOT NULL)"

@@ -1,4 +1,4 @@
-"""Upgrades an older database to this program's schema by the migrations in `migrations/versions`, without losing a row."""
+"""Upgrades of an older database to this program's schema by `migrations/versions`, without losing a row."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,8 @@
 """A lock between processes on writing to a SQLite file, first come, first served.
 
-SQLite lets waiting writers sleep and try again, so who sleeps loses to who comes: with 50 annotators writing all the time on a
-busy machine, 11 waited over 30 s and failed with "database is locked". Here they wait in the kernel, which wakes them.
+SQLite lets waiting writers sleep and try again, so who sleeps loses to who comes: with 50 annotators writing all the
+time on a busy machine, 11 waited over 30 s and failed with "database is locked". Here they wait in the kernel, which
+wakes them.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows: SQLite's own waiting has to do
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager

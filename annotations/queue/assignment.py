@@ -1,7 +1,7 @@
-"""The queue of a project: which item an annotator judges next, and what becomes of the answer."""
+"""A project's annotation queue: assigns items to annotators, stores their answers, takes one back."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from annotations.db.schema import (
     UtteranceRecord,
     now,
 )
-from annotations.label import check_label, weights
+from annotations.label import check_label, heaviest, weights
 from annotations.queue.leases import FULL_SEARCH_LIMIT, IS_LEASED, Leases, reclaim, shift_slots
 from annotations.queue.priorities import PREDICTED, priorities, without_majority
 from annotations.queue.progress import GoldVerdict, Progress, ProgressCounter, verdict
@@ -40,16 +40,14 @@ _PREDICTIONS_PER_CALL = 200  # predictions whose items get their priority in one
 
 # Built once: putting a statement together takes longer than running it.
 _TASKS = (
-    select(
-        AssignmentRecord.id, AssignmentRecord.item_id, AssignmentRecord.leased_at, AssignmentRecord.expires_at,
-        UtteranceRecord.clip_id, UtteranceRecord.start_s, UtteranceRecord.end_s, UtteranceRecord.transcript,
-        ClipRecord.sha256, ClipRecord.name, ClipRecord.media, ClipRecord.path,
-    )
+    select(AssignmentRecord.id, AssignmentRecord.item_id, AssignmentRecord.leased_at, AssignmentRecord.expires_at)
+    .add_columns(UtteranceRecord.clip_id, UtteranceRecord.start_s, UtteranceRecord.end_s, UtteranceRecord.transcript)
+    .add_columns(ClipRecord.sha256, ClipRecord.name, ClipRecord.media, ClipRecord.path)
     .join(ItemRecord, ItemRecord.id == AssignmentRecord.item_id)
     .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
     .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
     .where(AssignmentRecord.id.in_(bindparam("leases", expanding=True)))
-)  # fmt: skip
+)
 # The newest prediction about an utterance that was there at a time: the one an annotator saw.
 _SHOWN_PREDICTION = (
     select(PredictionRecord)
@@ -164,7 +162,7 @@ class Queue:
         Args:
             lead_time_s: from the item's first sight to the answer.
             blind: whether the model's answer was hidden until the choice. An answer given again after it was taken back
-                is not: what the model said was told with the first.
+                is not: the annotator read the model's answer with the first.
 
         Raises:
             LabelError: `lease_lost, already_submitted, unknown_assignment, not_yours, missing_target, not_in_label_set`
@@ -176,21 +174,27 @@ class Queue:
             person = annotator_id(session, annotator)
             lease, item = self._leases.locked(session, assignment_id, person)
             lease = reclaim(session, lease, item)
-            utterance = session.get(UtteranceRecord, item.utterance_id)
-            seen = _shown_prediction(session, utterance, lease.leased_at)
+            utterance = session.get_one(UtteranceRecord, item.utterance_id)
+            shown = _shown_prediction(session, utterance, lease.leased_at)
             answered = select(LabelRecord.id).filter_by(item_id=item.id, annotator_id=person).limit(1)
             if blind and session.scalar(answered):
                 blind = False
             label_ids = tuple(
                 self._store.add_label(
-                    utterance.clip_id, annotator, answer.emotions, start_s=utterance.start_s, end_s=utterance.end_s,
-                    target=answer.target, outcome=answer.outcome, confidence=answer.confidence,
-                    intensity=answer.intensity, valence=answer.valence, arousal=answer.arousal, comment=answer.comment,
-                    transcript=answer.transcript, lead_time_s=lead_time_s, blind=blind,
-                    prediction_id=seen and seen.id, item_id=item.id, assignment_id=lease.id, session=session,
+                    utterance.clip_id,
+                    annotator,
+                    **asdict(answer),
+                    start_s=utterance.start_s,
+                    end_s=utterance.end_s,
+                    lead_time_s=lead_time_s,
+                    blind=blind,
+                    prediction_id=shown.id if shown else None,
+                    item_id=item.id,
+                    assignment_id=lease.id,
+                    session=session,
                 )
                 for answer in answers
-            )  # fmt: skip
+            )
             lease.state, lease.finished_at = DONE, self._clock()
             session.flush()
             skipped = answers[0].outcome == "skip"
@@ -236,8 +240,8 @@ class Queue:
     def undo(self, annotator: str) -> Task | None:
         """Take the annotator's last submission back, lend the item again and return it; None when there is none.
 
-        The labels stay as rows that newer rows take back. A skipped item whose slots others have filled meanwhile is lent
-        all the same: it may then be judged once more than `per_item`.
+        The labels stay as rows that newer rows take back. A skipped item whose slots others have filled meanwhile is
+        lent all the same: it may then be judged once more than `per_item`.
 
         Raises:
             LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it.
@@ -254,9 +258,9 @@ class Queue:
             )
             if last is None:
                 return None
-            item = session.get(ItemRecord, last.item_id, with_for_update={"key_share": True})
-            rows = select(LabelRecord.id, LabelRecord.outcome).filter_by(assignment_id=last.id)
-            rows = session.execute(rows.where(LabelRecord.outcome != UNDO).order_by(LabelRecord.id)).all()
+            item = session.get_one(ItemRecord, last.item_id, with_for_update={"key_share": True})
+            query = select(LabelRecord.id, LabelRecord.outcome).filter_by(assignment_id=last.id)
+            rows = session.execute(query.where(LabelRecord.outcome != UNDO).order_by(LabelRecord.id)).all()
             if last.gold and rows and rows[-1].outcome != "skip":
                 raise LabelError(
                     "answer_told", "the last item's right answer was known and has been told, so yours stays"
@@ -305,7 +309,7 @@ class Queue:
                     if order == "annotators":
                         self._reopen(writer, project, [item_id for item_id, priority in batch if priority > 0])
         with self._store.writing() as session:
-            project = session.get(ProjectRecord, self.project.id, with_for_update={"key_share": True})
+            project = session.get_one(ProjectRecord, self.project.id, with_for_update={"key_share": True})
             project.order, project.ranked_to, project.revision = order, ranked_to, project.revision + 1
         return n_items
 
@@ -323,8 +327,8 @@ class Queue:
         return [self._task(session, rows[lease_id]) for lease_id in lease_ids]
 
     def _task(self, session: Session, row) -> Task:
-        seen = _shown_prediction(session, row, row.leased_at)
-        told = ("emotion", "probs", "per_modality", "present", "checkpoint")
+        shown = _shown_prediction(session, row, row.leased_at)
+        parts = ("emotion", "probs", "per_modality", "present", "checkpoint")
         return Task(
             assignment_id=row.id,
             item_id=row.item_id,
@@ -335,8 +339,8 @@ class Queue:
             start_s=row.start_s,
             end_s=row.end_s,
             transcript=row.transcript,
-            prediction=seen and {name: getattr(seen, name) for name in told},
-            prediction_id=seen and seen.id,
+            prediction={name: getattr(shown, name) for name in parts} if shown else None,
+            prediction_id=shown.id if shown else None,
             expires_at=row.expires_at,
         )
 
@@ -352,18 +356,18 @@ class Queue:
         if project.order not in PREDICTED or project.ranked_to >= (newest := session.scalar(_NEWEST_PREDICTION) or 0):
             return False
         query = select(ProjectRecord).filter_by(id=project.id).with_for_update(skip_locked=True, key_share=True)
-        project = session.scalar(query.execution_options(populate_existing=True))
-        if project is None or project.ranked_to >= newest:  # another session does it just now
+        locked = session.scalar(query.execution_options(populate_existing=True))
+        if locked is None or locked.ranked_to >= newest:  # another session does it just now
             return False
-        upto = min(newest, project.ranked_to + _PREDICTIONS_PER_CALL)
-        _prioritise(session, priorities(session, project.id, project.order, since=project.ranked_to, upto=upto))
-        project.ranked_to = upto
+        upto = min(newest, locked.ranked_to + _PREDICTIONS_PER_CALL)
+        _prioritise(session, priorities(session, locked.id, locked.order, since=locked.ranked_to, upto=upto))
+        locked.ranked_to = upto
         return True
 
     def _reopen(self, session: Session, project: ProjectRecord, item_ids: list[int]) -> None:
         """Open a slot of each full item without a majority."""
-        full = select(ItemRecord.id).where(ItemRecord.id.in_(item_ids), ItemRecord.open_slots < 1, ~ItemRecord.gold)
-        full = set(session.scalars(full.with_for_update(key_share=True)))
+        query = select(ItemRecord.id).where(ItemRecord.id.in_(item_ids), ItemRecord.open_slots < 1, ~ItemRecord.gold)
+        full = set(session.scalars(query.with_for_update(key_share=True)))
         for item_id in sorted(without_majority(session, full, _max_annotators(project))):
             shift_slots(session, item_id, +1)
 
@@ -383,9 +387,9 @@ def _checked_answers(project: ProjectRecord, answers: list[Answer], annotator: s
         return [replace(answers[0], target=target) for target in project.targets]
     by_target = {answer.target: answer for answer in answers}
     if len(by_target) != len(answers) or by_target.keys() != set(project.targets):
-        given = ", ".join(answer.target for answer in answers) or "none"
+        answered = ", ".join(answer.target for answer in answers) or "none"
         raise LabelError(
-            "missing_target", f"{project.name} wants one answer each for {', '.join(project.targets)}; got {given}"
+            "missing_target", f"{project.name} wants one answer each for {', '.join(project.targets)}; got {answered}"
         )
     if any(answer.outcome == "skip" for answer in answers):
         raise LabelError("bad_outcome", "a skip is about the whole item; for one target say cannot_tell")
@@ -400,8 +404,7 @@ def _checked_answers(project: ProjectRecord, answers: list[Answer], annotator: s
 
 
 def _top(answer: Answer) -> str | None:
-    shares = weights(answer.emotions) if answer.emotions else {}
-    return max(shares, key=shares.get, default=None)
+    return heaviest(weights(answer.emotions)) if answer.emotions else None
 
 
 def _prioritise(session: Session, ranked: Iterable[tuple[int, float]]) -> None:

@@ -1,7 +1,7 @@
-"""Leases: how an item is lent to an annotator and taken back, so that two never hold the same slot.
+"""Leases: items lent to an annotator and taken back, so that two never hold the same slot.
 
-An item's free slots are counted in `items.open_slots`: lending takes one, a lease that runs out, a release and a skip give it
-back; any other answer keeps it. Gold items take no slots: everybody meets each of them once.
+An item's free slots are counted in `items.open_slots`: lending takes one, a lease that runs out, a release and a skip
+give it back; any other answer keeps it. Gold items take no slots: everybody meets each of them once.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.orm import Session
 
+from annotations.db.engine import inserted_id
 from annotations.db.schema import DONE, EXPIRED, LEASED, RELEASED, AssignmentRecord, ItemRecord, ProjectRecord
 from mmer.errors import LabelError
 
@@ -122,8 +123,10 @@ class Leases:
         # Written once in a while only, as most calls come seconds after the last one.
         if any(lease.expires_at < at + (expires_at - at) * 0.9 for lease in own):
             _set(session, held, expires_at=expires_at)
+        n_assigned = 0
         if len(held) < n:
-            n_assigned = session.scalar(_N_ASSIGNED, {"person": person, "project": self._project_id})
+            key = {"person": person, "project": self._project_id}
+            n_assigned = session.execute(_N_ASSIGNED, key).scalar_one()
         while len(held) < n:
             # Waiting for a locked item is safe only as long as no other item is locked here.
             patient = n_released == 0 and len(held) == len(own)
@@ -145,7 +148,7 @@ class Leases:
             raise LabelError("unknown_assignment", f"this project has no assignment {assignment_id}; ask for `next`")
         if lease.annotator_id != person:
             raise LabelError("not_yours", f"assignment {assignment_id} is another annotator's; ask for `next`")
-        return lease, session.get(ItemRecord, lease.item_id, with_for_update={"key_share": True})
+        return lease, session.get_one(ItemRecord, lease.item_id, with_for_update={"key_share": True})
 
     def _release_overdue(self, session: Session, at: datetime) -> int:
         leases = session.execute(_EXPIRED_LEASES, {"project": self._project_id, "time": at}).all()
@@ -157,9 +160,15 @@ class Leases:
         return len(leases)
 
     def _lease_next(
-        self, session: Session, project: ProjectRecord, person: int, n_assigned: int, at: datetime, expires_at: datetime,
+        self,
+        session: Session,
+        project: ProjectRecord,
+        person: int,
+        n_assigned: int,
+        at: datetime,
+        expires_at: datetime,
         patient: bool,
-    ) -> int | None:  # fmt: skip
+    ) -> int | None:
         # From a hash and not from every tenth item, or annotators would know when to take care.
         draw = _uniform_draw(project, person, n_assigned)
         item_id = self._gold_item(session, person, draw / project.gold_share) if draw < project.gold_share else None
@@ -169,9 +178,16 @@ class Leases:
             if item_id is None:
                 return None
             shift_slots(session, item_id, -1)
-        lease = {"project_id": project.id, "item_id": item_id, "annotator_id": person, "gold": gold, "state": LEASED}
-        lease |= {"leased_at": at, "expires_at": expires_at}
-        return session.connection().execute(_INSERT_LEASE, lease).inserted_primary_key[0]
+        lease = {
+            "project_id": project.id,
+            "item_id": item_id,
+            "annotator_id": person,
+            "gold": gold,
+            "state": LEASED,
+            "leased_at": at,
+            "expires_at": expires_at,
+        }
+        return inserted_id(session.connection().execute(_INSERT_LEASE, lease))
 
     def _gold_item(self, session: Session, person: int, draw: float) -> int | None:
         new = list(session.scalars(_NEW_GOLD_ITEMS, {"project": self._project_id, "person": person}))
@@ -183,7 +199,7 @@ class Leases:
         """Return the first open item that the annotator has not touched, locked.
 
         Skipping over 20,000 own items takes 60 ms. So for somebody with many, the search goes on where the last one
-        ended; from the head it begins again when the order has changed, and every five minutes, for what was given back.
+        ended; from the head it begins again when the order has changed, and every five minutes, for items given back.
 
         Args:
             patient: wait for an item that another session has locked, when there is no other: it may have a slot left.
@@ -196,7 +212,7 @@ class Leases:
             or time.monotonic() > place.until
         ):
             place = _SearchPosition(project.revision, time.monotonic() + _RESCAN_S)
-        key = {"person": person, "project": project.id}
+        key: dict[str, float] = {"person": person, "project": project.id}
         if place.priority is None:
             found = session.execute(_NEXT_UNLOCKED, key).first()
             if found is None and patient and session.get_bind().dialect.name != "sqlite":  # which locks no rows
@@ -230,8 +246,8 @@ def reclaim(session: Session, lease: AssignmentRecord, item: ItemRecord) -> Assi
         if not lease.gold and item.open_slots < 1:
             raise LabelError(
                 "lease_lost",
-                "the time for this item ran out and others have judged it since, so nothing was stored; what you entered is "
-                "still on the page: copy what you want to keep, then go on with the next item",
+                "the time for this item ran out and others have judged it since, so nothing was stored; what you "
+                "entered is still on the page: copy what you want to keep, then go on with the next item",
             )
         item.open_slots -= not lease.gold
         lease.state, lease.finished_at = LEASED, None

@@ -1,8 +1,8 @@
-"""Which items are worth a person's time first: the priority of each item under an order, the highest first."""
+"""Active learning: the priority of each item under an order (uncertainty, margin, diversity and the like)."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations, groupby
 
 import numpy as np
@@ -96,15 +96,15 @@ def priorities(
 
 def without_majority(session: Session, item_ids: Iterable[int], most: int) -> set[int]:
     """Return the items on which no emotion has more than half of the annotators, and fewer than `most` have judged."""
-    found = set()
+    contested = set()
     item_ids = sorted(item_ids)
     for i in range(0, len(item_ids), _PART):
         condition = CurrentLabelRecord.item_id.in_(item_ids[i : i + _PART])
         for item_id, targets in _votes(session, condition):
             split = any(max(votes.values()) * 2 <= votes.total() for votes, _ in targets if votes.total() > 1)
             if split and max(n_people for _, n_people in targets) < most:
-                found.add(item_id)
-    return found
+                contested.add(item_id)
+    return contested
 
 
 def _divergence(p: list[float], q: list[float]) -> float:
@@ -119,10 +119,15 @@ def _relative(p: list[float], middle: list[float]) -> float:
 def _by_prediction(
     session: Session, project_id: int, order: str, since: int | None, upto: int | None
 ) -> Iterator[tuple[int, float]]:
-    told = PredictionRecord.per_modality if order == "branches" else PredictionRecord.probs
-    score = {"uncertainty": uncertainty, "margin": margin, "branches": branches}[order]
+    answer = PredictionRecord.per_modality if order == "branches" else PredictionRecord.probs
+    scores: dict[str, Callable[[Mapping], float]] = {
+        "uncertainty": uncertainty,
+        "margin": margin,
+        "branches": branches,
+    }
+    score = scores[order]
     query = (
-        select(ItemRecord.id, told)
+        select(ItemRecord.id, answer)
         .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
         .join(PredictionRecord, same_segment(PredictionRecord, UtteranceRecord), isouter=since is None)
         .where(ItemRecord.project_id == project_id)
@@ -145,29 +150,31 @@ def _by_label_entropy(session: Session, project_id: int) -> Iterator[tuple[int, 
 
 
 def _votes(session: Session, condition) -> Iterator[tuple[int, list[tuple[Counter, int]]]]:
-    """Yield each item with, for each target, its votes and how many people judged it, those who could not tell included."""
+    """Yield each item with, for each target, its votes and how many people judged it: who could not tell included."""
     current = CurrentLabelRecord
     query = select(current.item_id, current.target, current.top).where(condition, current.outcome != "skip")
     query = query.order_by(current.item_id, current.target).execution_options(yield_per=_PART)
     for item_id, rows in groupby(session.execute(query), key=lambda row: row.item_id):
-        targets = [[row.top for row in given] for _, given in groupby(rows, key=lambda row: row.target)]
+        targets = [[row.top for row in group] for _, group in groupby(rows, key=lambda row: row.target)]
         yield item_id, [(Counter(top for top in tops if top), len(tops)) for tops in targets]
 
 
 def _by_diversity(session: Session, project_id: int, seed: int) -> dict[int, float]:
     """Return priorities of the items with an embedding: the choices of k-center above 1, the others by their distance.
 
-    Of more than `POOL` items, a sample is looked at, and the others come after it at random; of more than `PICKS` labelled
-    ones, so many at random count as covered.
+    Of more than `POOL` items, a sample is looked at, and the others come after it at random; of more than `PICKS`
+    labelled ones, so many at random count as covered.
     """
     rng = np.random.default_rng(seed)
+    judged = select(CurrentLabelRecord.item_id).where(CurrentLabelRecord.item_id.is_not(None))
     query = (
-        select(ItemRecord.id, ItemRecord.id.in_(select(CurrentLabelRecord.item_id).where(CurrentLabelRecord.item_id.is_not(None))))
+        select(ItemRecord.id, ItemRecord.id.in_(judged))
         .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
         .where(ItemRecord.project_id == project_id, UtteranceRecord.embedding.is_not(None))
         .order_by(ItemRecord.id)
-    )  # fmt: skip
-    labelled, fresh = [], []
+    )
+    labelled: list[int] = []
+    fresh: list[int] = []
     for item_id, has_label in session.execute(query.execution_options(yield_per=_PART)):
         (labelled if has_label else fresh).append(item_id)
     if not fresh:
@@ -186,11 +193,12 @@ def _by_diversity(session: Session, project_id: int, seed: int) -> dict[int, flo
 
 
 def _embeddings(session: Session, item_ids: list[int]) -> dict[int, np.ndarray]:
-    found = {}
+    embeddings = {}
     for i in range(0, len(item_ids), _PART):
         query = select(ItemRecord.id, UtteranceRecord.embedding).join(
             UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id
         )
         for item_id, blob in session.execute(query.where(ItemRecord.id.in_(item_ids[i : i + _PART]))):
-            found[item_id] = np.frombuffer(blob, np.float32)
-    return found
+            if blob is not None:
+                embeddings[item_id] = np.frombuffer(blob, np.float32)
+    return embeddings

@@ -1,10 +1,10 @@
-"""How far an annotator is in a project, and how their answers compare with the known ones."""
+"""An annotator's progress in a project, and their accuracy on gold items."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from annotations.db.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
@@ -74,30 +74,35 @@ class ProgressCounter:
         self._open: dict[int, tuple[float, int, int]] = {}  # by annotator: counted when, new to them, touched by them
 
     def progress(self, session: Session, person: int | None) -> Progress:
+        """Return how far an annotator is; None for somebody who has judged nothing anywhere."""
         key = {"person": person, "project": self._project_id}
-        done, held = session.scalar(_N_DONE, key), session.scalar(_N_LEASED, key)
+        done, held = _count(session, _N_DONE, key), _count(session, _N_LEASED, key)
         known: dict[int, dict] = {}
         for gold in session.execute(_GOLD_ANSWERS, key):
             known.setdefault(gold.item_id, {})[gold.target] = gold
-        given: dict[int, dict] = {}
+        chosen: dict[int, dict] = {}
         for item_id, target, top in session.execute(_GOLD_LABELS, key) if known else ():
-            given.setdefault(item_id, {})[target] = top
-        verdicts = [found for item_id, tops in given.items() if (found := verdict(known[item_id], tops))]
+            chosen.setdefault(item_id, {})[target] = top
+        verdicts = [one for item_id, tops in chosen.items() if (one := verdict(known[item_id], tops))]
         new = self._new(session, key, done + held)
-        return Progress(done, held + new, sum(found.right for found in verdicts), len(verdicts))
+        return Progress(done, held + new, sum(one.right for one in verdicts), len(verdicts))
 
     def _new(self, session: Session, key: dict, touched: int) -> int:
         """Return how many open items an annotator has not touched.
 
         Counting 500,000 takes 150 ms, so in a large project it is done every five minutes and counted down between.
         """
-        if session.scalar(_N_OPEN_FEW, key) <= _COUNTED:
-            return session.scalar(_N_NEW, key)
+        if _count(session, _N_OPEN_FEW, key) <= _COUNTED:
+            return _count(session, _N_NEW, key)
         counted_at, new, before = self._open.get(key["person"], (float("-inf"), 0, 0))
         if time.monotonic() - counted_at > _RECOUNT_S:
-            new, before = session.scalar(_N_OPEN, key) - session.scalar(_N_OPEN_ASSIGNED, key), touched
+            new, before = _count(session, _N_OPEN, key) - _count(session, _N_OPEN_ASSIGNED, key), touched
             self._open[key["person"]] = time.monotonic(), new, before
         return max(0, new - (touched - before))
+
+
+def _count(session: Session, query: Select, key: Mapping) -> int:
+    return session.execute(query, key).scalar_one()
 
 
 def verdict(known: Mapping, tops: Mapping[str, str | None]) -> GoldVerdict | None:
@@ -112,4 +117,4 @@ def verdict(known: Mapping, tops: Mapping[str, str | None]) -> GoldVerdict | Non
         for target, gold in known.items()
         if gold.emotions and target in tops
     ]
-    return next((found for found in verdicts if not found.right), verdicts[0] if verdicts else None)
+    return next((one for one in verdicts if not one.right), verdicts[0] if verdicts else None)

@@ -1,10 +1,10 @@
-"""Projects: what is to be labelled, how, and which items have a known answer."""
+"""Annotation projects: their settings, their items, and which items are gold (have a known answer)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import func, insert, literal_column, select, update
+from sqlalchemy import Select, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from annotations.choices import GOLD_SHARE, LEASE_S, ORDERS, PER_ITEM, TARGETS
@@ -177,8 +177,8 @@ def add_items(store: Store, project: Project, utterance_ids: Iterable[int], sess
             known = set(session.scalars(select(UtteranceRecord.id).where(UtteranceRecord.id.in_(part))))
             if missing := [key for key in part if key not in known]:
                 raise LabelError("unknown_utterance", f"there is no utterance {missing[0]}")
-            there = select(ItemRecord.utterance_id).filter_by(project_id=project.id)
-            there = set(session.scalars(there.where(ItemRecord.utterance_id.in_(part))))
+            own = select(ItemRecord.utterance_id).filter_by(project_id=project.id)
+            there = set(session.scalars(own.where(ItemRecord.utterance_id.in_(part))))
             new = [
                 {"project_id": project.id, "utterance_id": key, "open_slots": record.per_item}
                 for key in part
@@ -237,7 +237,7 @@ def item_of(store: Store, project: Project, sha256: str, start_s: float | None =
         LabelError: `unknown_item` when there is none, or several and no start says which.
     """
     with store.reading() as session:
-        found = session.execute(
+        items = session.execute(
             select(ItemRecord.id, UtteranceRecord.start_s)
             .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
             .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
@@ -245,13 +245,13 @@ def item_of(store: Store, project: Project, sha256: str, start_s: float | None =
             .order_by(UtteranceRecord.start_s)
         ).all()
     if start_s is None:
-        fitting = [i for i, start in found if start is None] or [i for i, _ in found]
+        fitting = [i for i, start in items if start is None] or [i for i, _ in items]
     else:
-        fitting = [i for i, start in found if start is not None and abs(start - start_s) < 0.005]
+        fitting = [i for i, start in items if start is not None and abs(start - start_s) < 0.005]
     if len(fitting) == 1:
         return fitting[0]
-    starts = ", ".join("the whole clip" if start is None else f"{start:g}" for _, start in found)
-    if not found:
+    starts = ", ".join("the whole clip" if start is None else f"{start:g}" for _, start in items)
+    if not items:
         raise LabelError("unknown_item", f"{project.name} has no item of the clip {sha256[:12]}; import it first")
     raise LabelError(
         "unknown_item", f"{project.name} has items of that clip that begin at {starts}; say which by its start"
@@ -262,8 +262,10 @@ def counts(store: Store, project: Project) -> dict[str, int]:
     """Return how many items a project has, how many of them are gold, wait for annotators, and have all they need."""
     with store.reading() as session:
         own = select(func.count()).select_from(ItemRecord).where(ItemRecord.project_id == project.id)
-        n_items, n_gold = session.scalar(own), session.scalar(own.where(ItemRecord.gold))
-        n_open = session.scalar(own.where(ItemRecord.open_slots > 0, ~ItemRecord.gold))
+        n_items, n_gold, n_open = (
+            session.execute(query).scalar_one()
+            for query in (own, own.where(ItemRecord.gold), own.where(ItemRecord.open_slots > 0, ~ItemRecord.gold))
+        )
     return {"items": n_items, "gold": n_gold, "open": n_open, "full": n_items - n_gold - n_open}
 
 
@@ -283,7 +285,7 @@ class Pending:
 def pending(store: Store, project: Project, checkpoint: str | None) -> Iterator[Pending]:
     """Yield the items of a project that a checkpoint has not answered, all of them without one."""
     after = 0
-    answered = (
+    answered: Select = (
         select(literal_column("1"))
         .where(PredictionRecord.checkpoint == checkpoint, PredictionRecord.clip_id == UtteranceRecord.clip_id)
         .where(PredictionRecord.start_s.is_not_distinct_from(UtteranceRecord.start_s))

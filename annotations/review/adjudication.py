@@ -1,11 +1,12 @@
-"""What a reviewer does: look at the items annotators differ about, read an item's history, say the final word."""
+"""Adjudication: the items annotators disagree about, an item's history, and a reviewer's final label."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from annotations.choices import TARGETS
@@ -66,7 +67,7 @@ class DisputedItem:
 
 @dataclass(frozen=True)
 class AnnotatorLabel:
-    """One annotator's word on an item."""
+    """One annotator's current label of an item."""
 
     annotator: str
     outcome: str
@@ -124,7 +125,7 @@ def disagreements(
         raise LabelError(
             "bad_page", f"items {offset} to {offset + limit}; a page starts at 0 or later and has 1 to {MAX_PAGE}"
         )
-    summary, current = ItemSummaryRecord, CurrentLabelRecord
+    summary = ItemSummaryRecord
     with store.reading() as session:
         query = (
             select(summary, ClipRecord.name, UtteranceRecord.start_s, UtteranceRecord.end_s)
@@ -132,44 +133,67 @@ def disagreements(
             .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
             .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
             .where(summary.project_id == project_id_of(session, project), summary.target == target)
+            .where(*_conditions(session, filters, target))
             .order_by(summary.entropy.desc(), summary.n_labels.desc(), summary.item_id)
             .offset(offset)
             .limit(limit)
         )
-        for on, condition in (
-            (filters.undecided, ~summary.decided),
-            (filters.model_differs, summary.model_differs),
-            (filters.commented, summary.commented),
-        ):
-            if on:
-                query = query.where(condition)
-        if filters.outcome:
-            if filters.outcome not in ("cannot_tell", "broken"):
-                raise LabelError("bad_filter", f"outcome {filters.outcome!r} is neither cannot_tell nor broken")
-            query = query.where(getattr(summary, filters.outcome))
-        given = select(current.label_id).where(current.item_id == summary.item_id, current.target == target)
-        if filters.emotion:
-            query = query.where(given.where(current.top == emotion(filters.emotion)).exists())
-        if filters.annotator:
-            person = find_annotator(session, filters.annotator)
-            if person is None:
-                raise LabelError("unknown_annotator", f"nobody by the name {filters.annotator!r} has labelled here")
-            query = query.where(given.where(current.annotator_id == person, current.outcome != "skip").exists())
         rows = session.execute(query).all()
-        tops = select(current.item_id, current.top).where(
-            current.item_id.in_([row[0].item_id for row in rows]), current.target == target, current.outcome == "label"
-        )
-        counts: dict[int, dict[str, int]] = {}
-        for item_id, top in session.execute(tops):
-            counts.setdefault(item_id, dict.fromkeys(EMOTIONS, 0))[top] += 1
+        votes = _votes(session, [row[0].item_id for row in rows], target)
         return [
             DisputedItem(
-                found.item_id, name, start_s, end_s, target,
-                {e: n for e, n in counts.get(found.item_id, {}).items() if n}, found.entropy, found.cannot_tell,
-                found.broken, found.commented, found.model_differs, found.decided,
+                item_id=item.item_id,
+                name=name,
+                start_s=start_s,
+                end_s=end_s,
+                target=target,
+                counts=votes.get(item.item_id, {}),
+                entropy=item.entropy,
+                cannot_tell=item.cannot_tell,
+                broken=item.broken,
+                commented=item.commented,
+                model_differs=item.model_differs,
+                decided=item.decided,
             )
-            for found, name, start_s, end_s in rows
-        ]  # fmt: skip
+            for item, name, start_s, end_s in rows
+        ]
+
+
+def _conditions(session: Session, filters: Filters, target: str) -> list[ColumnElement[bool]]:
+    """Return what a row of the item summaries has to meet."""
+    summary, current = ItemSummaryRecord, CurrentLabelRecord
+    conditions: list[ColumnElement[bool]] = []
+    if filters.undecided:
+        conditions.append(~summary.decided)
+    if filters.model_differs:
+        conditions.append(summary.model_differs.expression)
+    if filters.commented:
+        conditions.append(summary.commented.expression)
+    if filters.outcome:
+        if filters.outcome not in ("cannot_tell", "broken"):
+            raise LabelError("bad_filter", f"outcome {filters.outcome!r} is neither cannot_tell nor broken")
+        conditions.append(getattr(summary, filters.outcome))
+    labels = select(current.label_id).where(current.item_id == summary.item_id, current.target == target)
+    if filters.emotion:
+        conditions.append(labels.where(current.top == emotion(filters.emotion)).exists())
+    if filters.annotator:
+        person = find_annotator(session, filters.annotator)
+        if person is None:
+            raise LabelError("unknown_annotator", f"nobody by the name {filters.annotator!r} has labelled here")
+        conditions.append(labels.where(current.annotator_id == person, current.outcome != "skip").exists())
+    return conditions
+
+
+def _votes(session: Session, item_ids: Sequence[int], target: str) -> dict[int | None, dict[str, int]]:
+    """Return how many annotators chose each emotion, for each item with a label; in the order of `EMOTIONS`."""
+    current = CurrentLabelRecord
+    query = select(current.item_id, current.top).where(
+        current.item_id.in_(item_ids), current.target == target, current.outcome == "label"
+    )
+    chosen: dict[int | None, Counter] = {}
+    for item_id, top in session.execute(query):
+        chosen.setdefault(item_id, Counter())[top] += 1
+    return {item_id: {e: counts[e] for e in EMOTIONS if counts[e]} for item_id, counts in chosen.items()}
 
 
 def item(store: Store, item_id: int, target: str = "all") -> Item:
@@ -191,19 +215,33 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
         )
         labels = tuple(
             AnnotatorLabel(
-                name, label.outcome, label.emotions, label.confidence, label.intensity, label.comment,
-                label.lead_time_s, label.blind, model, label.created_at,
+                annotator=name,
+                outcome=label.outcome,
+                emotions=label.emotions,
+                confidence=label.confidence,
+                intensity=label.intensity,
+                comment=label.comment,
+                lead_time_s=label.lead_time_s,
+                blind=label.blind,
+                model=model,
+                created_at=label.created_at,
             )
             for label, name, model in session.execute(query)
-        )  # fmt: skip
+        )
         gold = select(GoldRecord.emotions).filter_by(item_id=item_id, target=target).order_by(GoldRecord.id.desc())
-        stored = store.media_dir / clip.media if clip.media else None
         return Item(
-            item_id, clip.id, clip.name,
-            next((p for p in (stored, clip.path and Path(clip.path)) if p and p.is_file()), None),
-            utterance.start_s, utterance.end_s, target, utterance.transcript, labels,
-            session.scalar(gold.limit(1)) or {}, _final_emotions(session, utterance, target),
-        )  # fmt: skip
+            item_id=item_id,
+            clip_id=clip.id,
+            name=clip.name,
+            media=store.file_of(clip.media, clip.path),
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            target=target,
+            transcript=utterance.transcript,
+            labels=labels,
+            gold=session.scalar(gold.limit(1)) or {},
+            final=_final_emotions(session, utterance, target),
+        )
 
 
 def adjudicate(
@@ -216,13 +254,14 @@ def adjudicate(
     reviewer: str,
     comment: str = "",
 ) -> int:
-    """Return the id of a new row that holds the final label of a stretch of a clip; earlier ones stay and no longer count.
+    """Return the id of a new row with the final label of a clip's segment; earlier ones stay and no longer count.
 
     Args:
-        emotions: one emotion, or weights of several; None takes the decision back, so that the annotators' labels count.
+        emotions: one emotion, or weights of several; None takes the decision back: the annotators' labels count again.
 
     Raises:
-        LabelError: `bad_target, bad_segment, unknown_label, bad_weight, bad_text, no_annotator, unknown_clip, not_decided`.
+        LabelError: `bad_target, bad_segment, unknown_label, bad_weight, bad_text, no_annotator, unknown_clip,
+            not_decided`.
     """
     _check_target(target)
     start_s, end_s = check_segment(start_s, end_s)
@@ -273,7 +312,8 @@ def history(store: Store, item_id: int) -> list[Event]:
     """
     with store.reading() as session:
         utterance, clip = _utterance_and_clip(session, item_id)
-        names = dict(session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name)).all())
+        names = {key: name for key, name in session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name))}
+        predictions = session.scalars(select(PredictionRecord).where(*_same_segment_as(PredictionRecord, utterance)))
         events = [
             Event(
                 p.created_at,
@@ -284,51 +324,50 @@ def history(store: Store, item_id: int) -> list[Event]:
                 True,
                 detail={"prediction_id": p.id},
             )
-            for p in session.scalars(select(PredictionRecord).where(*_same_segment_as(PredictionRecord, utterance)))
+            for p in predictions
         ]
         for lease in session.scalars(select(AssignmentRecord).filter_by(item_id=item_id)):
             until = {"expires_at": lease.expires_at, "finished_at": lease.finished_at}
             live = lease.state in ("leased", "done")
-            events.append(
-                Event(lease.leased_at, "lease", names[lease.annotator_id], None, lease.state, live, detail=until)
-            )
+            who = names[lease.annotator_id]
+            events.append(Event(lease.leased_at, "lease", who, None, lease.state, live, detail=until))
         counting = set(session.scalars(select(CurrentLabelRecord.label_id).filter_by(clip_id=clip.id)))
         for label in session.scalars(select(LabelRecord).where(*_same_segment_as(LabelRecord, utterance))):
-            undo = label.outcome == UNDO
-            events.append(
-                Event(
-                    label.created_at, "undo" if undo else "label", names[label.annotator_id], label.target,
-                    "" if undo else _emotions_text(label.emotions) or label.outcome.replace("_", " "), label.id in counting,
-                    label.comment, {"label_id": label.id, "supersedes": label.supersedes},
-                )
-            )  # fmt: skip
-        gold, decided = {}, {}
-        for known in session.scalars(select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)):
-            who = names.get(known.annotator_id, "")
-            gold.setdefault(known.target, []).append((known, who, "gold", known.why))
-        final = (
-            select(AdjudicationRecord)
-            .where(*_same_segment_as(AdjudicationRecord, utterance))
-            .order_by(AdjudicationRecord.id)
-        )
-        for decision in session.scalars(final):
-            who = names[decision.annotator_id]
-            decided.setdefault(decision.target, []).append((decision, who, "decision", decision.comment))
-        for rows in (*gold.values(), *decided.values()):
-            events += [
-                Event(
-                    r.created_at,
-                    kind,
-                    who,
-                    r.target,
-                    _emotions_text(r.emotions) or "taken back",
-                    r is rows[-1][0],
-                    comment,
-                )
-                for r, who, kind, comment in rows
-            ]
+            events.append(_label_event(label, names[label.annotator_id], label.id in counting))
+        gold = select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)
+        events += _decision_events("gold", session.scalars(gold), names)
+        final = select(AdjudicationRecord).where(*_same_segment_as(AdjudicationRecord, utterance))
+        events += _decision_events("decision", session.scalars(final.order_by(AdjudicationRecord.id)), names)
     order = ("prediction", "lease", "label", "undo", "gold", "decision")
     return sorted(events, key=lambda e: (e.at, order.index(e.kind), e.detail.get("label_id", 0)))
+
+
+def _label_event(label: LabelRecord, annotator: str, counts: bool) -> Event:
+    kind, what = "label", _emotions_text(label.emotions) or label.outcome.replace("_", " ")
+    if label.outcome == UNDO:
+        kind, what = "undo", ""
+    detail = {"label_id": label.id, "supersedes": label.supersedes}
+    return Event(label.created_at, kind, annotator, label.target, what, counts, label.comment, detail)
+
+
+def _decision_events(
+    kind: str, records: Iterable[GoldRecord | AdjudicationRecord], names: Mapping[int, str]
+) -> list[Event]:
+    """Return the events of gold answers or final labels, given by ascending id; of a target the last counts."""
+    rows = list(records)
+    newest = {row.target: row.id for row in rows}
+    return [
+        Event(
+            at=row.created_at,
+            kind=kind,
+            who=names[row.annotator_id] if row.annotator_id else "",
+            target=row.target,
+            what=_emotions_text(row.emotions) or "taken back",
+            counts=row.id == newest[row.target],
+            comment=row.why if isinstance(row, GoldRecord) else row.comment,
+        )
+        for row in rows
+    ]
 
 
 def _check_target(target: str) -> None:
@@ -337,19 +376,20 @@ def _check_target(target: str) -> None:
 
 
 def _utterance_and_clip(session: Session, item_id: int) -> tuple[UtteranceRecord, ClipRecord]:
-    found = session.execute(
+    row = session.execute(
         select(UtteranceRecord, ClipRecord)
         .join(ItemRecord, ItemRecord.utterance_id == UtteranceRecord.id)
         .join(ClipRecord, ClipRecord.id == UtteranceRecord.clip_id)
         .where(ItemRecord.id == item_id)
     ).first()
-    if found is None:
+    if row is None:
         raise LabelError("unknown_item", f"there is no item {item_id}; its clip may have been deleted")
-    return found
+    utterance, clip = row
+    return utterance, clip
 
 
 def _same_segment_as(record, place) -> tuple:
-    """Conditions under which a record is of the stretch that a loaded row is of."""
+    """Return the conditions that a record is of the same segment as a loaded row."""
     return (
         record.clip_id == place.clip_id,
         record.start_s.is_not_distinct_from(place.start_s),
@@ -358,7 +398,7 @@ def _same_segment_as(record, place) -> tuple:
 
 
 def _final_emotions(session: Session, place, target: str) -> dict[str, float]:
-    """Return the newest decision about a stretch, empty when there is none or it was taken back."""
+    """Return the newest decision about a segment, empty when there is none or it was taken back."""
     newest = (
         select(AdjudicationRecord.emotions).where(*_same_segment_as(AdjudicationRecord, place)).filter_by(target=target)
     )

@@ -1,13 +1,13 @@
-"""Several annotators' labels of one clip or segment become one distribution over the emotions.
+"""Label aggregation: several annotators' labels of a segment become one distribution over the emotions.
 
-A reviewer's final label stands alone: what the annotators said of that segment and target no longer counts. Otherwise:
+A reviewer's final label stands alone: the annotators' labels of that segment and target no longer count. Otherwise:
 
 - `soft`: the mean of the annotators' weights; where they differ, the target says how much.
 - `majority`: one vote each for the heaviest emotion, split where several are equally heavy; the emotions with the most
   votes share the target evenly, so a tie stays a tie.
 - `gold`: the mean of the weights, each annotator counted by the share of gold items answered right, (right + 1) /
   (seen + 2): who saw none counts half, and nobody counts nothing.
-- `dawid_skene`: the probability of each emotion given who said what, where each annotator's confusion of the emotions is
+- `dawid_skene`: the probability of each emotion given who chose what, each annotator's confusion of the emotions being
   estimated from all labels of a target by EM (https://doi.org/10.2307/2346806); final labels are held fixed in it. An
   annotator's vote is the heaviest emotion, of equal ones the first in `EMOTIONS`.
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from annotations.label import Label
+from annotations.label import Label, heaviest
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, N_EMOTIONS
 
@@ -47,49 +47,51 @@ def aggregate(
     """
     if method not in METHODS:
         raise LabelError("unknown_aggregation", f"aggregation {method!r} is none of {', '.join(METHODS)}")
-    final = {key: dict(emotions) for key, emotions in (final or {}).items() if emotions}
-    said: dict[Key, list[tuple[str, np.ndarray]]] = {}
+    decided = {key: dict(emotions) for key, emotions in (final or {}).items() if emotions}
+    votes: dict[Key, list[tuple[str, np.ndarray]]] = {}
     for label in labels:
         if label.outcome == "label":
             shares = np.array([label.emotions.get(e, 0.0) for e in EMOTIONS])
-            said.setdefault((label.sha256, label.start_s, label.end_s, label.target), []).append(
-                (label.annotator, shares)
-            )
+            key = (label.sha256, label.start_s, label.end_s, label.target)
+            votes.setdefault(key, []).append((label.annotator, shares))
+    merged: dict[Key, np.ndarray] = {}
     if method == "dawid_skene":
-        found = {}
-        for target in {key[3] for key in said}:
-            found |= _dawid_skene({key: rows for key, rows in said.items() if key[3] == target}, final)
+        for target in {key[3] for key in votes}:
+            merged |= _dawid_skene({key: rows for key, rows in votes.items() if key[3] == target}, decided)
     elif method == "majority":
-        found = {key: _most(sum(_most(shares) for _, shares in rows)) for key, rows in said.items()}
+        for key, rows in votes.items():
+            merged[key] = _heaviest(np.sum([_heaviest(shares) for _, shares in rows], axis=0))
     else:
         trust = {} if method == "soft" else {who: (right + 1) / (n + 2) for who, (right, n) in (gold or {}).items()}
-        found = {
-            key: np.average([s for _, s in rows], axis=0, weights=[trust.get(who, 0.5) for who, _ in rows])
-            for key, rows in said.items()
-        }
-    return {
-        key: {e: float(p) for e, p in zip(EMOTIONS, shares, strict=True) if p > 0} for key, shares in found.items()
-    } | final
+        for key, rows in votes.items():
+            weights = [trust.get(who, 0.5) for who, _ in rows]
+            merged[key] = np.average([shares for _, shares in rows], axis=0, weights=weights)
+    targets = {
+        key: {e: float(p) for e, p in zip(EMOTIONS, shares, strict=True) if p > 0} for key, shares in merged.items()
+    }
+    return targets | decided
 
 
-def _most(shares: np.ndarray) -> np.ndarray:
+def _heaviest(shares: np.ndarray) -> np.ndarray:
     """Return (K,) the heaviest emotion, or equally the heaviest ones."""
     heaviest = shares > shares.max() - 1e-9
     return heaviest / heaviest.sum()
 
 
-def _dawid_skene(said: Mapping[Key, Sequence[tuple[str, np.ndarray]]], final: Mapping[Key, Mapping[str, float]]):
-    """Return what Dawid and Skene's model believes of each segment, (K,) each."""
+def _dawid_skene(
+    votes: Mapping[Key, Sequence[tuple[str, np.ndarray]]], final: Mapping[Key, Mapping[str, float]]
+) -> dict[Key, np.ndarray]:
+    """Return (K,) probabilities of each segment by Dawid and Skene's model."""
     import pandas as pd  # with crowd-kit, two to four seconds that the other methods need not wait
     from crowdkit.aggregation import DawidSkene
 
-    keys = list(said)
-    votes = [(i, who, int(shares.argmax())) for i, key in enumerate(keys) for who, shares in said[key]]
-    known = {i: EMOTIONS.index(max(final[key], key=final[key].get)) for i, key in enumerate(keys) if key in final}
-    frame = pd.DataFrame(votes, columns=["task", "worker", "label"])
+    keys = list(votes)
+    rows = [(i, who, int(shares.argmax())) for i, key in enumerate(keys) for who, shares in votes[key]]
+    known = {i: EMOTIONS.index(str(heaviest(final[key]))) for i, key in enumerate(keys) if key in final}
+    frame = pd.DataFrame(rows, columns=["task", "worker", "label"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # crowd-kit calls pandas 3 as it called pandas 2
-        found = DawidSkene(n_iter=100).fit_predict_proba(frame, pd.Series(known, dtype=int) if known else None)
-    found = found.where(found > 1e-6, 0.0)  # what EM clips at 1e-10 means none
-    table = found.reindex(index=range(len(keys)), columns=range(N_EMOTIONS), fill_value=0.0).to_numpy(float)
+        probs = DawidSkene(n_iter=100).fit_predict_proba(frame, pd.Series(known, dtype=int) if known else None)
+    probs = probs.where(probs > 1e-6, 0.0)  # what EM clips at 1e-10 means none
+    table = probs.reindex(index=range(len(keys)), columns=range(N_EMOTIONS), fill_value=0.0).to_numpy(float)
     return dict(zip(keys, table / table.sum(1, keepdims=True), strict=True))

@@ -1,15 +1,16 @@
-"""How far annotators agree: with each other, with gold items, with the model.
+"""Inter-annotator agreement (Krippendorff's alpha, Cohen's kappa), accuracy on gold items, confusion with the model.
 
-A rating is the heaviest emotion of a current label. "Cannot tell", "broken" and "skip" are no ratings but missing values:
-they say that the clip does not show what was asked, not that it shows an eighth emotion, and two annotators who both
-cannot tell would else count as agreeing about an emotion. How many there are is told beside.
+A rating is the heaviest emotion of a current label. "Cannot tell", "broken" and "skip" are no ratings but missing
+values: they say that the clip does not show what was asked, not that it shows an eighth emotion, and two annotators who
+both cannot tell would else count as agreeing about an emotion. How many there are is a figure of its own.
 
-What is rated is a stretch of a clip; the same stretch in two projects is one.
+A unit is a segment of a clip; the same segment in two projects is one.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import krippendorff
 import numpy as np
@@ -51,15 +52,15 @@ class AnnotatorStats:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement on one target. An alpha is 1 when all agree, 0 by chance, below 0 worse than chance; None: undefined."""
+    """Agreement on one target; an alpha is 1 when all agree, 0 by chance, below 0 worse than chance, None undefined."""
 
     alpha: float | None  # nominal, over the emotions
     per_emotion: dict[str, float | None]  # one emotion against the rest
     per_target: dict[str, float | None]  # alpha of every target
-    kappas: dict[tuple[str, str], tuple[float | None, int]]  # two annotators -> Cohen's kappa, stretches both rated
+    kappas: dict[tuple[str, str], tuple[float | None, int]]  # two annotators -> Cohen's kappa, segments both rated
     annotators: tuple[AnnotatorStats, ...]  # by name
     confusion: np.ndarray  # (K, K) labels: what annotators chose by what the model had answered then
-    n_items: int  # stretches with a rating
+    n_items: int  # segments with a rating
     n_shared: int  # of these, with two or more: only they tell about agreement
     n_labels: int  # ratings
     n_cannot_tell: int
@@ -69,7 +70,7 @@ class Agreement:
 class Ratings:
     """The ratings of a target as columns."""
 
-    unit: np.ndarray  # (N,) which stretch, from 0
+    unit: np.ndarray  # (N,) which segment, from 0
     rater: np.ndarray  # (N,) annotator ids
     value: np.ndarray  # (N,) index into EMOTIONS
     lead_s: np.ndarray  # (N,) NaN where not measured
@@ -103,27 +104,27 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
         every = {
             one: _read(session, project_id, one, full=one == target) if one in judged else _NONE for one in TARGETS
         }
-        names = dict(session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name)).all())
+        names = {key: name for key, name in session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name))}
         right = gold_accuracy(session, project_id, target)
-    found = every[target]
-    counts = found.counts()
+    ratings = every[target]
+    counts = ratings.counts()
     shared = counts[counts.sum(1) > 1]
     overall = alpha(shared)
-    kappas = {(names[a], names[b]): told for (a, b), told in cohen_kappas(found).items()}
-    seen = found.answer >= 0
-    cells = found.value[seen] * N_EMOTIONS + found.answer[seen]
+    kappas = {(names[a], names[b]): value for (a, b), value in cohen_kappas(ratings).items()}
+    predicted = ratings.answer >= 0
+    cells = ratings.value[predicted] * N_EMOTIONS + ratings.answer[predicted]
     confusion = np.bincount(cells, minlength=N_EMOTIONS**2).reshape(N_EMOTIONS, N_EMOTIONS)
     return Agreement(
         alpha=overall,
         per_emotion=dict(zip(EMOTIONS, one_against_rest(shared), strict=True)),
         per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
         kappas=dict(sorted(kappas.items())),
-        annotators=_annotator_stats(found, names, right),
+        annotators=_annotator_stats(ratings, names, right),
         confusion=confusion,
-        n_items=found.n_units,
+        n_items=ratings.n_units,
         n_shared=len(shared),
-        n_labels=len(found.unit),
-        n_cannot_tell=len(found.could_not),
+        n_labels=len(ratings.unit),
+        n_cannot_tell=len(ratings.could_not),
     )
 
 
@@ -144,18 +145,18 @@ def alpha(counts: np.ndarray) -> float | None:
 def one_against_rest(counts: np.ndarray) -> list[float | None]:
     """Return the alpha of each value against all others, as `alpha` of two columns would.
 
-    Joining values joins the cells of the coincidence matrix, so all of them come from one: the library would go through a
-    million labels once for each.
+    Joining values joins the cells of the coincidence matrix, so all of them come from one: the library would go through
+    a million labels once for each.
     """
     pairable = counts[counts.sum(1) > 1].astype(float)
     weighted = pairable / (pairable.sum(1, keepdims=True) - 1)
     pairs = weighted.T @ pairable - np.diag(weighted.sum(0))  # (K, K) how often one value stands beside another
     n_each, n = pairs.sum(1), pairs.sum()
-    found: list[float | None] = []
+    alphas: list[float | None] = []
     for k, n_k in enumerate(n_each):
         expected = 2 * n_k * (n - n_k)
-        found.append(float(1 - (n - 1) * 2 * (n_k - pairs[k, k]) / expected) if expected > 1e-9 else None)
-    return found
+        alphas.append(float(1 - (n - 1) * 2 * (n_k - pairs[k, k]) / expected) if expected > 1e-9 else None)
+    return alphas
 
 
 def cohen_kappas(ratings: Ratings) -> dict[tuple[int, int], tuple[float | None, int]]:
@@ -179,10 +180,11 @@ def cohen_kappas(ratings: Ratings) -> dict[tuple[int, int], tuple[float | None, 
             pair, cell = divmod(key, N_EMOTIONS**2)
             tables.setdefault(pair, np.zeros(N_EMOTIONS**2))[cell] += n
         distance += 1
-    return {
-        tuple(int(ids[i]) for i in divmod(pair, len(ids))): (kappa(table.reshape(N_EMOTIONS, -1)), int(table.sum()))
-        for pair, table in tables.items()
-    }
+    kappas = {}
+    for pair, table in tables.items():
+        one, other = divmod(pair, len(ids))
+        kappas[int(ids[one]), int(ids[other])] = kappa(table.reshape(N_EMOTIONS, -1)), int(table.sum())
+    return kappas
 
 
 def kappa(table: np.ndarray) -> float | None:
@@ -213,24 +215,24 @@ def gold_accuracy(
     )
     if target is not None:
         query = query.where(CurrentLabelRecord.target == target)
-    found: dict[str, tuple[int, int]] = {}
+    accuracy: dict[str, tuple[int, int]] = {}
     for annotator, top, known in session.execute(_in_project(query, project_id)):
         if not known:
             continue
-        right, n = found.get(annotator, (0, 0))
-        found[annotator] = (right + (top in known), n + 1)
-    return found
+        right, n = accuracy.get(annotator, (0, 0))
+        accuracy[annotator] = (right + (top in known), n + 1)
+    return accuracy
 
 
 def project_id_of(session: Session, name: str | None) -> int | None:
     """Return a project's id, None for no project; raise `unknown_project`."""
     if name is None:
         return None
-    found = session.scalar(select(ProjectRecord.id).filter_by(name=name))
-    if found is None:
+    project_id = session.scalar(select(ProjectRecord.id).filter_by(name=name))
+    if project_id is None:
         known = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name)))
         raise LabelError("unknown_project", f"there is no project {name!r}; there is {known or 'none yet'}")
-    return found
+    return project_id
 
 
 def _in_project(query: Select, project_id: int | None) -> Select:
@@ -245,12 +247,14 @@ def _in_project(query: Select, project_id: int | None) -> Select:
 def _read(session: Session, project_id: int | None, target: str, *, full: bool) -> Ratings:
     """Return a target's ratings; only the full ones have times and the model's answers."""
     current = CurrentLabelRecord
-    given, kinds = [current.annotator_id, current.top], [np.int64, None]
+    columns: list[Any] = [current.annotator_id, current.top]
+    kinds: list[type | None] = [np.int64, None]
     if full:
-        given, kinds = [*given, LabelRecord.lead_time_s, model_emotion(target)], [*kinds, float, None]
+        columns += [LabelRecord.lead_time_s, model_emotion(target)]
+        kinds += [float, None]
 
     def rows(*place) -> Select:
-        query = select(*place, *given).join(LabelRecord, LabelRecord.id == current.label_id)
+        query = select(*place, *columns).join(LabelRecord, LabelRecord.id == current.label_id)
         if full:
             query = query.join(PredictionRecord, PredictionRecord.id == LabelRecord.prediction_id, isouter=True)
         return query.where(current.target == target, current.outcome.in_(("label", "cannot_tell")))
@@ -260,18 +264,19 @@ def _read(session: Session, project_id: int | None, target: str, *, full: bool) 
     if project_id is None:
         loose = rows(current.clip_id, LabelRecord.start_s, LabelRecord.end_s).where(current.item_id.is_(None))
         clip, start, end, *others = _columns(session, loose, [np.int64, float, float, *kinds])
-        # Within one project an item is a stretch. Only else are stretches compared, which takes a second for a million.
-        if clip.size or session.scalar(select(func.count()).select_from(ProjectRecord)) > 1:
-            places = zip(_stretches_of(session, unit), (clip, start, end), strict=True)
+        # Within one project an item is a segment. Only else are segments compared, which takes a second for a million.
+        n_projects = session.execute(select(func.count()).select_from(ProjectRecord)).scalar_one()
+        if clip.size or n_projects > 1:
+            places = zip(_segments_of(session, unit), (clip, start, end), strict=True)
             unit = _unit_of(*(np.concatenate(both) for both in places))
             values = [np.concatenate(both) for both in zip(values, others, strict=True)]
     rater, value, lead, answer = values if full else (*values, *(np.full(len(unit), x) for x in (np.nan, -1)))
     rated = value >= 0
     unit = np.unique(unit[rated], return_inverse=True)[1]
-    return Ratings(unit, *(column[rated] for column in (rater, value, lead, answer)), could_not=rater[~rated])
+    return Ratings(unit, rater[rated], value[rated], lead[rated], answer[rated], could_not=rater[~rated])
 
 
-def _stretches_of(session: Session, item: np.ndarray) -> list[np.ndarray]:
+def _segments_of(session: Session, item: np.ndarray) -> list[np.ndarray]:
     """Return clip, start and end of each item."""
     kinds = [np.int64, np.int64, float, float]
     if not item.size:
@@ -300,24 +305,24 @@ def _columns(session: Session, query: Select, kinds: Sequence[type | None]) -> l
 
 
 def _unit_of(clip: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
-    """Return which of the stretches, counted from 0, each row is about."""
+    """Return which of the segments, counted from 0, each row is about."""
     start, end = (np.where(np.isnan(t), -1, np.round(t * 1000)).astype(np.int64) + 1 for t in (start_s, end_s))
     _, begins = np.unique(clip * _MS + start, return_inverse=True)
     return np.unique(begins * _MS + end, return_inverse=True)[1]
 
 
 def _annotator_stats(
-    found: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]
+    ratings: Ratings, names: dict[int, str], right: dict[str, tuple[int, int]]
 ) -> tuple[AnnotatorStats, ...]:
-    n, could_not = Counter(found.rater.tolist()), Counter(found.could_not.tolist())
-    measured = ~np.isnan(found.lead_s)
-    rater, lead = found.rater[measured], found.lead_s[measured]
+    n, could_not = Counter(ratings.rater.tolist()), Counter(ratings.could_not.tolist())
+    measured = ~np.isnan(ratings.lead_s)
+    rater, lead = ratings.rater[measured], ratings.lead_s[measured]
     order = np.argsort(rater, kind="stable")
     timed, first = np.unique(rater[order], return_index=True)
     medians = dict(zip(timed.tolist(), map(np.median, np.split(lead[order], first[1:])), strict=False))
-    return tuple(
-        AnnotatorStats(
-            names[i], n[i], could_not[i], *right.get(names[i], (0, 0)), float(medians[i]) if i in medians else None
-        )
-        for i in sorted(n.keys() | could_not.keys(), key=names.get)
-    )  # fmt: skip
+    stats = []
+    for key in sorted(n.keys() | could_not.keys(), key=names.__getitem__):
+        gold_right, gold_n = right.get(names[key], (0, 0))
+        median = float(medians[key]) if key in medians else None
+        stats.append(AnnotatorStats(names[key], n[key], could_not[key], gold_right, gold_n, median))
+    return tuple(stats)

@@ -37,8 +37,8 @@ def upgrade() -> None:
 def _current_labels(bind: sa.Connection) -> Iterator[sa.Row]:
     """Yield the rows of `labels` that count, as `annotations.label.current_rows` was at this version.
 
-    Not undone, not corrected, and of an annotator's rows about the same segment and target the newest; a skip only where
-    there is nothing else.
+    Not undone, not corrected, and of an annotator's rows about the same segment and target the newest; a skip only
+    where there is nothing else.
     """
     names = ("id", "clip_id", "annotator_id", "supersedes", "item_id", "start_s", "end_s", "target", "top", "outcome")
     labels = sa.table("labels", *(sa.column(name) for name in names), sa.column("created_at", sa.DateTime))
