@@ -12,6 +12,8 @@ from pympi import Eaf
 from annotations.__main__ import main
 from annotations.db.schema import OUTCOMES
 from annotations.formats.import_export import ImportReport, format_of, import_labels
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -222,6 +224,27 @@ def test_an_elan_annotation_outside_its_clip_is_named(folder, origin, end_ms):
     assert (labels, codes(report)) == ([], ["bad_segment"])
 
 
+def test_a_second_answer_to_one_question_does_not_replace_the_first(folder):
+    cue = "00:00.100 --> 00:00.400\n"
+    (folder / "a.vtt").write_text(
+        f"WEBVTT\n\n{cue}<v Bob>fear\n{cue}<v Bob>fear\n{cue}<v Bob>joy\n{cue}<v.face Bob>joy"
+    )
+    report, labels = imported(folder / "a.vtt")
+    assert after_import(report, labels) == ([FEAR, ("Bob", "face", 0.1, 0.4, "happiness")], ["two_labels"])
+    document = Eaf(
+        str(eaf(folder, {"emotion 1": [(0, 100, "sad")], "emotion 2": [(0, 100, "fear"), (100, 200, "fear")]}))
+    )
+    for tier in document.tiers.values():
+        tier[2]["ANNOTATOR"] = "kim"
+    document.to_file(folder / "x.eaf")
+    report, labels = imported(folder / "x.eaf")
+    assert [label[1:] for label in labels if label[1] == "kim"] == [
+        ("kim", "all", 0.0, 0.1, "sadness"),
+        ("kim", "all", 0.1, 0.2, "fear"),
+    ]
+    assert codes(report) == ["two_labels"]
+
+
 def choice(name: str, *values, **more) -> dict:
     return {
         "id": "x",
@@ -367,6 +390,16 @@ def test_an_odd_lead_time_goes_and_the_label_stays(folder, lead_time):
     report, labels = imported(label_studio(folder, task([choice("emotion", "anger")], lead_time=lead_time)))
     assert [label[-1] for label in labels] == ["anger"]
     assert (report.bad, report.notes) == ([], {"impossible lead times dropped, the labels kept": 1})
+
+
+@pytest.mark.parametrize("lead_time_s", [-1.0, 8 * 86400.0, float("nan")])
+def test_an_odd_lead_time_on_the_page_goes_and_the_label_stays(folder, tmp_path, lead_time_s):
+    store = Store(f"sqlite:///{tmp_path / 'home' / 'mmer.db'}", tmp_path / "home" / "media")
+    chosen = projects.create(store, "voices", gold_share=0.0, actor="boss")
+    projects.add_items(store, chosen, [store.utterance(store.register_clip(None, "a" * 64, name="a"))])
+    queue = Queue(store, chosen)
+    queue.submit(queue.next("ann")[0].assignment_id, "ann", Answer("anger"), lead_time_s=lead_time_s, blind=True)
+    assert [(label.emotions, label.lead_time_s) for label in store.labels()] == [({"anger": 1.0}, None)]
 
 
 def test_a_text_task_is_a_clip_of_words(folder, tmp_path):

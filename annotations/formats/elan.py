@@ -131,8 +131,11 @@ def _is_about_emotions(document: Eaf, tier: str, values: list[str]) -> bool:
 def _with_times(row: dict, span: tuple[float, float] | None, origin_ms: int) -> dict | LabelError:
     if span is None:
         return LabelError("bad_segment", f"annotation {row['label']!r} is not aligned to times")
-    start_ms, end_ms = span
-    return {**row, "start_s": (start_ms + origin_ms) / 1000, "end_s": (end_ms + origin_ms) / 1000}
+    try:
+        start_s, end_s = ((time_ms + origin_ms) / 1000 for time_ms in span)
+    except OverflowError:
+        return LabelError("bad_segment", f"annotation {row['label']!r} has times beyond all reckoning")
+    return {**row, "start_s": start_s, "end_s": end_s}
 
 
 def _clip(document: Eaf, file: Path, files: ClipFiles) -> dict:

@@ -45,14 +45,26 @@ def read(
         LabelError: `unreadable_file`.
     """
     if not path.is_dir():
-        yield from parse(path)
+        yield from _without_rivals(parse(path))
         return
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ending)
     if not files:
         raise LabelError("unreadable_file", f"{path} holds no {ending} file")
     for file in files:
         try:
-            for where, row in parse(file):
+            for where, row in _without_rivals(parse(file)):
                 yield f"{file.name} {where}", row
         except LabelError as error:
             yield file.name, error
+
+
+def _without_rivals(rows: Iterable[tuple[str, dict | LabelError]]) -> Iterator[tuple[str, dict | LabelError]]:
+    """Yield the rows of a file; a second answer to one question is named, and does not replace the first."""
+    answers: dict[tuple, str] = {}
+    for where, row in rows:
+        if not isinstance(row, LabelError):
+            question = tuple(row.get(name) for name in ("annotator", "target", "start_s", "end_s"))
+            first = answers.setdefault(question, row["label"])
+            if first != row["label"]:
+                row = LabelError("two_labels", f"{row['annotator']!r} says {row['label']!r} where they said {first!r}")
+        yield where, row

@@ -198,15 +198,26 @@ def _read_parquet(file: Path) -> Iterator[dict]:
     try:
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise LabelError("unreadable_file", f"{file.parent} has no {METADATA} that can be read: {error}") from None
+        raise _unreadable(file, error) from None
     with table:
         names = table.schema_arrow.names
         _require_columns(file, names)
         if not {"sha256", *PATH_COLUMNS} & set(names):
             raise LabelError("embedded_media", f"{file} names no files; import its media with --project first")
-        for batch in table.iter_batches(ROWS):
-            for values in batch.to_pylist():
+        batches = table.iter_batches(ROWS)
+        while True:
+            try:
+                rows = next(batches).to_pylist()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
+                raise _unreadable(file, error) from None
+            for values in rows:
                 yield {name: value for name, value in values.items() if value is not None}
+
+
+def _unreadable(file: Path, error: Exception) -> LabelError:
+    return LabelError("unreadable_file", f"{file.parent} has no {METADATA} that can be read: {error}")
 
 
 def _require_columns(file: Path, names: Iterable[str]) -> None:

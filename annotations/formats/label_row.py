@@ -215,7 +215,7 @@ def _lead_time(value) -> float | None:
     """Return seconds, None for what no work takes: the answer stands, however odd the clock was."""
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return seconds if is_lead_time(seconds) and not isinstance(value, bool) else None
 

@@ -2,8 +2,8 @@
 
 A control as a whole is about emotions or not: by its name, by the choices its labeling config declares, else by what
 was chosen. It is about the face, the voice or the text if its name says so; ratings and numbers named confidence,
-intensity, valence or arousal and texts named transcript or comment go with it. JSON_MIN does not say what a value is, so
-it is refused. https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
+intensity, valence or arousal and texts named transcript or comment go with it. JSON_MIN does not say what a value is: it
+is refused. https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 """
 
 import json
@@ -29,7 +29,7 @@ CHOICES = ("choices", "labels", "timelinelabels")  # kinds of controls whose val
 TEXT_KEYS = ("text", "transcript", "transcription", "utterance", "sentence", "words")
 Span = tuple[float | None, float | None]  # in seconds; None and None: the whole clip
 WHOLE: Span = (None, None)
-_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what JSON of another shape runs into
+_MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  # what JSON of another shape runs into
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,8 @@ def _regions(results: list[dict], data: dict, project: Project) -> dict[str, lis
                 regions[str(result["id"])] = _spans(value, data, project) or []
             except LabelError as error:
                 regions[str(result["id"])] = error
+            except _MALFORMED as error:
+                regions[str(result["id"])] = _malformed(error)
     return regions
 
 

@@ -13,7 +13,9 @@ from mmer.errors import LabelError
 
 METADATA_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of a dataset folder, one in each split's
 SEPARATORS = (",", ";", "\t", "|")
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel writes and reads it before the header
+_SEPARATOR_LINE = re.compile(
+    r'"?sep=([,;\t|:~^ ])"?\r?\n?', re.IGNORECASE
+)  # Excel writes and reads it before the header
 _NUMBERS = frozenset(
     ("confidence", "intensity", "valence", "arousal", "lead_time_s", "start_s", "end_s", "start", "end")
 )
@@ -55,7 +57,10 @@ def open_table(file: Path, wanted: Collection[str]) -> Iterator[Table]:
             SEPARATORS, key=lambda s: (len(set(wanted) & set(_names(first, s))), len(_names(first, s)))
         )
         reader = csv.reader(stream, delimiter=separator)
-        columns = tuple(name.strip().lower() for name in next(reader, []))
+        try:
+            columns = tuple(name.strip().lower() for name in next(reader, []))
+        except csv.Error as error:
+            raise LabelError("unreadable_file", f"{file} is not CSV: {error}") from None
         if twice := sorted({name for name in columns if name in wanted and columns.count(name) > 1}):
             raise LabelError("duplicate_column", f"{file} has the column {', '.join(twice)} more than once")
         yield Table(columns, separator, _rows(reader, columns, separator, n_before))

@@ -24,7 +24,9 @@ SUPPORTED_FIELDS = frozenset({"speaker"})
 WHOLE = "clip"
 ARROW = "-->"
 _NOTE = re.compile(r"NOTE (clip|sha256|speaker): (.*)")
-_TIMESTAMP = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)\.(?P<ms>\d{3})(?!\d)", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"(?:(?P<hours>\d{1,9}):)?(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)\.(?P<ms>\d{3})(?!\d)", re.ASCII
+)
 _SPACE = re.compile(r"[ \t\f]*")
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[^\s.>/]*)(?P<classes>(?:\.[^\s.>]*)*)(?P<annotation>[^>]*)(?:>|\Z)")
 
@@ -145,13 +147,14 @@ def _block(lines: list[str], at: int, *, in_header: bool) -> tuple[Block, int]:
     """Return a block that begins at a line, and the line after it."""
     collected: list[str] = []
     timing = None
-    for n, line in enumerate(lines[at:], 1):
+    for n in range(at, len(lines)):
+        line = lines[n]
         if ARROW in line:
-            if in_header or timing is not None or n > 2:
-                return Block("\n".join(collected), timing), at + n - 1
+            if in_header or timing is not None or n > at + 1:
+                return Block("\n".join(collected), timing), n
             timing, collected = line, []  # a line before it is the cue's name
         elif not line:
-            return Block("\n".join(collected), timing), at + n
+            return Block("\n".join(collected), timing), n + 1
         else:
             collected.append(line)
     return Block("\n".join(collected), timing), len(lines)

@@ -250,7 +250,7 @@ class _Source:
                     row = cells if isinstance(cells, LabelError) else self._checked(self._parse(cells, file))
                 except LabelError as error:
                     if error.code == "embedded_media":
-                        raise  # the same for every row
+                        raise  # every row has it
                     row = error
                 yield f"{name} {line}", row
         except (OSError, ValueError, csv.Error) as error:
@@ -341,7 +341,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
 
     try:
         table = parquet.ParquetFile(file)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise LabelError("bad_file", f"{file} is no parquet: {str(error).splitlines()[0]}") from None
     with table:
         schema = table.schema_arrow
@@ -349,9 +349,15 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict | LabelError]]:
         wanted = [name for name in schema.names if name.strip().lower() in _COLUMNS or name.endswith("_file_name")]
         if not held and not {*PATHS, *TEXTS} & {name.strip().lower() for name in wanted}:
             _refuse_columns(file, schema.names)
-        number = 0
-        for part in table.iter_batches(batch_size=1 if held else 1000, columns=[*wanted, *held]):
-            for cells in part.to_pylist():
+        number, parts = 0, table.iter_batches(batch_size=1 if held else 1000, columns=[*wanted, *held])
+        while True:
+            try:
+                rows = next(parts).to_pylist()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OverflowError) as error:
+                raise LabelError("bad_file", f"{file} is damaged: {str(error).splitlines()[0]}") from None
+            for cells in rows:
                 number += 1
                 yield f"row {number}", cells
 
