@@ -2,17 +2,26 @@
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from dataclasses import replace
 
+from mmer.config import Paths
+from mmer.errors import MmerError
+
+if __name__ == "__main__":
+    os.umask(0o077)  # what this server writes is nobody else's
+try:
+    paths = Paths.from_env()
+except MmerError as error:
+    sys.exit(f"error: {error}")
+os.environ["GRADIO_TEMP_DIR"] = str(paths.uploads)  # gradio takes note of it when it is imported
 try:
     import spaces  # lends a GPU per call on ZeroGPU; it has to be imported before torch
 except ImportError:
     spaces = None
 
-from mmer.config import Paths
-from mmer.errors import MmerError
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 
@@ -31,10 +40,9 @@ def _options() -> argparse.Namespace:
 
 
 options = _options() if __name__ == "__main__" else None
+if options and options.host:
+    paths = replace(paths, host=options.host)
 try:
-    paths = Paths.from_env()
-    if options and options.host:
-        paths = replace(paths, host=options.host)
     service = Service(paths, _on_lent_gpu) if spaces else Service(paths)
 except MmerError as error:
     sys.exit(f"error: {error}")

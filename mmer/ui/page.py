@@ -1,22 +1,18 @@
 """The whole page, and how it is served."""
 
 import os
-import shutil
-import time
 from typing import Any
 
 import gradio as gr
 
 from mmer.config import MediaLimits
+from mmer.ui import housekeeping
 from mmer.ui.analyse_tab import AnalyseTab
 from mmer.ui.label_tab import HOTKEYS, LabelTab
 from mmer.ui.render import render
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, THEME
-
-_HELD_S = 3600  # how long an upload may lie on this server's disk before the sweep, which comes as often
-
 
 # What `launch` gets. Uploads can be fetched by who knows their path; nothing else on the disk can.
 LAUNCH: dict[str, Any] = {
@@ -34,12 +30,23 @@ LAUNCH: dict[str, Any] = {
 }
 
 
-def build(service: Service) -> gr.Blocks:
+class Page(gr.Blocks):
+    """The page; however it is launched, its service's guards are with it."""
+
+    service: Service
+
+    def launch(self, *args: Any, **options: Any) -> Any:
+        options["app_kwargs"] = {"lifespan": housekeeping.every_hour(self.service), **(options.get("app_kwargs") or {})}
+        return super().launch(*args, **options)
+
+
+def build(service: Service) -> Page:
     """Return the page; `.launch(**LAUNCH)` serves it."""
-    _sweep(service)
-    with gr.Blocks(
-        title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(_HELD_S, _HELD_S)
-    ) as page:
+    os.environ["GRADIO_TEMP_DIR"] = str(service.paths.uploads)  # a folder of their own; nothing in it grows old
+    housekeeping.tidy(service)
+    held_s = housekeeping.HELD_S
+    with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
+        page.service = service
         gr.HTML(render("page_head.html"))
         if service.paths.space:
             gr.LoginButton(size="sm", elem_id="login")
@@ -54,13 +61,5 @@ def build(service: Service) -> gr.Blocks:
                 ReviewTab(service)
         gr.HTML(render("page_foot.html"))
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
-    return page.queue(max_size=32, default_concurrency_limit=4)
-
-
-def _sweep(service: Service) -> None:
-    """Put uploads in a folder of their own, and delete there what a killed server left behind."""
-    uploads = service.paths.home / "uploads"
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    for upload in uploads.glob("*"):
-        if time.time() - upload.stat().st_mtime > _HELD_S:
-            shutil.rmtree(upload, ignore_errors=True)
+    page.queue(max_size=32, default_concurrency_limit=4)
+    return page

@@ -87,8 +87,7 @@ class Service:
     def __init__(self, paths: Paths, on_gpu: Callable[[Callable], Callable] = lambda call: call):
         self.paths = paths
         self.predictor = Predictor(paths)
-        self.store = Store(paths.database_url, paths.media, paths.features)
-        self.store.expire()
+        self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads)
         self.accounts = Accounts(paths.accounts)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
@@ -181,19 +180,20 @@ class Service:
             "transcript": " ".join(words.split()) if keep_words else None,
         }
         check_label(annotator, **label)  # before the recording is taken in
-        clip = self.store.register_clip(
-            Path(files[0].path) if keep_media else None,
-            result.sha256,
-            name=result.clip if keep_media else f"clip {result.sha256[:8]}",
-            speaker=speaker.strip() or None,
-            consent_text=CONSENT if keep_media or keep_words else NUMBERS_CONSENT if keep_numbers else None,
-            features=self._states_of(result) if keep_numbers else None,
-            keep_until=self._keep_until() if keep_media or keep_numbers else None,
-            duration_s=result.duration_s,
+        clip = {
+            "name": result.clip if keep_media else f"clip {result.sha256[:8]}",
+            "speaker": speaker,
+            "consent_text": CONSENT if keep_media or keep_words else NUMBERS_CONSENT if keep_numbers else None,
+            "features": self._states_of(result) if keep_numbers else None,
+            "keep_until": self._keep_until() if keep_media or keep_numbers else None,
+            "duration_s": result.duration_s,
+        }
+        seen = session.prediction_id or (result.to_dict() if result.emotion is not None else None)
+        recording = Path(files[0].path) if keep_media else None
+        _, prediction_id, label_id = self.store.save(
+            recording, result.sha256, annotator, clip=clip, prediction=seen, label=label
         )
-        if session.prediction_id is None and result.emotion is not None:
-            session = replace(session, prediction_id=self.store.add_prediction(clip, result.to_dict()))
-        label_id = self.store.add_label(clip, annotator, prediction_id=session.prediction_id, **label)
+        session = replace(session, prediction_id=prediction_id)
         return session, Saved(
             label_id,
             session.prediction_id,
