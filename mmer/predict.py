@@ -239,7 +239,7 @@ class Predictor:
         denoise: bool = False,
         should_stop: Callable[[], bool] | None = None,
     ) -> Observation:
-        """Return what the branches will read of a clip; `Perceiver.observe` tells of the options."""
+        """Return the features of a clip, utterance by utterance; `Perceiver.observe` tells of the options."""
         return self.perceiver.observe(
             self.checkpoint.config,
             *files,

@@ -157,7 +157,7 @@ class Service:
         """Store a label, the prediction it corrects and, with consent, the recording and its words.
 
         Args:
-            numbers_only: consent to keep what the branches made of the recording; `consent` to all of it goes further.
+            numbers_only: consent to keep the branch embeddings of the recording; `consent` to all of it goes further.
         """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
