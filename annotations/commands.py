@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from annotations import retention
 from annotations.accounts import Accounts
+from annotations.clip_files import ClipFiles
 from annotations.db import backup
 from annotations.db.engine import sqlite_file
 from annotations.db.schema import now
@@ -60,8 +61,8 @@ def _store(args: Namespace, *, create: bool = False) -> Store:
 
 def _sha256(clip: str) -> str:
     """Return the hash that names a clip: of the file's content, or the argument itself."""
-    file = Path(clip)
-    return content_hash(file) if file.is_file() else clip
+    file = ClipFiles(Path()).find(clip)  # also under its other Unicode form
+    return content_hash(file) if file else clip
 
 
 def _import(args: Namespace) -> int:

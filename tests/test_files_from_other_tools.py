@@ -468,6 +468,15 @@ def test_a_file_is_found_under_its_other_unicode_form(folder, forms):
     assert imported(folder / unicodedata.normalize(forms[1], "Zoë.vtt"))[0].imported == 1
 
 
+def test_a_clip_is_deleted_under_either_form_of_its_name(folder, tmp_path, capsys):
+    write_wav(folder / unicodedata.normalize("NFD", "Zoë.wav"), tone=9)
+    (folder / "x.tsv").write_text("clip\tlabel\tannotator\nZoë.wav\tanger\tann\n", encoding="utf-8")
+    where = ["--database", str(tmp_path / "home" / "x.db")]
+    assert main(["import", str(folder / "x.tsv"), *where]) == 0
+    assert main(["delete", "--clip", unicodedata.normalize("NFC", str(folder / "Zoë.wav")), *where]) == 0
+    assert "deleted 1 clips, 1 label rows" in capsys.readouterr().out
+
+
 def test_an_import_registers_no_file_of_elsewhere(folder, tmp_path):
     outside = write_wav(tmp_path / "elsewhere" / "private.wav", tone=7)
     (folder / "secret.wav").write_text("root:x:0:0:root:/root:/bin/bash\n" * 9)

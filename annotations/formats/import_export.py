@@ -27,7 +27,7 @@ from mmer.errors import LabelError
 
 __all__ = ["FORMATS", "ExportReport", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
 
-ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
+ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "labelstudio", ".eaf": "elan", ".vtt": "webvtt"}
 _FOLDERS = {".eaf": "elan", ".vtt": "webvtt"}  # formats of one file per clip
 _READERS = {
     "csv": csv_jsonl.read_csv,
@@ -72,7 +72,9 @@ def format_of(file: Path) -> str:
         if found := next((format for ending, format in _FOLDERS.items() if ending in endings), None):
             return found
         raise LabelError(
-            "unknown_format", f"{file} is a folder without {', '.join((*_FOLDERS, *METADATA_TABLES))}; name a file"
+            "unknown_format",
+            f"{file} is a folder without {', '.join((*_FOLDERS, *METADATA_TABLES))}; name a file of labels, or say "
+            "--project NAME to take its clips in",
         )
     if file.suffix.lower() not in ENDINGS:
         raise LabelError("unknown_format", f"{file} ends in none of {', '.join(ENDINGS)}; say --format")
