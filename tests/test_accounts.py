@@ -117,9 +117,19 @@ def test_two_who_add_at_once_lose_nobody(accounts):
 
 @pytest.mark.parametrize(
     ("host", "private"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("[::1]", True), ("127.9.9.9", True),
-     ("0.0.0.0", False), ("::", False), ("192.168.1.4", False), ("example.org", False), ("", False)],
-)  # fmt: skip
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("127.9.9.9", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.4", False),
+        ("example.org", False),
+        ("", False),
+    ],
+)
 def test_only_loopback_is_private(host, private):
     assert Paths(host=host).is_private is private
 
@@ -127,8 +137,12 @@ def test_only_loopback_is_private(host, private):
 def account(home, *arguments, password=None):
     return subprocess.run(
         [sys.executable, "-m", "annotations", "account", *arguments],
-        cwd=ROOT, env={**os.environ, "MMER_HOME": str(home)}, input=password, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "MMER_HOME": str(home)},
+        input=password,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_command_reads_the_password_from_its_input(tmp_path):

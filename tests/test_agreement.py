@@ -43,7 +43,8 @@ def test_alpha_where_it_is_undefined():
 
 
 def test_kappa_of_a_table_made_by_hand():
-    # Both say yes to 20 and no to 15 of 50; by chance they would agree on 0.5 * 0.6 + 0.5 * 0.4 = 0.5: (0.7 - 0.5) / 0.5.
+    # Both say yes to 20 and no to 15 of 50; by chance they would agree on 0.5 * 0.6 + 0.5 * 0.4 = 0.5, so kappa is
+    # (0.7 - 0.5) / 0.5.
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
     assert kappa(np.array([[7, 0], [0, 0]])) is None
 
@@ -67,12 +68,15 @@ def labelled(store):
         store.add_prediction(
             clip,
             {
-                "emotion": "happiness", "probs": {e: 1 / 7 for e in EMOTIONS}, "checkpoint": "base",
-                "present": said["present"], "per_modality": {"face": {"emotion": "fear", "probs": {}}, "voice": None},
+                "emotion": "happiness",
+                "probs": {e: 1 / 7 for e in EMOTIONS},
+                "checkpoint": "base",
+                "present": said["present"],
+                "per_modality": {"face": {"emotion": "fear", "probs": {}}, "voice": None},
             },
         )
         for clip in clips
-    ]  # fmt: skip
+    ]
     table = {
         "ann": ["happiness", "anger", "sadness", "fear"],
         "bea": ["happiness", "anger", "fear", "fear"],
@@ -106,8 +110,10 @@ def test_agreement_of_a_store(labelled):
     assert {pair: n for pair, (_, n) in found.kappas.items()} == {("ann", "bea"): 4, ("ann", "cy"): 3, ("bea", "cy"): 3}
     assert found.kappas["ann", "bea"][0] == pytest.approx((3 / 4 - 4 / 16) / (1 - 4 / 16))
     assert [(a.name, a.n, a.cannot_tell, a.median_lead_s) for a in found.annotators] == [
-        ("ann", 5, 0, 3.0), ("bea", 4, 0, 3.0), ("cy", 3, 1, 2.0),
-    ]  # fmt: skip
+        ("ann", 5, 0, 3.0),
+        ("bea", 4, 0, 3.0),
+        ("cy", 3, 1, 2.0),
+    ]
     happiness = EMOTIONS.index("happiness")
     assert (
         found.confusion.sum() == found.confusion[:, happiness].sum() == 11
@@ -182,10 +188,24 @@ def test_nothing_labelled_is_no_error(store):
 
 def label(clip: int, annotator: str, emotions: dict[str, float], outcome: str = "label") -> Label:
     return Label(
-        id=0, sha256=f"{clip:064x}", name="", media=None, in_place=False, start_s=None, end_s=None, outcome=outcome,
-        emotions=emotions, target="all", annotator=annotator, speaker=None, confidence=None, comment="", transcript=None,
-        prediction_id=None, created_at=datetime.now(timezone.utc),
-    )  # fmt: skip
+        id=0,
+        sha256=f"{clip:064x}",
+        name="",
+        media=None,
+        in_place=False,
+        start_s=None,
+        end_s=None,
+        outcome=outcome,
+        emotions=emotions,
+        target="all",
+        annotator=annotator,
+        speaker=None,
+        confidence=None,
+        comment="",
+        transcript=None,
+        prediction_id=None,
+        created_at=datetime.now(timezone.utc),
+    )
 
 
 def key(clip: int) -> tuple:

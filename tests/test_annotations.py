@@ -82,9 +82,17 @@ def test_label_comes_back_with_what_retraining_needs(store, tmp_path):
     clip = store.register_clip(path, sha256, name="talk.mp4", speaker="ann", in_place=True, source="import")
     prediction = store.add_prediction(clip, RESULT)
     label_id = store.add_label(
-        clip, " bea ", {"happy": 3, "surprise": 1}, start_s=1.0004, end_s=2.5, target="voice", confidence=0.8,
-        comment="laughs", transcript="oh really", prediction_id=prediction,
-    )  # fmt: skip
+        clip,
+        " bea ",
+        {"happy": 3, "surprise": 1},
+        start_s=1.0004,
+        end_s=2.5,
+        target="voice",
+        confidence=0.8,
+        comment="laughs",
+        transcript="oh really",
+        prediction_id=prediction,
+    )
     (label,) = store.labels()
     assert (label.id, label.sha256, label.annotator, label.speaker) == (label_id, sha256, "bea", "ann")
     assert (label.media, label.in_place, label.start_s, label.end_s) == (path, True, 1.0, 2.5)
@@ -205,7 +213,8 @@ def test_rows_without_a_parent_are_refused(store):
     with pytest.raises(IntegrityError, match="(?i)foreign key"), store.writing() as session:
         session.execute(
             text(
-                "INSERT INTO consents (clip_id, text_version, text, scope, given_at) VALUES (99, 'v', 'yes', 'media', '2026-01-01')"
+                "INSERT INTO consents (clip_id, text_version, text, scope, given_at) "
+                "VALUES (99, 'v', 'yes', 'media', '2026-01-01')"
             )
         )
     assert store.counts()["labels"] == 0
@@ -305,7 +314,7 @@ def test_two_processes_start_on_an_empty_database_and_lose_no_label(tmp_path, st
 
 
 def test_opening_a_new_database_in_two_processes_at_once_was_locked(tmp_path):
-    """Both begin each of 60 new databases at the same instant; before the switch to WAL was waited for, one in five failed."""
+    """Both begin each of 60 new databases at once; unless they wait for the switch to WAL, one in five fails."""
     code = (
         "import sys, time; from annotations.store import Store\n"
         "for i in range(60):\n"

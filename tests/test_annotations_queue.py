@@ -248,8 +248,11 @@ def test_each_target_wants_one_answer_and_a_broken_clip_answers_all(store):
     assert len(queue.submit(task.assignment_id, "ann", Answer(outcome="broken")).label_ids) == 2
     labels = list(store.labels(("label", "cannot_tell", "broken")))
     assert [(x.target, x.outcome) for x in labels] == [
-        ("face", "label"), ("voice", "cannot_tell"), ("face", "broken"), ("voice", "broken"),
-    ]  # fmt: skip
+        ("face", "label"),
+        ("voice", "cannot_tell"),
+        ("face", "broken"),
+        ("voice", "broken"),
+    ]
     assert (labels[0].intensity, labels[0].lead_time_s, labels[0].blind) == (0.5, 2.5, True)
 
 

@@ -21,10 +21,12 @@ from tests import synth
 
 PASSWORD = "long enough"
 PREDICTION = {
-    "emotion": "fear", "probs": {"fear": 0.6, "anger": 0.4}, "checkpoint": "base",
+    "emotion": "fear",
+    "probs": {"fear": 0.6, "anger": 0.4},
+    "checkpoint": "base",
     "per_modality": {"face": None, "voice": {"probs": {"fear": 0.6, "anger": 0.4}, "emotion": "fear"}, "text": None},
     "present": {"face": False, "voice": True, "text": False},
-}  # fmt: skip
+}
 
 
 def paths_in(folder) -> Paths:
@@ -217,9 +219,15 @@ def test_every_endpoint_asks_for_the_role(tmp_path, served):
     service, url = served(paths)
     vera = Client(url, auth=("vera", PASSWORD), verbose=False)
     calls = {
-        "/label_projects": (), "/label_start": ("voices", "ann"), "/label_submit": (["anger"],), "/label_skip": (),
-        "/label_cannot_tell": (), "/label_broken": (), "/label_undo": (), "/label_reveal": (),
-    }  # fmt: skip
+        "/label_projects": (),
+        "/label_start": ("voices", "ann"),
+        "/label_submit": (["anger"],),
+        "/label_skip": (),
+        "/label_cannot_tell": (),
+        "/label_broken": (),
+        "/label_undo": (),
+        "/label_reveal": (),
+    }
     for endpoint, given in calls.items():
         with pytest.raises(AppError, match="to label takes the role annotator, and vera has the role viewer"):
             vera.predict(*given, api_name=endpoint)

@@ -36,11 +36,13 @@ def predict(store, clip: int, emotion: str, face: str = "neutral") -> int:
     return store.add_prediction(
         clip,
         {
-            "emotion": emotion, "probs": {e: float(e == emotion) for e in EMOTIONS}, "checkpoint": "base",
+            "emotion": emotion,
+            "probs": {e: float(e == emotion) for e in EMOTIONS},
+            "checkpoint": "base",
             "per_modality": {"face": {"emotion": face, "probs": {}}, "voice": None, "text": None},
             "present": {"face": True, "voice": False, "text": False},
         },
-    )  # fmt: skip
+    )
 
 
 def fill(store, media=None) -> tuple[projects.Project, list[int]]:
@@ -162,16 +164,20 @@ def test_a_decision_is_appended_and_taken_back_by_another_row(filled):
             select(AdjudicationRecord.emotions, AdjudicationRecord.comment).order_by(AdjudicationRecord.id)
         )
         assert [tuple(row) for row in rows] == [
-            ({"anger": 1.0}, "the voice decides"), ({"anger": 0.75, "disgust": 0.25}, ""), ({}, ""),
-        ]  # fmt: skip
+            ({"anger": 1.0}, "the voice decides"),
+            ({"anger": 0.75, "disgust": 0.25}, ""),
+            ({}, ""),
+        ]
         audited = session.execute(
             select(AuditRecord.actor, AuditRecord.action)
             .where(AuditRecord.action.startswith("adjudication"))
             .order_by(AuditRecord.id)
         )
         assert [tuple(row) for row in audited] == [
-            ("rita", "adjudication.decide"), ("rolf", "adjudication.decide"), ("rita", "adjudication.take_back"),
-        ]  # fmt: skip
+            ("rita", "adjudication.decide"),
+            ("rolf", "adjudication.decide"),
+            ("rita", "adjudication.take_back"),
+        ]
 
 
 def test_the_history_tells_what_was_replaced_and_taken_back(filled):
@@ -186,10 +192,14 @@ def test_the_history_tells_what_was_replaced_and_taken_back(filled):
     assert (events[0].who, events[0].what) == ("base", "fear")
     told = [(e.kind, e.who, e.what, e.counts) for e in events if e.target == "all"]
     assert told == [
-        ("label", "ann", "anger", True), ("label", "bea", "disgust", True), ("label", "cy", "surprise", True),
-        ("label", "cy", "anger", False), ("undo", "cy", "", False),
-        ("decision", "rita", "anger", False), ("decision", "rolf", "disgust", True),
-    ]  # fmt: skip
+        ("label", "ann", "anger", True),
+        ("label", "bea", "disgust", True),
+        ("label", "cy", "surprise", True),
+        ("label", "cy", "anger", False),
+        ("undo", "cy", "", False),
+        ("decision", "rita", "anger", False),
+        ("decision", "rolf", "disgust", True),
+    ]
     assert [(e.who, e.what) for e in events if e.kind == "lease"] == [("ann", "done"), ("bea", "done"), ("cy", "done")]
 
 
@@ -201,8 +211,10 @@ def test_an_item_shows_the_labels_that_count_side_by_side(filled):
     )
     found = adjudication.item(store, items[1])
     assert [(g.annotator, g.emotions, g.lead_time_s, g.blind, g.model) for g in found.labels] == [
-        ("ann", {"anger": 1.0}, 4.0, True, "fear"), ("bea", {"disgust": 1.0}, 4.0, True, "fear"), ("cy", {"anger": 1.0}, None, None, None),
-    ]  # fmt: skip
+        ("ann", {"anger": 1.0}, 4.0, True, "fear"),
+        ("bea", {"disgust": 1.0}, 4.0, True, "fear"),
+        ("cy", {"anger": 1.0}, None, None, None),
+    ]
     assert found.gold == {"anger": 1.0}
     assert found.media is None
     assert [g.model for g in adjudication.item(store, items[1], "face").labels] == ["neutral"] * 3
