@@ -1,24 +1,16 @@
 """Twenty items labelled in a real browser without a mouse, and what the database has of them."""
 
-import shutil
-
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from annotations.db.schema import OUTCOMES, AssignmentRecord, LabelRecord
 from annotations.queue import projects
 from annotations.store import Store
 from mmer import media
-from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
 from tests.test_label_tab import PREDICTION, paths_in
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
 READY = (
     "id => { const item = mmerLabel.state.item; const media = document.querySelector('#mm-screen :is(video, audio)');"
     " return item && item.id !== id && (item.kind === 'text' || (media && media.readyState >= 3)); }"
@@ -74,25 +66,8 @@ class Desk:
         self.page.locator("#label-told", has_text=words).wait_for()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_twenty_items_by_keyboard_alone(service):
-    page = build(service)
-    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            try:
-                problems: list[str] = []
-                tab = browser.new_page(viewport={"width": 1280, "height": 1000})
-                tab.set_default_timeout(60_000)
-                tab.on("pageerror", lambda error: problems.append(str(error)))
-                tab.goto(url)
-                expected = label(Desk(tab))
-                assert problems == []
-            finally:
-                browser.close()
-    finally:
-        page.close()
+def test_twenty_items_by_keyboard_alone(service, serve, visit):
+    expected = label(Desk(visit(serve(service), height=1000)))
     check(service.store, expected)
 
 

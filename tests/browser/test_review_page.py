@@ -1,0 +1,60 @@
+"""The Review tab in a real browser."""
+
+import pytest
+
+from annotations.queue import projects
+from annotations.queue.assignment import Answer, Queue
+from annotations.store import Store
+from mmer.hashing import content_hash
+from mmer.ui.service import Service
+from tests import synth
+from tests.test_label_tab import PREDICTION, paths_in
+
+# Pictures and films drawn at another ratio of sides than their own.
+DISTORTED = """() => [...document.querySelectorAll('img, video')].filter(e => {
+  const [w, h] = [e.naturalWidth ?? e.videoWidth, e.naturalHeight ?? e.videoHeight];
+  const fits = ['contain', 'scale-down', 'cover'].includes(getComputedStyle(e).objectFit);
+  return e.offsetParent && w && !fits && Math.abs(e.clientWidth / e.clientHeight / (w / h) - 1) > 0.02;
+}).map(e => `${e.className} ${e.clientWidth}x${e.clientHeight}`)"""
+
+
+@pytest.fixture
+def service(tmp_path) -> Service:
+    """A page with a project of a square picture, a film and a voice, each judged by two annotators who differ."""
+    paths = paths_in(tmp_path)
+    store = Store(paths.database_url, paths.media, paths.features)
+    project = projects.create(store, "faces", gold_share=0, order="random", actor="ada")
+    files = [
+        synth.write_image(tmp_path / "square.png", synth.face(smile=1.0)),
+        synth.write_clip(tmp_path / "film.mp4", seconds=1),
+        synth.write_clip(tmp_path / "voice.wav", seconds=1),
+    ]
+    for file in files:
+        clip = store.register_clip(file, content_hash(file), name=file.name, in_place=True, source="import")
+        store.add_prediction(clip, PREDICTION)
+        projects.add_items(store, project, [store.utterance(clip)])
+    queue = Queue(store, project)
+    for annotator, emotion in (("ann", "fear"), ("bea", "anger")):
+        for task in queue.next(annotator, len(files)):
+            queue.submit(task.assignment_id, annotator, Answer(emotion))
+    store.engine.dispose()
+    return Service(paths)
+
+
+def open_review(page):
+    page.get_by_role("tab", name="Review").click()
+    page.wait_for_function("document.querySelector('#review-project input')?.value === 'faces'")
+    page.locator("#review-show button, button#review-show").click()
+    page.locator("#review-items label").first.wait_for()
+    return page
+
+
+def test_pictures_and_films_keep_their_ratio_of_sides(service, serve, visit):
+    page = open_review(visit(serve(service)))
+    for name in ("square.png", "film.mp4"):
+        page.locator("#review-items label", has_text=name).click()
+        page.locator("#review-detail h2", has_text=name).wait_for()
+        page.wait_for_function(
+            "() => { const e = document.querySelector('.mm-clip'); return e.naturalWidth || e.videoWidth }"
+        )
+        assert page.evaluate(DISTORTED) == []
