@@ -294,7 +294,7 @@ class LabelTab:
         loaded = {t.assignment_id for t in current.tasks}
         current = LabelSession(current.project, current.annotator, [task, *current.tasks[:1]])
         yield self._show(current, project, loaded=loaded) | {
-            self.told: result_html.status(f"Taken back: {task.name}. It is here again."),
+            self.told: result_html.status(f"Taken back: {label_view.task_name(task)} is here again."),
             self.progress: label_view.progress(queue.progress(current.annotator)),
         }
 
@@ -354,8 +354,9 @@ class LabelTab:
         self._chosen_at_look.pop(done.assignment_id, None)
         loaded = {task.assignment_id for task in session.tasks[1:]}
         session = LabelSession(session.project, session.annotator, queue.next(session.annotator, 2))
-        return self._show(session, project, loaded=loaded) | {
-            self.told: label_view.stored(done, outcome, answers, receipt),
+        page = self._show(session, project, loaded=loaded)
+        return page | {
+            self.told: label_view.stored(done, outcome, answers, receipt) + page.get(self.told, ""),
             self.progress: label_view.progress(receipt.progress),
             self.receipt: label_view.receipt_json(done, receipt),
         }

@@ -6,8 +6,13 @@ from mmer.ui.render import percent, render
 from mmer.ui.result_html import status
 
 
+def task_name(task: Task) -> str:
+    """Return what an annotator may know an item by: in most corpora the name of a file tells its emotion."""
+    return f"Item {task.item_id}"
+
+
 def task_json(task: Task, *, with_media: bool) -> dict:
-    """Return what the page needs of an item, and nothing that tells what the model or a gold answer says."""
+    """Return what the page needs of an item, and nothing that tells what the model, a gold answer or its file says."""
     kind, media, note = "text", None, ""
     if task.media is not None:
         mime = media_type(task.media)
@@ -22,7 +27,7 @@ def task_json(task: Task, *, with_media: bool) -> dict:
     return {
         "id": task.assignment_id,
         "item_id": task.item_id,
-        "name": task.name,
+        "name": task_name(task),
         "kind": kind,
         "media": media,
         "note": note,
@@ -54,11 +59,12 @@ def model_answer(task: Task) -> str:
 
 
 def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt) -> str:
-    """Return what was stored, what the model said, and how it compares with a known answer."""
+    """Return what was stored, and how it compares with a known answer.
+
+    It stands beside the next item, so what the model said of this one is not in it.
+    """
     answer = ", ".join(answers[0].emotions or ()) if outcome == "label" else outcome.replace("_", " ")
-    parts = [f"Stored: {answer}."]
-    if task.prediction:
-        parts.append(f"The model said {task.prediction['emotion']}.")
+    parts = [f"{task_name(task)} stored: {answer}."]
     if receipt.gold:
         right = "as you said" if receipt.gold.right else ", ".join(receipt.gold.emotions)
         parts.append(f"This item's answer was known: {right}. {receipt.gold.why}".strip())
