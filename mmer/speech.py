@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ WINDOW_S = 29.0  # Whisper hears 30 s at once, and a window is half a second lon
 MAX_PAUSE_S = 2.0  # a longer pause ends a window: Whisper fills long silence with words nobody said
 MARGIN_S = 0.2  # heard around a window: voice activity cuts consonants
 ENCODER_S = 30  # the longest that the encoder hears in one pass
+_WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")  # languages that Whisper divides by characters
 FRAME = 320  # samples in one of its states: 20 ms
 NEAR_S = 0.3  # a word further than this from speech was not said; more than the margin, whose edge words can touch
 
@@ -164,7 +165,7 @@ class Transcriber:
                     or segment["compression_ratio"] > MAX_COMPRESSION
                     or segment["no_speech_prob"] > MAX_NO_SPEECH
                 )
-                for raw in segment["words"]:
+                for raw in _join_split_words(segment["words"], language):
                     after = words[-1].end_s if words else 0.0
                     if word := _place(raw, start_s, window, after):
                         pieces.append(raw["word"])
@@ -337,6 +338,25 @@ def _windows(spans: Sequence) -> Iterator[list]:
             n = max(range((n + 1) // 2, n + 1), key=pause_s)
         yield rest[:n]
         rest = rest[n:]
+
+
+def _join_split_words(words: Iterable[dict], language: str | None) -> Iterator[dict]:
+    """Yield Whisper's words, joined again where it divided one at a mark inside it, as " self" and "-starter"."""
+    if language in _WITHOUT_SPACES:
+        yield from words
+        return
+    whole: dict | None = None
+    for part in words:
+        if whole and not part["word"].startswith(" "):
+            n = (len(whole["word"].strip()), len(part["word"].strip()))
+            probability = float(np.average([whole["probability"], part["probability"]], weights=n))
+            whole = {**whole, "word": whole["word"] + part["word"], "end": part["end"], "probability": probability}
+            continue
+        if whole:
+            yield whole
+        whole = part
+    if whole:
+        yield whole
 
 
 def _place(raw: dict, offset_s: float, window: Sequence, after_s: float) -> Word | None:

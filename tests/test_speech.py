@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from mmer.speech import Transcriber, Transcript, Word, _place, _windows, encoder_mel, run_encoder, typed
+from mmer.speech import (
+    Transcriber,
+    Transcript,
+    Word,
+    _join_split_words,
+    _place,
+    _windows,
+    encoder_mel,
+    run_encoder,
+    typed,
+)
 from mmer.voice import Span, speech_spans
 from tests import synth
 
@@ -298,6 +308,14 @@ def test_words_are_placed_in_the_speech_they_overlap_or_dropped(start, end, expe
     raw = {"word": " so", "start": start, "end": end, "probability": 0.5}
     word = _place(raw, 2.0, [Span(2.0, 3.0), Span(4.0, 5.0)], 0.0)
     assert word == (expected and Word("so", *expected, 0.5))
+
+
+def test_a_word_that_whisper_divided_at_its_hyphen_is_one():
+    parts = [(" a", 0.0, 0.2), (" self", 0.2, 0.6), ("-starter", 0.6, 1.2), (" who", 1.3, 1.5), ("'s", 1.5, 1.6)]
+    raw = [{"word": word, "start": start, "end": end, "probability": 0.5} for word, start, end in parts]
+    joined = [(w["word"], w["start"], w["end"], w["probability"]) for w in _join_split_words(raw, "en")]
+    assert joined == [(" a", 0.0, 0.2, 0.5), (" self-starter", 0.2, 1.2, 0.5), (" who's", 1.3, 1.6, 0.5)]
+    assert len(list(_join_split_words([{**w, "word": w["word"].strip()} for w in raw], "ja"))) == 5
 
 
 def test_words_never_overlap():
