@@ -17,6 +17,7 @@ from PIL import Image
 from mmer.attribution import Explanation, mel_centres, voice_edges
 from mmer.config import VoiceConfig
 from mmer.features import Features
+from mmer.numerals import seconds, signed
 
 INK = "#7b7b7b"  # 4.2 to 1 on white, 4.5 to 1 on #0b0f19
 # Of PuOr, but the purple lighter: its own has 1.8 to 1 on #0b0f19, this one 4.2.
@@ -47,7 +48,7 @@ def face(features: Features, explanation: Explanation) -> Image.Image | None:
             if j:
                 _overlay(axes, maps[i], limit)
             axes.set_axis_off()
-            axes.set_title(f"{scores[i]:+.2f}" if j else f"{times[i]:.1f} s", fontsize=8, color=INK, pad=3)
+            axes.set_title(signed(scores[i]) if j else seconds(times[i]), fontsize=8, color=INK, pad=3)
     if len(times) > 1:
         axes = figure.add_axes((0.09, 0.44 / (top + 0.1), 0.89, 0.8 / (top + 0.1)))
         width = 0.7 * float(np.diff(times).min())
@@ -95,7 +96,7 @@ def voice(features: Features, explanation: Explanation, config: VoiceConfig | No
         axes.text(
             x + w / 2,
             y + h / 2,
-            f"{cell['score']:+.2f}",
+            signed(cell["score"]),
             color="white",
             fontsize=6.5,
             ha="center",

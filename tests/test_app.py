@@ -14,6 +14,7 @@ from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 import torch
 from gradio_client import Client, handle_file
@@ -418,6 +419,38 @@ def test_the_wording_follows_the_numbers(service, voice_only):
         assert ("take it as a guess" in text) == (top < 0.5)
     text = plain(result_html.result(replace(found, emotion="sadness", probs=probs, abstain=True)))
     assert text.startswith("No reliable answer; the best guess is sadness Confidence 40 %")
+
+
+def test_a_verdict_that_its_channels_do_not_give_alone_is_explained(service, voice_only):
+    found = service.analyse([str(voice_only)], None)
+
+    def votes(**top: str) -> np.ndarray:
+        """Each channel gives its emotion 0.7, and the others the rest."""
+        rows = np.full((len(MODALITIES), len(EMOTIONS)), 0.05)
+        for i, modality in enumerate(MODALITIES):
+            if modality in top:
+                rows[i, EMOTIONS.index(top[modality])] = 0.7
+            else:
+                rows[i] = np.nan
+        return rows
+
+    def card(contribution, **top: str) -> str:
+        shown = replace(found, emotion="happiness", branch_probs=votes(**top), contribution=np.array(contribution))
+        return plain(result_html.result(shown))
+
+    told = card([0.0, 0.88, -0.12], voice="anger", text="neutral")
+    assert "No channel alone puts happiness first (voice anger, words neutral): the model does not count" in told
+    told = card([0.0, 0.88, 0.12], voice="anger", text="happiness")
+    assert "Most of what speaks for happiness comes from the voice, which alone says anger: the model" in told
+    for quiet in (card([0.0, 0.12, 0.88], voice="anger", text="happiness"), card([0.0, 1.0, 0.0], voice="anger")):
+        assert "the model does not count" not in quiet
+
+
+def test_what_a_silent_film_is_divided_into_is_not_called_utterances(service, clips, face_model):
+    silent = synth.write_clip(clips / "silent_half_minute.mp4", seconds=25, fps=5, voice=False)
+    found = service.analyse([str(silent)], None)
+    assert len(found.segments) > 1
+    assert f"{len(found.segments)} parts" in plain(result_html.result(found))
 
 
 def test_no_answer_is_shown_as_certain():

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module of mmer may import those in earlier floors; modules on one floor never import each other.
 FLOORS = [
     {"errors", "hashing"},
-    {"labels"},
+    {"labels", "numerals"},
     {"config", "metrics"},
     {"assets"},
     {"media"},

@@ -7,8 +7,9 @@ from PIL import Image
 from mmer import plots
 from mmer.attribution import Explanation
 from mmer.features import Features
+from mmer.numerals import signed, stretch
 from mmer.ui.media_uri import data_uri
-from mmer.ui.render import render, signed
+from mmer.ui.render import render
 from mmer.ui.result_html import CHANNELS
 
 _VERDICTS = {
@@ -43,7 +44,7 @@ def _voice(why: Explanation, features: Features) -> dict:
         "picture": _picture(plots.voice(features, why)),
         "caption": "Where the voice speaks for or against it, by time and pitch",
         "numbers": [
-            f"{c['start_s']:.1f}–{c['end_s']:.1f} s, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
+            f"{stretch(c['start_s'], c['end_s'])}, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
             for c in strongest
         ],
         "words": None,

@@ -36,8 +36,7 @@ window.mmerLabel = (() => {
     const media = loaded.get(item.id);
     screen.replaceChildren(...(media ? [media] : []));
     screen.hidden = false;
-    const stretch = item.start_s == null ? "" : `, ${item.start_s}–${item.end_s} s`;
-    byId("mm-name").textContent = item.note || item.name + stretch;
+    byId("mm-name").textContent = item.note || item.name;
     byId("mm-words").textContent = item.transcript;
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
       button.setAttribute("aria-pressed", "false");

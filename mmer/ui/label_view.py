@@ -1,14 +1,15 @@
 """What the Label tab shows of items and answers: JSON for the page's script, HTML for its reader."""
 
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
+from mmer.numerals import percent, stretch
 from mmer.ui.media_uri import data_uri, media_type, too_large
-from mmer.ui.render import percent, render
+from mmer.ui.render import render
 from mmer.ui.result_html import status
 
 
 def task_name(task: Task) -> str:
     """Return what an annotator may know an item by: in most corpora the name of a file tells its emotion."""
-    return f"Item {task.item_id}"
+    return f"Item {task.item_id}" + ("" if task.start_s is None else f", {stretch(task.start_s, task.end_s)}")
 
 
 def task_json(task: Task, *, with_media: bool) -> dict:

@@ -1,33 +1,10 @@
-"""HTML from the files in templates/, escaping what comes from outside, and numbers as the page shows them."""
+"""HTML from the files in templates/, escaping what comes from outside."""
 
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def likely(probability: float) -> str:
-    """Return a probability in percent; a model is never certain, so none is shown as all of it."""
-    return "over 99 %" if probability > 0.99 else percent(probability)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign, a true minus; what rounds to zero is not negative."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
-
-
-def decimal(value: float | None) -> str:
-    """Return a coefficient with two decimals, a dash where it is not known."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-def shares(emotions: dict[str, float]) -> str:
-    """Return emotions with their shares, the largest first; one that has all of it stands alone."""
-    largest_first = sorted(emotions.items(), key=lambda pair: -pair[1])
-    return ", ".join(e if share > 0.999 else f"{e} {percent(share)}" for e, share in largest_first)
+from mmer.numerals import decimal, likely, percent, seconds, shares, signed, stretch
 
 
 def sentence(text: str) -> str:
@@ -42,7 +19,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update({f.__name__: f for f in (percent, likely, signed, decimal, shares, sentence)})
+_FILTERS = (percent, likely, signed, decimal, seconds, stretch, shares, sentence)
+_TEMPLATES.filters.update({f.__name__: f for f in _FILTERS})
 
 
 def render(template: str, /, **values: object) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from mmer.labels import EMOTIONS, MODALITIES
+from mmer.numerals import likely
 from mmer.predict import EmotionResult
-from mmer.ui.render import likely, render
+from mmer.ui.render import render
 from mmer.ui.service import Saved
 
 CHANNELS = {"face": "Face", "voice": "Voice", "text": "Words"}  # the modalities as the page names them
@@ -33,6 +34,7 @@ def result(verdict: EmotionResult) -> str:
         result=verdict,
         certainty=_certainty(verdict),
         confidence=_confidence(verdict),
+        contradiction=_contradiction(verdict),
         columns=[("Together", True), *((CHANNELS[m], present) for m, present in verdict.present.items())],
         votes=_votes(verdict),
         absent=[(CHANNELS[m], why) for m, why in why_absent(verdict).items()],
@@ -46,6 +48,7 @@ def result(verdict: EmotionResult) -> str:
             (segment, [CHANNELS[m] for m, here in zip(MODALITIES, segment.present, strict=True) if here])
             for segment in verdict.segments
         ],
+        parts_are="utterances" if verdict.present["voice"] or verdict.present["text"] else "parts",
         notices=list(_notices(verdict)),
     )
 
@@ -64,6 +67,33 @@ def _confidence(verdict: EmotionResult) -> str:
     if verdict.probs[first] - verdict.probs[second] < _CLOSE:
         line += f". {EMOTIONS[second].capitalize()} is close behind with {likely(verdict.probs[second])}"
     return line
+
+
+def _contradiction(verdict: EmotionResult) -> str:
+    """Return how it can be that the verdict is not the first choice of the channel that spoke most for it.
+
+    The fusion reads each channel's states, not its votes, so it can favour what no channel puts first; and a Shapley
+    value says what a channel's presence added to the verdict, not what the channel alone would have said.
+    """
+    present = [m for m in MODALITIES if verdict.present[m]]
+    if verdict.emotion is None or len(present) < 2:
+        return ""
+    first = {m: EMOTIONS[int(verdict.branch_probs[MODALITIES.index(m)].argmax())] for m in present}
+    strongest = max(present, key=lambda m: verdict.contribution[MODALITIES.index(m)])
+    if first[strongest] == verdict.emotion:
+        return ""
+    if verdict.emotion in first.values():
+        strong = CHANNELS[strongest].lower()
+        opening = (
+            f"Most of what speaks for {verdict.emotion} comes from the {strong}, which alone says {first[strongest]}"
+        )
+    else:
+        alone = ", ".join(f"{CHANNELS[m].lower()} {emotion}" for m, emotion in first.items())
+        opening = f"No channel alone puts {verdict.emotion} first ({alone})"
+    return (
+        f"{opening}: the model does not count their votes but reads them together, and the bars below say what each one "
+        f"added to {verdict.emotion} in that reading. Channels that contradict each other make an answer less certain."
+    )
 
 
 def _votes(verdict: EmotionResult) -> list[tuple[str, list[tuple[float | None, bool]]]]:

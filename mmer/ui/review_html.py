@@ -1,9 +1,10 @@
 """A reviewed item as HTML: its clip, the annotators' labels side by side, and its history."""
 
 from annotations.review.adjudication import AnnotatorLabel, DisputedItem, Event, Item
+from mmer.numerals import percent, seconds, stretch
 from mmer.ui.agreement_html import TARGETS
 from mmer.ui.media_uri import data_uri, media_type, too_large
-from mmer.ui.render import percent, render
+from mmer.ui.render import render
 
 _KINDS = {
     "prediction": "The model answered",
@@ -26,7 +27,7 @@ def item_line(item: DisputedItem) -> str:
         "broken": item.broken,
         "comment": item.commented,
     }
-    place = f"{item.name}, {_stretch(item.start_s, item.end_s)}"
+    place = f"{item.name}, {stretch(item.start_s, item.end_s)}"
     return f"{place}: {labels}" + "".join(f" · {mark}" for mark, applies in marks.items() if applies)
 
 
@@ -39,7 +40,7 @@ def item(shown: Item) -> str:
     return render(
         "review_item.html",
         item=shown,
-        when=_stretch(shown.start_s, shown.end_s),
+        when=stretch(shown.start_s, shown.end_s),
         target=TARGETS[shown.target].lower(),
         kind=kind,
         media=media,
@@ -53,16 +54,12 @@ def history(events: list[Event]) -> str:
     return render("review_history.html", events=events, kinds=_KINDS, targets=TARGETS)
 
 
-def _stretch(start_s: float | None, end_s: float | None) -> str:
-    return "whole clip" if start_s is None else f"{start_s:.1f}–{end_s:.1f} s"
-
-
 def _facts(label: AnnotatorLabel) -> list[str]:
     """Return how an annotator came to a label."""
     return [
         *([f"sure {percent(label.confidence)}"] if label.confidence is not None else []),
         *([f"intensity {percent(label.intensity)}"] if label.intensity is not None else []),
-        *([f"after {label.lead_time_s:.1f} s"] if label.lead_time_s is not None else []),
+        *([f"after {seconds(label.lead_time_s)}"] if label.lead_time_s is not None else []),
         *([] if label.blind is None else ["blind" if label.blind else "saw the model's answer"]),
         *([f"model: {label.model}"] if label.model else []),
     ]
