@@ -1,7 +1,8 @@
 """The three branches: residual CNNs over face crops and log-mel, convolutions and recurrence over words.
 
-Every encoder returns its state at two depths, `middle` and `top`, because fusion attends to both. All of them are
-exact under padding: a row's result does not depend on how long the other rows of its batch are.
+Every encoder returns its state at two depths, `middle` and `top`, because fusion attends to both. `pool` is the part that
+costs time, `project` the few layers behind it, which corrections can teach without seeing or hearing a clip again. All of
+them are exact under padding: a row's result does not depend on how long the other rows of its batch are.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,28 @@ from mmer.config import ModelConfig
 @dataclass(frozen=True)
 class BranchState:
     middle: Tensor  # (B, C_middle) from inside the branch
+    pooled: Tensor  # (B, C_pooled) over time, before the last layers
     top: Tensor  # (B, state) what the branch's own head reads
+
+
+class Encoder(nn.Module):
+    """A branch up to its head: an expensive `pool` and a cheap `project`."""
+
+    middle_size: int
+    pooled_size: int
+
+    def pool(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, middle_size) from inside the branch and (B, pooled_size) over time."""
+        raise NotImplementedError
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Return (B, state) of what `pool` gave."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> BranchState:
+        """Return the branch's states; the inputs are those of `pool`."""
+        middle, pooled = self.pool(*inputs)
+        return BranchState(middle, pooled, self.project(pooled))
 
 
 class SqueezeExcitation(nn.Module):
@@ -134,7 +156,7 @@ def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, float("-inf")).softmax(1)
 
 
-class FaceEncoder(nn.Module):
+class FaceEncoder(Encoder):
     """Residual CNN per crop, blendshapes beside it, attention over time."""
 
     def __init__(self, config: ModelConfig):
@@ -145,14 +167,16 @@ class FaceEncoder(nn.Module):
             if config.face_resnet18
             else ResidualStages(widths, config.face_blocks, config.face_stride, config.skip)
         )
-        self.middle_size, c_top = widths[-2], widths[-1]
+        self.middle_size, self.pooled_size, c_top = widths[-2], config.state, widths[-1]
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(
             nn.Linear(config.n_blendshapes, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, config.state)
         )
         self.score = nn.Linear(config.state, 1)
 
-    def forward(self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor) -> BranchState:
+    def pool(  # type: ignore[override]
+        self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
             crops: (B, T_f, 1, H, W) luma in [0, 1].
@@ -173,7 +197,10 @@ class FaceEncoder(nn.Module):
         frames = frame.new_zeros(B, T_f, frame.shape[1]).masked_scatter(crop_mask[..., None], frame)
         middles = middle.new_zeros(B, T_f, middle.shape[1]).masked_scatter(crop_mask[..., None], middle)
         weights = _masked_softmax(self.score(frames.tanh()).squeeze(-1), crop_mask)[..., None]  # (B, T_f, 1)
-        return BranchState((middles * weights).sum(1), (frames * weights).sum(1))
+        return (middles * weights).sum(1), (frames * weights).sum(1)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        return pooled
 
 
 class StatisticsStream(nn.Module):
@@ -256,17 +283,20 @@ class WhisperStream(nn.Module):
             nn.Linear(config.whisper_hidden, config.state),
             nn.ReLU(),
         )
-        self.rest = nn.Parameter(torch.ones(()))  # how much the other streams count beside it
+        self.rest = nn.Parameter(torch.zeros(()))  # how much the other streams count beside it
 
-    def forward(self, pooled: Tensor) -> Tensor:
+    def weigh(self, states: Tensor) -> Tensor:
+        """Return (B, 2 * width): the weighted sum of means and deviations over time (B, depths, 2 * width)."""
+        B, depths, _ = states.shape
+        x = self.norm(states.view(B, depths, 2, -1))  # (B, depths, 2, width)
+        return (x * self.depths.softmax(1).T[:, :, None]).sum(1).flatten(1)
+
+    def forward(self, states: Tensor) -> Tensor:
         """Return (B, state) of means and deviations over time (B, depths, 2 * width)."""
-        B, depths, _ = pooled.shape
-        x = self.norm(pooled.view(B, depths, 2, -1))  # (B, depths, 2, width)
-        x = (x * self.depths.softmax(1).T[:, :, None]).sum(1)  # (B, 2, width)
-        return self.layers(x.flatten(1))
+        return self.layers(self.weigh(states))
 
 
-class VoiceEncoder(nn.Module):
+class VoiceEncoder(Encoder):
     """Residual CNN on log-mel with attentive statistics pooling. https://arxiv.org/abs/1803.10963
 
     Beside it, statistics over the whole utterance and, with `config.whisper_depths`, what Whisper's encoder made of it.
@@ -282,14 +312,16 @@ class VoiceEncoder(nn.Module):
         self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(512, config.state), nn.ReLU())
         self.statistics = StatisticsStream(config, n_mels) if config.voice_statistics else None
         self.whisper = WhisperStream(config) if config.whisper_depths else None
+        self.state = config.state
+        self.pooled_size = config.state + (2 * config.whisper_width + 1 if config.whisper_depths else 0)
 
-    def forward(
+    def pool(  # type: ignore[override]
         self,
         log_mel: Tensor,
         mel_mask: Tensor,
         whisper: Tensor | None = None,
         whisper_mask: Tensor | None = None,
-    ) -> BranchState:
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
             log_mel: (B, T_a, M), normalised per utterance.
@@ -310,13 +342,21 @@ class VoiceEncoder(nn.Module):
         state = self.embed(torch.cat([mean, std], 1))
         if self.statistics is not None:
             state = state + self.statistics(self.statistics.read(log_mel, mel_mask))
-        if self.whisper is not None and whisper is not None and whisper_mask is not None:
-            with_whisper = state * self.whisper.rest + self.whisper(whisper)
-            state = torch.where(whisper_mask[:, None], with_whisper, state)
-        return BranchState(middle, state)
+        if self.whisper is None:
+            return middle, state
+        if whisper is None or whisper_mask is None:
+            return middle, nn.functional.pad(state, (0, self.pooled_size - self.state))
+        here = whisper_mask[:, None].to(state.dtype)
+        return middle, torch.cat([state, self.whisper.weigh(whisper) * here, here], 1)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        if self.whisper is None:
+            return pooled
+        state, weighed, here = pooled.split([self.state, pooled.shape[1] - self.state - 1, 1], 1)
+        return torch.where(here > 0, state * self.whisper.rest + self.whisper.layers(weighed), state)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """Token states -> convolutions of several widths -> BiGRU -> attention and maximum over time.
 
     With `config.text_tuned` the language model's last two layers stand in front, trained with the branch.
@@ -337,12 +377,13 @@ class TextEncoder(nn.Module):
         )
         self.skip = nn.Linear(config.text_input, c) if config.skip else None
         self.gru = nn.GRU(c, config.text_hidden, batch_first=True, bidirectional=True)
-        self.middle_size, d = c, 2 * config.text_hidden
+        d = 2 * config.text_hidden
+        self.middle_size, self.pooled_size = c, 2 * d
         self.score = nn.Linear(d, 1)
         self.drop = nn.Dropout(config.dropout)
         self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * d, config.state), nn.ReLU())
 
-    def forward(self, states: Tensor, mask: Tensor) -> BranchState:
+    def pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """
         Args:
             states: (B, S, 768) token states of the frozen language model, two layers before its end and at its end;
@@ -360,7 +401,10 @@ class TextEncoder(nn.Module):
         h, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])  # (B, S, D)
         w = _masked_softmax(self.score(h).squeeze(-1), mask)[..., None]
         peak = h.masked_fill(~mask[..., None], float("-inf")).amax(1)
-        return BranchState(y.amax(1), self.embed(torch.cat([(w * h).sum(1), peak], 1)))
+        return y.amax(1), torch.cat([(w * h).sum(1), peak], 1)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        return self.embed(pooled)
 
     def reads(self, states: Tensor) -> Tensor:
         """Return the part of the language model's states that this encoder starts from."""

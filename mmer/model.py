@@ -24,7 +24,7 @@ class Batch:
     text_states: Tensor  # (B, S, 768) from the frozen language model, of two depths
     text_mask: Tensor  # (B, S) bool
     present: Tensor  # (B, 3) bool: face, voice, text
-    whisper: Tensor | None = None  # (B, depths, width) of Whisper's encoder, where the model reads it
+    whisper: Tensor | None = None  # (B, depths, 2 * width) of Whisper's encoder, where the model reads it
     whisper_mask: Tensor | None = None  # (B,) bool: Whisper listened
 
     def to(self, device: str | torch.device) -> "Batch":
@@ -39,6 +39,7 @@ class BranchStates:
     middles: tuple[Tensor, Tensor, Tensor]  # (B, C_middle) of each branch
     tops: Tensor  # (B, 3, state)
     logits: Tensor  # (B, 3, K) calibrated: already divided by the branch's temperature
+    pooled: tuple[Tensor, Tensor, Tensor] | None = None  # (B, C_pooled) of each branch: what `project` reads
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class EmotionModel(nn.Module):
         face, voice, text = FaceEncoder(config), VoiceEncoder(config, n_mels), TextEncoder(config)
         self.encoders = nn.ModuleDict({"face": face, "voice": voice, "text": text})
         self.middle_sizes = face.middle_size, voice.middle_size, text.middle_size
+        self.pooled_sizes = face.pooled_size, voice.pooled_size, text.pooled_size
         self.heads = nn.ModuleDict(
             {m: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.state, N_EMOTIONS)) for m in MODALITIES}
         )
@@ -157,23 +159,27 @@ class EmotionModel(nn.Module):
     def branches(self, batch: Batch) -> BranchStates:
         """Run each branch on the rows that have it."""
         B = len(batch.present)
-        middles, tops, logits = [], [], []
+        middles, pooled, tops, logits = [], [], [], []
         for i, modality in enumerate(MODALITIES):
             encoder, rows, weight = self.encoders[modality], batch.present[:, i], self.temperatures
-            middle = weight.new_zeros(B, self.middle_sizes[i])
-            top = weight.new_zeros(B, self.config.state)
-            vote = weight.new_zeros(B, N_EMOTIONS)
+            middle, pool = weight.new_zeros(B, self.middle_sizes[i]), weight.new_zeros(B, self.pooled_sizes[i])
+            top, vote = weight.new_zeros(B, self.config.state), weight.new_zeros(B, N_EMOTIONS)
             if bool(rows.any()):
                 state = encoder(*(x[rows] for x in self.inputs(modality, batch)))
-                middle = middle.masked_scatter(rows[:, None], state.middle.to(weight.dtype))
-                top = top.masked_scatter(rows[:, None], state.top.to(weight.dtype))
                 scores = self.heads[modality](state.top).to(weight.dtype) / self.temperatures[i]
-                vote = vote.masked_scatter(rows[:, None], scores)
+                middle, pool, top, vote = (
+                    zeros.masked_scatter(rows[:, None], x.to(weight.dtype))
+                    for zeros, x in ((middle, state.middle), (pool, state.pooled), (top, state.top), (vote, scores))
+                )
             middles.append(middle)
+            pooled.append(pool)
             tops.append(top)
             logits.append(vote)
         face, voice, text = middles
-        return BranchStates((face, voice, text), torch.stack(tops, 1), torch.stack(logits, 1))
+        at_face, at_voice, at_text = pooled
+        return BranchStates(
+            (face, voice, text), torch.stack(tops, 1), torch.stack(logits, 1), (at_face, at_voice, at_text)
+        )
 
     def fuse(self, states: BranchStates, present: Tensor) -> Output:
         """Fuse branch states under an availability mask (B, 3) bool, which may hide branches that were computed."""

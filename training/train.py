@@ -58,7 +58,14 @@ def main() -> int:
         default=[],
         help="with --init: branches that begin from nothing, in the shape of today's defaults",
     )
-    parser.add_argument("--stage", nargs="+", choices=[*MODALITIES, "fusion"], default=[*MODALITIES, "fusion"])
+    stages = [*MODALITIES, "voice_whisper", "fusion"]
+    parser.add_argument(
+        "--stage",
+        nargs="+",
+        choices=stages,
+        default=stages,
+        help="parts to train; voice_whisper is the voice's stream from Whisper's encoder alone",
+    )
     for field, value in asdict(TrainConfig()).items():
         option, words = f"--{field.replace('_', '-')}", f"default {value}"
         if isinstance(value, bool):

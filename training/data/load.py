@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,10 @@ from mmer.encoders import TextEncoder
 from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
 from mmer.speech import Transcriber
+from training.data import voice_views
 from training.data.manifest import Row
+
+VIEWS_IN_ALL = 4000  # of a corpus: a large one has variety of its own
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Voices:
     samples: list[np.ndarray]  # of float32, 16 kHz, each cut to its speech
     targets: Tensor  # (N, K)
     corpora: tuple[str, ...] = ()  # of each; empty: all of one
-    whisper: Tensor | None = None  # (N, depths, 2 * width) from Whisper's encoder, where the branch reads it
+    whisper: Tensor | None = None  # (N, V, depths, 2 * width) float16 of each and its views, where the branch reads it
 
     def cell_sizes(self) -> Tensor:
         """Return (N,) how many utterances carry the same first label in the same corpus."""
@@ -93,6 +97,14 @@ def split_calibration(
     return rest, tuple(r for i, r in enumerate(rows) if i in calibration)
 
 
+def at_most(rows: Sequence[Row], n: int) -> list[Row]:
+    """Return `n` of the rows, in their order: the first by a hash of their names, so the same ones wherever they lie."""
+    if len(rows) <= n:
+        return list(rows)
+    order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(_row_name(rows[i]).encode()).hexdigest())
+    return [rows[i] for i in sorted(order[:n])]
+
+
 def load_faces(rows: tuple[Row, ...], work: Path, size: int) -> Faces:
     """Read crops (rows with crop = face) and what Face Landmarker finds on them, which is kept in `work`."""
     images = torch.empty(len(rows), size, size, dtype=torch.uint8)
@@ -128,13 +140,18 @@ def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
     return values.nan_to_num(), fitted
 
 
-def load_voices(rows: Sequence[Row], whisper: Transcriber | None = None, work: Path = Path()) -> Voices:
+def load_voices(
+    rows: Sequence[Row], whisper: Transcriber | None = None, work: Path = Path(), n_views: int = 0
+) -> Voices:
     """Decode each row's sound and cut it to its speech, as prediction does; a row that cannot be read is named, left out.
 
-    With `whisper` its encoder listens to each utterance once; the states are kept in `work`.
+    With `whisper` its encoder listens once to each utterance and to augmented views of it, `n_views` in a small corpus, one at
+    least where there are any; kept in `work`.
     """
 
     def decode(row: Row) -> np.ndarray | None:
+        if row.path is None:
+            return None
         try:
             return utterance_samples(row.path, row.start_s, row.end_s)
         except ClipError as error:
@@ -145,33 +162,50 @@ def load_voices(rows: Sequence[Row], whisper: Transcriber | None = None, work: P
         decoded = list(tqdm(pool.map(decode, rows), total=len(rows), desc="voices", mininterval=5))
     readable = [(x, r) for x, r in zip(decoded, rows, strict=True) if x is not None]
     samples = [x for x, _ in readable]
-    states = None if whisper is None else _whisper_states(samples, whisper, work)
-    return Voices(samples, targets_of(tuple(r for _, r in readable)), tuple(r.corpus for _, r in readable), states)
+    corpora = tuple(r.corpus for _, r in readable)
+    sizes = Counter(corpora)
+    views = [min(n_views, max(VIEWS_IN_ALL // sizes[c], 1)) for c in corpora]
+    states = None if whisper is None else _whisper_states(samples, whisper, work, views)
+    return Voices(samples, targets_of(tuple(r for _, r in readable)), corpora, states)
 
 
-def load_every_voice(rows: Sequence[Row]) -> Voices:
+def load_every_voice(
+    rows: Sequence[Row], whisper: Transcriber | None = None, work: Path = Path(), n_views: int = 0
+) -> Voices:
     """As `load_voices`, for experiments in which every row counts.
 
     Raises:
         TrainingError: `unreadable` when a row cannot be read.
     """
-    voices = load_voices(rows)
+    voices = load_voices(rows, whisper, work, n_views)
     if len(voices.samples) != len(rows):
         raise TrainingError("unreadable", "a recording cannot be read, see above; repair it or take it out")
     return voices
 
 
-def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path) -> Tensor:
-    digest = hashlib.sha256(whisper.model_name.encode())
-    for x in samples:
-        digest.update(x.tobytes())
-    cache = work / f"whisper_states-{digest.hexdigest()[:16]}.pt"
-    if not cache.is_file():
-        states = []
-        for x in tqdm(samples, desc="Whisper states", mininterval=5):
-            states.append(whisper.encode(x).half())
-        save_atomically({"states": torch.stack(states)}, cache)
-    return torch.load(cache, weights_only=True)["states"].float()
+def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
+    """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is one more than the most views of any.
+
+    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes: an hour of work
+    need not be repeated by a run that was stopped.
+    """
+    identity = "-".join(map(str, whisper.encoder_size()))
+    file = work / f"whisper_states-{identity}-{voice_views.VERSION}.pt"
+    known: dict[str, Tensor] = torch.load(file, weights_only=True) if file.is_file() else {}
+    keys = [hashlib.sha256(x.tobytes()).hexdigest() for x in samples]
+    missing = [i for i, key in enumerate(keys) if key not in known or len(known[key]) <= n_views[i]]
+    since = time.monotonic()
+    for i in tqdm(missing, desc="Whisper's encoder", mininterval=5):
+        sounds = voice_views.views(samples[i], samples, n_views[i])
+        known[keys[i]] = torch.stack([whisper.encode(x) for x in sounds]).half()
+        if time.monotonic() - since > 300:
+            save_atomically(known, file)
+            since = time.monotonic()
+    if missing:
+        save_atomically(known, file)
+    most = 1 + max(n_views, default=0)
+    cycled = [[v % (1 + n) for v in range(most)] for n in n_views]
+    return torch.stack([known[key][views] for key, views in zip(keys, cycled, strict=True)])
 
 
 def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encoder: TextEncoder | None = None) -> Texts:

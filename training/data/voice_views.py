@@ -1,21 +1,17 @@
-"""Augmented views of an utterance, and what Whisper's frozen encoder makes of each: computed once, kept on the disk."""
+"""Augmented views of an utterance for networks too large to hear every epoch anew: a few, drawn once."""
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from tqdm import tqdm
 
-from mmer.errors import TrainingError
-from mmer.speech import SAMPLE_RATE, Transcriber
+from mmer.config import SAMPLE_RATE
 from training.data import augment
-from training.data.load import save_atomically
 
-VERSION = 1  # of the views: cached states of another one are not used
+VERSION = 1  # of the views: what is cached of another one is not used
 
 
 def telephone(samples: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,32 +67,10 @@ def view(samples: np.ndarray, others: Sequence[np.ndarray], generator: torch.Gen
     return (x / x.abs().max().clamp_min(1.0)).numpy()
 
 
-def whisper_views(samples: Sequence[np.ndarray], whisper: Transcriber, work: Path, n_views: int, seed: int) -> Tensor:
-    """Return the pooled encoder states (N, 1 + n_views, depths, 2 * width) float16 of each utterance and its views.
-
-    Kept in `work` every 500 utterances, so that a stopped run goes on where it was.
-
-    Raises:
-        TrainingError: `no_weights`.
-    """
-    digest = hashlib.sha256(f"{VERSION} {whisper.model_name} {n_views} {seed}".encode())
-    for x in samples:
-        digest.update(x.tobytes())
-    cache = work / f"whisper_views-{digest.hexdigest()[:16]}.pt"
-    done = torch.load(cache, weights_only=True)["states"] if cache.is_file() else None
-    states = [] if done is None else list(done)
-    bar = tqdm(total=len(samples), initial=len(states), desc="Whisper's encoder", mininterval=5)
-    for i in range(len(states), len(samples)):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
-        sounds = [samples[i], *(view(samples[i], samples, generator) for _ in range(n_views))]
-        try:
-            states.append(torch.stack([whisper.encode(x) for x in sounds]).half())
-        except TrainingError as error:
-            raise TrainingError("no_weights", str(error)) from error
-        bar.update()
-        if len(states) % 500 == 0:
-            save_atomically({"states": torch.stack(states)}, cache)
-    bar.close()
-    if done is None or len(done) < len(samples):
-        save_atomically({"states": torch.stack(states)}, cache)
-    return torch.stack(states)
+def views(samples: np.ndarray, others: Sequence[np.ndarray], n: int) -> Iterator[np.ndarray]:
+    """Yield an utterance as it is and `n` views of it, the same ones at each call."""
+    seed = int.from_bytes(hashlib.sha256(samples.tobytes()).digest()[:6], "big")
+    generator = torch.Generator().manual_seed(seed)
+    yield samples
+    for _ in range(n):
+        yield view(samples, others, generator)

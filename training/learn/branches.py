@@ -159,13 +159,13 @@ def train_voice(
     report: Report | None = None,
     augmented: bool = True,
 ) -> None:
-    """Train the CNN as if the statistics were not there; `train_statistics` comes after it."""
+    """Train the CNN as if the other streams were not there; `train_statistics` and `train_whisper` come after it."""
     module = branch_module(model, "voice")
     n_batches = max(len(data.samples) // config.voice_batch, 1)
     n = n_batches * config.voice_batch  # drawn in an epoch
     length = int(config.voice_crop_s * SAMPLE_RATE)
     seconds = torch.tensor([min(len(x), length) for x in data.samples]) / SAMPLE_RATE
-    sampling = _sampling_weights(data, config)
+    sampling = sampling_weights(data, config)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -179,22 +179,17 @@ def train_voice(
                 mels = [_augmented_mel(x, length, config.speaker_augment_prob, g) for x in sounds]
             else:
                 mels = [log_mel(x[:length]).mel for x in sounds]
-            heard = None if data.whisper is None else data.whisper[index]
             lengths = torch.tensor([len(m) for m in mels])
             padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
             if augmented:
                 padded = augment.spec_augment(padded, g)
-                padded, targets, other, share = augment.mixup(padded, targets, g)
+                padded, targets, other, _ = augment.mixup(padded, targets, g)
                 lengths = torch.maximum(lengths, lengths[other])
-                if heard is not None:
-                    heard = share * heard + (1 - share) * heard[other]
             mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
-            # Half of the time it does without Whisper, as where that is not to be had.
-            extra = () if heard is None else (heard, torch.rand(len(index), generator=g) < 0.5)
-            yield padded, mask, targets, *extra
+            yield padded, mask, targets
 
-    def loss_of(mels: Tensor, mask: Tensor, targets: Tensor, *heard: Tensor) -> Tensor:
-        logits = module["head"](module["encoder"](mels, mask, *heard).top).float()
+    def loss_of(mels: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        logits = module["head"](module["encoder"](mels, mask).top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
     stream, module["encoder"].statistics = module["encoder"].statistics, None
@@ -216,7 +211,7 @@ def train_voice(
         module["encoder"].statistics = stream
 
 
-def _sampling_weights(data: Voices, config: TrainConfig) -> Tensor:
+def sampling_weights(data: Voices, config: TrainConfig) -> Tensor:
     """Return (N,) how often each utterance is drawn: those of rare labels in small corpora more often."""
     return data.cell_sizes() ** (config.voice_power - 1)
 
@@ -244,7 +239,7 @@ def train_statistics(
     n, size = len(data.samples), config.voice_statistics_batch
     n_views = 1 + (config.voice_statistics_views if augmented else 0)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
-    sampling = _sampling_weights(data, config)
+    sampling = sampling_weights(data, config)
     bank = cache(lambda: _statistics_views(statistics, data, n_views, config))  # not needed where the stage is done
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmer import assets, checkpoint
@@ -14,7 +15,7 @@ from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcriber
 from training import corpora
-from training.data.load import Faces, Texts, Voices, load_faces, load_texts, load_voices, split_calibration
+from training.data.load import Faces, Texts, Voices, at_most, load_faces, load_texts, load_voices, split_calibration
 from training.data.manifest import Row, data_hash
 from training.learn.branches import train_face, train_statistics, train_text, train_voice
 from training.learn.config import CORPORA, TrainConfig
@@ -23,7 +24,10 @@ from training.learn.fusion import (
     Encoded,
     Tuples,
     calibrate,
+    encode_faces,
+    encode_texts,
     encode_views,
+    encode_voices,
     encoded,
     fit_abstention,
     subset_probs,
@@ -33,8 +37,11 @@ from training.learn.fusion import (
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
 from training.learn.warm_start import assemble, imagenet_weights, of_branches, shape_of, start_from
+from training.learn.whisper_stream import choose_rest, train_whisper
 
 Rows = dict[str, tuple[Row, ...]]  # of each branch
+Alone = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # of each branch: probabilities and truth of each corpus
+MIN_CALIBRATION = 40  # rows of a corpus: fewer tell no threshold
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class _Run:
         with self.team.main_process_first():
             found = corpora.read_all(self.options.corpora, self.options.work / "corpora")
         rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
+        rows["voice"] = tuple(r for c in CORPORA["voice"] for r in at_most(found.get(c, ()), self.config.voice_most))
         split = {m: split_calibration(tuple(r for r in rows[m] if r.split == "train")) for m in MODALITIES}
         val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
         return {m: part for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
@@ -115,9 +123,9 @@ class _Run:
         with self.team.main_process_first():
             return load_faces(rows["face"], self.options.work, self.settings.face.crop_size)
 
-    def _voices(self, rows: Rows) -> Voices:
+    def _voices(self, rows: Rows, n_views: int = 0) -> Voices:
         with self.team.main_process_first():
-            return load_voices(rows["voice"], self.whisper, self.options.work)
+            return load_voices(rows["voice"], self.whisper, self.options.work, n_views)
 
     def _texts(self, rows: Rows) -> Texts:
         with self.team.main_process_first():
@@ -139,6 +147,9 @@ class _Run:
             voices = self._voices(self.train)
             self._stage("voice", lambda: train_voice(model, voices, config, work))
             self._stage("voice statistics", lambda: train_statistics(model, voices, config, work))
+        if {"voice", "voice_whisper"} & set(stages) and self.whisper is not None:
+            voices = self._voices(self.train, config.voice_whisper_views)
+            self._stage("voice, Whisper's encoder", lambda: train_whisper(model, voices, config, work))
         if "text" in stages:
             texts = self._texts(self.train)
             self._stage("text", lambda: train_text(model, texts, self.train["text"], config, work))
@@ -149,7 +160,11 @@ class _Run:
         trained_with = assemble(
             model, self.options.work, config, self.loaded, self.fresh, self.options.reset, self.train
         )
-        parts = self._faces(self.calibration), self._voices(self.calibration), self._texts(self.calibration)
+        voices = self._voices(self.calibration, config.voice_whisper_views)
+        parts = self._faces(self.calibration), voices, self._texts(self.calibration)
+        if model.encoders["voice"].whisper is not None:
+            trained_with["streams"] = choose_rest(model, parts[1])
+            print(f"voice streams: {trained_with['streams']}")
         views = encode_views(model, *parts, config.seed)
         for i, m in enumerate(MODALITIES):
             model.temperatures[i] = fit_temperature(views[m].logits, views[m].targets)
@@ -160,17 +175,38 @@ class _Run:
         )
         if not self.team.is_main_process:
             return "the first process writes the checkpoint"
-        threshold = self._calibrate(views)
+        threshold = self._calibrate(views, self._alone(*parts))
         table = self._measure({m: encoded(model, m, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
 
-    def _calibrate(self, views: dict[str, Encoded]) -> dict | None:
-        """Fit the fusion's temperature; return the threshold below which it abstains."""
+    def _calibrate(self, views: dict[str, Encoded], alone: Alone) -> dict:
+        """Fit the fusion's temperature; return the thresholds below which it abstains."""
         agreeing = Tuples(views, self.model.temperatures, 0.0)
         calibrate(self.model, agreeing, self.config.seed + 1)
         generator = torch.Generator().manual_seed(self.config.seed + 3)
         states, _, targets = agreeing.draw(N_TUPLES, generator, subsets=False)
-        return fit_abstention(subset_probs(self.model, states), targets.argmax(1).numpy())
+        return fit_abstention(subset_probs(self.model, states), targets.argmax(1).numpy(), alone)
+
+    def _alone(self, faces: Faces, voices: Voices, texts: Texts) -> Alone:
+        """Return probabilities and truth of each branch alone on every corpus of the calibration split."""
+        model, rows = self.model, self.calibration
+        answers = {
+            "face": [
+                (encode_faces(model, faces, fits=fits), [r.corpus for r in rows["face"]]) for fits in (True, False)
+            ],
+            "voice": [(encode_voices(model, voices, with_whisper=w), list(voices.corpora)) for w in (True, False)],
+            "text": [(encode_texts(model, texts), [r.corpus for r in rows["text"]])],
+        }
+        found: Alone = {m: [] for m in MODALITIES}
+        for i, m in enumerate(MODALITIES):
+            for encoded_part, whose in answers[m]:
+                probs = (encoded_part.logits / model.temperatures[i]).softmax(1).numpy()
+                one = (encoded_part.targets > 0.99).any(1).numpy()  # rows of several labels have no single truth
+                for corpus in sorted(set(whose)):
+                    here = one & (np.array(whose) == corpus)
+                    if here.sum() >= MIN_CALIBRATION:
+                        found[m].append((probs[here], encoded_part.targets.argmax(1).numpy()[here]))
+        return found
 
     def _measure(self, held: dict[str, Encoded]) -> dict[str, dict]:
         table = subset_table(self.model, Tuples(held, self.model.temperatures, 0.0), self.config.seed + 2)
@@ -178,7 +214,7 @@ class _Run:
             print(f"{name:16} " + "  ".join(f"{k} {v:.3f}" for k, v in line.items()))
         return table
 
-    def _write(self, trained_with: dict[str, dict], threshold: dict | None, table: dict[str, dict]) -> str:
+    def _write(self, trained_with: dict[str, dict], threshold: dict, table: dict[str, dict]) -> str:
         options, loaded = self.options, self.loaded
         data = {
             m: {

@@ -7,7 +7,7 @@ from typing import Any
 from mmer.labels import MODALITIES
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb"), "text": ("goemotions", "meld")}
+CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb", "nemo"), "text": ("goemotions", "meld")}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class TrainConfig:
     face_small: float = 0.7  # share of the epochs, the first ones, on crops of two thirds their size, at half the time
     face_tau: float = 0.0  # logit adjustment after training: 0 has the best macro-F1 of 0 to 1 on the calibration split
     voice_epochs: int = 80  # from nothing: after 40 RAVDESS has ten points less
+    voice_most: int = 1500  # utterances of one corpus: more of one would cost hours and teach little
     voice_batch: int = 16
     voice_lr: float = 1e-3  # AdamW, one cycle
     voice_crop_s: float = 3.0
@@ -33,6 +34,12 @@ class TrainConfig:
     voice_statistics_views: int = 6  # augmented ones of each utterance
     voice_statistics_batch: int = 64
     voice_statistics_lr: float = 1e-3  # AdamW, one cycle
+    voice_whisper_views: int = (
+        3  # augmented ones of each utterance that Whisper's encoder hears, fewer in a large corpus
+    )
+    voice_whisper_epochs: int = 40  # in which the stream from Whisper's encoder learns last: seconds each
+    voice_whisper_batch: int = 64
+    voice_whisper_lr: float = 1e-3  # AdamW, one cycle
     voice_power: float = 0.25  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one
     text_epochs: float = 4.0
     text_batch: int = 64
@@ -71,9 +78,14 @@ def branch_settings(settings: Mapping[str, Any], *modalities: str) -> dict[str, 
 
 
 def settings_of(stage: str, config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that decide what a stage learns; the statistics stand on what the voice's CNN learned."""
+    """Return the settings that decide what a stage learns; the voice's other streams stand on what its CNN learned."""
     shared = ("seed", "layer_decay", "average", "unfreeze", "precision", "smoothing")
     every = asdict(config)
-    later = ("face_tau", "text_prior_restore") if stage != "voice" else tuple(k for k in every if "statistics" in k)
     own = stage.split("_")[0]
+    later = {
+        "face": ("face_tau",),
+        "text": ("text_prior_restore",),
+        "voice": tuple(k for k in every if "statistics" in k or "whisper" in k),
+        "voice_statistics": tuple(k for k in every if "whisper" in k),
+    }.get(stage, ())
     return {k: v for k, v in every.items() if k in shared or (part_of(k) == own and k not in later)}

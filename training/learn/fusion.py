@@ -16,7 +16,7 @@ from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import abstention_threshold, classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
-from training.data import augment
+from training.data import augment, voice_views
 from training.data.load import Faces, Texts, Voices
 from training.learn.branches import one_cycle
 from training.learn.config import TrainConfig, settings_of
@@ -64,16 +64,32 @@ def encode_faces(model: EmotionModel, data: Faces, *, fits: bool) -> Encoded:
     return encode(model, "face", inputs(), data.targets)
 
 
-def encode_voices(model: EmotionModel, data: Voices, noisy: torch.Generator | None = None) -> Encoded:
-    """With a generator, other speeds, stretches and noise; without, each utterance whole as it is."""
+def encode_voices(
+    model: EmotionModel,
+    data: Voices,
+    noisy: torch.Generator | None = None,
+    *,
+    view: int = 0,
+    with_whisper: bool = True,
+) -> Encoded:
+    """Run the voice branch over utterances.
+
+    Args:
+        noisy: other speeds, stretches and noise; None: each utterance whole.
+        view: of those that Whisper's encoder heard, where it did; 0 is the utterance as it is.
+        with_whisper: False: as where Whisper's weights are not to be had.
+    """
+    states = data.whisper if with_whisper and model.encoders["voice"].whisper is not None else None
 
     def inputs() -> Iterator[tuple]:
         for i, samples in enumerate(tqdm(data.samples, desc="voice states", leave=False, mininterval=5)):
             if noisy is not None:
                 samples = augment.waveform(samples, min(len(samples), 5 * SAMPLE_RATE), noisy)
+            elif view:
+                *_, samples = voice_views.views(samples, data.samples, view)
             mel = log_mel(samples).mel[None]
-            heard = () if data.whisper is None else (data.whisper[i : i + 1], torch.ones(1, dtype=torch.bool))
-            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *heard
+            extra = () if states is None else (states[i, view][None].float(), torch.ones(1, dtype=torch.bool))
+            yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *extra
 
     return encode(model, "voice", inputs(), data.targets)
 
@@ -92,9 +108,16 @@ def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) 
 def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
     """Return what fusion learns from: faces with and without landmark fits, voices clean and augmented, sentences."""
     g = torch.Generator().manual_seed(seed)
+    # Half of the voices are those of a machine without Whisper's weights: the fusion serves both.
+    sounds = [
+        encode_voices(model, voices, noisy, with_whisper=False) for noisy in (None, *(N_VIEWS["voice"] - 1) * [g])
+    ]
+    if voices.whisper is not None:
+        sounds = sounds[: voices.whisper.shape[1]]
+        sounds += [encode_voices(model, voices, view=v) for v in range(voices.whisper.shape[1])]
     return {
         "face": joined([encode_faces(model, faces, fits=fits) for fits in (True, False)]),
-        "voice": joined([encode_voices(model, voices, noisy) for noisy in (None, *(N_VIEWS["voice"] - 1) * [g])]),
+        "voice": joined(sounds),
         "text": encode_texts(model, texts),
     }
 
@@ -208,15 +231,30 @@ def subset_table(model: EmotionModel, tuples: Tuples, seed: int) -> dict[str, di
 ABSTAIN_TARGET = 0.8  # of the answers given are to be right; the page calls 0.75 and more clear
 
 
-def fit_abstention(probs: dict[str, np.ndarray], truth: np.ndarray, *, target: float = ABSTAIN_TARGET) -> dict | None:
-    """Return the threshold of `mmer.metrics.abstention_threshold` on tuples of the calibration split.
+def fit_abstention(
+    fused: dict[str, np.ndarray],
+    truth: np.ndarray,
+    alone: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    *,
+    target: float = ABSTAIN_TARGET,
+) -> dict:
+    """Return, for each subset of branches, the confidence from which on answers are right at least `target` of the time.
 
-    Every subset of branches counts alike, since a clip may have any. None where no confidence keeps the promise.
+    A branch alone keeps the promise on each corpus for itself, in the corpus' own mixture of emotions: the highest of their
+    thresholds counts. Several branches have only label-matched tuples. None where no confidence keeps the promise.
 
     Args:
-        probs: (N, K) for every subset of branches.
-        truth: (N,) indices of the emotions.
+        fused: (N, K) probabilities of tuples for every subset of branches, as `face+voice`.
+        truth: (N,) indices of the tuples' emotions.
+        alone: of each branch, probabilities (N, K) and truth (N,) of every corpus in the calibration split.
     """
-    confidence = np.concatenate([p.max(1) for p in probs.values()])
-    right = np.concatenate([p.argmax(1) == truth for p in probs.values()])
-    return abstention_threshold(confidence, right, target)
+
+    def threshold(probs: np.ndarray, truth: np.ndarray) -> dict[str, float] | None:
+        return abstention_threshold(probs.max(1), probs.argmax(1) == truth, target)
+
+    subsets: dict[str, dict[str, float] | None] = {}
+    for name, probs in fused.items():
+        found = [threshold(*part) for part in alone[name]] if name in alone else [threshold(probs, truth)]
+        kept = [f for f in found if f is not None]
+        subsets[name] = max(kept, key=lambda f: f["threshold"]) if kept and len(kept) == len(found) else None
+    return {"target": target, "subsets": subsets}

@@ -50,25 +50,26 @@ def start_from(model: EmotionModel, other: EmotionModel, reset: Sequence[str] = 
     return set(taken)
 
 
-def adopt(
-    branch: nn.ModuleDict, state: Path, statistics: Path | None, started: dict[str, Tensor], share: float
-) -> None:
-    """Put what a stage learned into its branch, but for a share of the weights that it started from.
+def adopt(branch: nn.ModuleDict, states: Sequence[Path], started: dict[str, Tensor], share: float) -> None:
+    """Put what stages learned into their branch, but for a share of the weights that it started from.
 
     Args:
-        statistics: state of the voice's statistics, which learn in a stage of their own.
+        states: of the branch, then of streams inside its encoder, which learn in stages of their own.
     """
-    learned = stage_weights(state)
-    if statistics and branch["encoder"].statistics is not None:
-        if not statistics.is_file():
-            raise TrainingError("no_state", f"{statistics} is missing; give --stage voice again, which goes on")
-        learned |= {f"encoder.{k}": v for k, v in stage_weights(statistics).items()}
+    learned: dict[str, Tensor] = {}
+    for state in states:
+        inside = "encoder." if state.name.startswith(("voice_statistics", "voice_whisper")) else ""
+        learned |= {f"{inside}{k}": v for k, v in stage_weights(state).items()}
+    merged = branch.state_dict() | between(learned, started, share)
     try:
-        branch.load_state_dict(between(learned, started, share))
+        if learned.keys() - branch.state_dict().keys():
+            raise RuntimeError("it has other layers")
+        branch.load_state_dict(merged)
     except RuntimeError as error:
         raise TrainingError(
             "other_shape",
-            f"{state} holds a branch of another shape; give the options it was trained with, as --reset-branch or --model",
+            f"{states[0]} holds a branch of another shape; "
+            "give the options it was trained with, as --reset-branch or --model",
         ) from error
 
 
@@ -110,6 +111,15 @@ def imagenet_weights(path: str) -> dict[str, Tensor]:
     return loaded
 
 
+def _states_of(model: EmotionModel, work: Path, modality: str) -> list[Path]:
+    """Return the states that stages left of a branch, its own first."""
+    streams: list[str] = []
+    if modality == "voice":
+        encoder = model.encoders["voice"]
+        streams = [f"voice_{s}" for s in ("statistics", "whisper") if getattr(encoder, s) is not None]
+    return [f for stage in (modality, *streams) if (f := work / f"{stage}.state.pt").is_file()]
+
+
 def assemble(
     model: EmotionModel,
     work: Path,
@@ -131,19 +141,26 @@ def assemble(
         TrainingError: `no_state` where a branch has tensors that nothing has trained.
     """
     # Of branches that stay as they were: what they were trained with.
-    before, stages = ({}, {}) if loaded is None else (with_current_names(loaded.meta.get(k, {})) for k in _RECORDS)
-    training = asdict(config) | branch_settings(before)
-    learned = [m for m in MODALITIES if (work / f"{m}.state.pt").is_file()]
+    before, made = ({}, {}) if loaded is None else (with_current_names(loaded.meta.get(k, {})) for k in _RECORDS)
+    training, stages = asdict(config) | branch_settings(before), dict(made)
+    states = {m: _states_of(model, work, m) for m in MODALITIES}
+    learned = [m for m in MODALITIES if states[m] and states[m][0].name == f"{m}.state.pt"]
     share = {m: config.init_share if loaded and m not in reset else 0.0 for m in MODALITIES}
     for m in MODALITIES:
-        state, statistics = work / f"{m}.state.pt", work / "voice_statistics.state.pt"
-        if m in learned:
+        if states[m]:
             started = branch_module(loaded.model, m).state_dict() if loaded and share[m] else {}
-            adopt(branch_module(model, m), state, statistics if m == "voice" else None, started, share[m])
-            stages[m] = stage_settings(state)
+            adopt(branch_module(model, m), states[m], started, share[m])
+            for state in states[m]:
+                stages[state.name.split(".")[0]] = stage_settings(state)
+        if m in learned:
             training |= branch_settings({**asdict(config), **stages[m]}, m)
-        elif any(name.split(".")[1] == m for name in fresh):
-            raise TrainingError("no_state", f"{state} is missing; train the {m} branch first or give --init ID")
+    for name in sorted(fresh):
+        m = name.split(".")[1]
+        stage = next((f"voice_{s}" for s in ("statistics", "whisper") if name.startswith(f"encoders.voice.{s}.")), m)
+        if work / f"{stage}.state.pt" not in states[m]:
+            missing = work / f"{stage}.state.pt"
+            option = stage if stage == "voice_whisper" else m
+            raise TrainingError("no_state", f"{missing} is missing; give --stage {option} first, or --init ID")
     with torch.no_grad():
         priors = (("face", "face_tau", -config.face_tau), ("text", "text_prior_restore", config.text_prior_restore))
         for m, field, tau in priors:

@@ -1,0 +1,111 @@
+"""The voice branch's stream from Whisper's frozen encoder: how it learns, and how much the other streams count beside it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmer.model import EmotionModel
+from mmer.voice import log_mel
+from training.data import augment
+from training.data.load import Voices
+from training.learn.branches import LossFunction, branch_module, one_cycle, sampling_weights
+from training.learn.config import TrainConfig, settings_of
+from training.learn.loop import fit
+from training.learn.losses import fit_temperature, soft_cross_entropy
+
+RESTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # what `choose_rest` tries
+
+
+def train_whisper(
+    model: EmotionModel,
+    data: Voices,
+    config: TrainConfig,
+    work: Path,
+    *,
+    loss: LossFunction | None = None,
+    augmented: bool = True,
+) -> None:
+    """Let the stream learn to judge alone, through the head as it is; nothing else changes.
+
+    The CNN and the statistics know the utterances they learned from by heart, so that beside them it would learn little.
+    """
+    module = branch_module(model, "voice")
+    whisper, states = module["encoder"].whisper, data.whisper
+    if whisper is None or states is None:
+        return
+    stream = nn.ModuleDict({"whisper": whisper})
+    head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
+    (n, n_views), size = states.shape[:2], config.voice_whisper_batch
+    n_views = n_views if augmented else 1
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(whisper.layers.parameters()), "lr": config.voice_whisper_lr},
+            {"params": [whisper.depths], "lr": 10 * config.voice_whisper_lr, "weight_decay": 0.0},
+        ],
+        weight_decay=0.05,
+    )
+    sampling = sampling_weights(data, config)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        which = torch.multinomial(sampling, n, replacement=True, generator=g)
+        view = torch.randint(n_views, (n,), generator=g)
+        for part in range(0, max(n - size + 1, 1), size):
+            index = which[part : part + size]
+            x, targets = states[index, view[part : part + size]].float(), data.targets[index]
+            if augmented:
+                x, targets, *_ = augment.mixup(x, targets, g, alpha=0.4)
+            yield x, targets
+
+    def loss_of(x: Tensor, targets: Tensor) -> Tensor:
+        weight, bias = (head[k].to(x.device) for k in ("weight", "bias"))
+        logits = nn.functional.linear(whisper(x), weight, bias).float()
+        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+
+    fit(
+        "voice_whisper",
+        stream,
+        optimizer,
+        one_cycle(optimizer, max(n // size, 1) * config.voice_whisper_epochs),
+        batches,
+        loss_of,
+        epochs=config.voice_whisper_epochs,
+        work=work,
+        settings=settings_of("voice_whisper", config),
+        data=(states[:, 0, -1].float().mean(1), data.targets, *head.values()),
+        average=config.average,
+        precision=config.precision,
+    )
+
+
+@torch.no_grad()
+def choose_rest(model: EmotionModel, data: Voices) -> dict[str, float]:
+    """Set how much the CNN and the statistics count beside the stream, and the stream's scale; return the figures.
+
+    The share is the one with the least negative log-likelihood on speakers who taught none of them, at its own
+    temperature. The scale then makes the branch as confident with Whisper as without, so that one temperature suits both.
+    """
+    encoder, head = model.encoders["voice"], model.heads["voice"]
+    rest = torch.cat([_without_whisper(model, x) for x in data.samples])
+    stream = encoder.whisper(data.whisper[:, 0].float())
+    found = {}
+    for share in RESTS:
+        logits = head(share * rest + stream)
+        temperature = fit_temperature(logits, data.targets)
+        found[share] = float(-(data.targets * (logits / temperature).log_softmax(1)).sum(1).mean())
+    best = min(found, key=lambda share: found[share])
+    alone = fit_temperature(head(rest), data.targets)
+    scale = alone / fit_temperature(head(best * rest + stream), data.targets)
+    encoder.whisper.rest.fill_(best * scale)
+    for parameter in encoder.whisper.layers[-2].parameters():  # what follows is a ReLU, which scales along
+        parameter.mul_(scale)
+    for parameter in encoder.whisper.parameters():  # as the file holds them
+        parameter.copy_(parameter.half())
+    return {"rest": best, "scale": scale, **{f"nll_{share}": round(nll, 4) for share, nll in found.items()}}
+
+
+def _without_whisper(model: EmotionModel, samples) -> Tensor:
+    mel = log_mel(samples).mel[None]
+    return model.encoders["voice"](mel, torch.ones(mel.shape[:2], dtype=torch.bool)).top
