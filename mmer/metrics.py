@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmer.labels import EMOTIONS
+from mmer.labels import EMOTIONS, MODALITIES
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int = len(EMOTIONS)) -> np.ndarray:
@@ -204,6 +204,9 @@ def area_under_risk_coverage(confidence: np.ndarray, right: np.ndarray) -> float
     return float(risk_coverage(confidence, right)[1].mean())
 
 
+NEVER = 1.01  # a threshold for subsets of channels whose answers were never right often enough
+
+
 def abstention_threshold(confidence: np.ndarray, right: np.ndarray, target: float = 0.8) -> dict[str, float] | None:
     """Return the lowest confidence from which on the answers given are right at least `target` of the time.
 
@@ -217,3 +220,18 @@ def abstention_threshold(confidence: np.ndarray, right: np.ndarray, target: floa
     i = int(enough[-1])
     threshold = float(np.sort(confidence)[::-1][round(coverage[i] * len(confidence)) - 1])
     return {"threshold": threshold, "target": target, "coverage": float(coverage[i]), "accuracy": float(1 - risk[i])}
+
+
+def threshold_of(promise: dict | None, present: Sequence[bool]) -> float | None:
+    """Return the confidence from which on a checkpoint's answers are to be relied on; None: always.
+
+    Args:
+        promise: `abstain` of its meta.json. Older ones have one threshold for every subset of channels.
+        present: which of face, voice and text were read.
+    """
+    if not promise:
+        return None
+    if "subsets" not in promise:
+        return promise["threshold"]
+    found = promise["subsets"].get("+".join(m for m, here in zip(MODALITIES, present, strict=True) if here))
+    return NEVER if found is None else found["threshold"]

@@ -16,6 +16,7 @@ from mmer.config import Paths
 from mmer.errors import AssetError, CheckpointError, ClipError, MmerError, Notice
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
+from mmer.metrics import threshold_of
 from mmer.perceive import Observation, Perceiver
 from mmer.speech import Transcript
 
@@ -336,7 +337,7 @@ class Predictor:
             quality.append(
                 Notice("nothing_readable", "neither a face, nor a voice, nor words were found; no emotion is given")
             )
-        unreliable = _unreliable(loaded, emotion, probs)
+        unreliable = _unreliable(loaded, segments, emotion, probs)
         if unreliable is not None:
             quality.append(unreliable)
         if (refusal := self.refusal) is not None:
@@ -377,13 +378,21 @@ def _overall(segments: Sequence[Segment]) -> tuple[str | None, np.ndarray, np.nd
     return EMOTIONS[k], probs, branch_probs, values / max(np.abs(values).sum(), 1e-9)
 
 
-def _unreliable(loaded: Checkpoint, emotion: str | None, probs: np.ndarray) -> Notice | None:
-    """Return the notice that the confidence is below the checkpoint's threshold; older checkpoints have none."""
+def _unreliable(
+    loaded: Checkpoint, segments: Sequence[Segment], emotion: str | None, probs: np.ndarray
+) -> Notice | None:
+    """Return the notice that the confidence is below the checkpoint's threshold for the channels that were read."""
     promise = loaded.meta.get("abstain")
-    if emotion is None or promise is None or probs.max() >= promise["threshold"]:
+    present = np.any([s.present for s in segments], axis=0)
+    threshold = threshold_of(promise, present)
+    if emotion is None or promise is None or threshold is None or probs.max() >= threshold:
         return None
-    return Notice(
-        "unreliable",
-        f"the confidence {probs.max():.2f} is below {promise['threshold']:.2f}, from which on {promise['target']:.0%} "
-        f"of the answers were right on people set aside; do not rely on {emotion}",
-    )
+    if threshold > 1:
+        which = " and ".join(m for m, here in zip(MODALITIES, present, strict=True) if here)
+        why = f"with {which} alone, no confidence was enough to be right {promise['target']:.0%} of the time"
+    else:
+        why = (
+            f"the confidence {probs.max():.2f} is below {threshold:.2f}, from which on {promise['target']:.0%} of "
+            "the answers were right on people set aside"
+        )
+    return Notice("unreliable", f"{why}; do not rely on {emotion}")

@@ -30,7 +30,15 @@ from mmer.config import Paths
 from mmer.errors import ClipError, MmerError, TrainingError
 from mmer.features import Features
 from mmer.labels import EMOTIONS, MODALITIES
-from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, headline, risk_coverage
+from mmer.metrics import (
+    area_under_risk_coverage,
+    bootstrap,
+    by_group,
+    classification,
+    headline,
+    risk_coverage,
+    threshold_of,
+)
 from mmer.predict import Predictor
 from training.data import manifest
 from training.data.manifest import Row
@@ -65,8 +73,8 @@ def perceive(predictor: Predictor, row: Row, modalities: Sequence[str], speech: 
 
 def predictions(
     predictor: Predictor, rows: Sequence[Row], modalities: Sequence[str], *, speech: bool = False
-) -> tuple[np.ndarray, list[int], list[str]]:
-    """Return fused probabilities (N, K), which rows they belong to, and one line for each row that failed."""
+) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
+    """Return fused probabilities (N, K) and what was present (N, 3), which rows they belong to, a line for each that failed."""
 
     def one(i: int) -> tuple[int, Features | MmerError]:
         try:
@@ -74,7 +82,7 @@ def predictions(
         except MmerError as error:
             return i, error
 
-    probs, kept, failed = [], [], []
+    probs, present, kept, failed = [], [], [], []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         stream: Iterator = iter(range(len(rows)))
         bar = tqdm(total=len(rows), unit="row", mininterval=2)
@@ -83,11 +91,13 @@ def predictions(
             good = [(i, f) for i, f in found if isinstance(f, Features)]
             failed += [f"line {rows[i].line}: {f}" for i, f in found if not isinstance(f, Features)]
             if good:
-                probs += [s.probs for s in predictor.judge([f for _, f in good])]
+                segments = predictor.judge([f for _, f in good])
+                probs += [s.probs for s in segments]
+                present += [s.present for s in segments]
                 kept += [i for i, _ in good]
             bar.update(len(indices))
         bar.close()
-    return np.array(probs), kept, failed
+    return np.array(probs), np.array(present), kept, failed
 
 
 def report(
@@ -96,7 +106,7 @@ def report(
     failed: Sequence[str],
     checkpoint: str,
     *,
-    threshold: float | None = None,
+    thresholds: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict:
     """Return the figures of the contract for rows with one label each, and those named in this module's head."""
@@ -106,7 +116,7 @@ def report(
     confidence, right = probs.max(1), probs.argmax(1) == truth
     coverage, risk = risk_coverage(confidence, right)
     groups = by_group(truth, probs, speakers, [r.group for r in rows], seed=seed)
-    kept = confidence >= (threshold or 0.0)
+    kept = confidence >= (0.0 if thresholds is None else thresholds)
     return {
         "n": whole["n"],
         "failed": len(failed),
@@ -125,9 +135,9 @@ def report(
             for i in sorted({max(round(len(rows) * share / 20) - 1, 0) for share in range(1, 21)})
         ],
         "abstention": None
-        if threshold is None
+        if thresholds is None
         else {
-            "threshold": threshold,
+            "thresholds": sorted({float(t) for t in thresholds}),
             "coverage": float(kept.mean()),
             "accuracy": float(right[kept].mean()) if kept.any() else None,
         },
@@ -176,7 +186,7 @@ def main() -> int:
     if not rows:
         raise TrainingError("no_rows", f"{args.manifest} has no row that can be evaluated; see the lines above")
     predictor = Predictor(Paths.from_env(), args.checkpoint)
-    probs, kept, failed = predictions(predictor, rows, modalities, speech=not args.no_speech)
+    probs, present, kept, failed = predictions(predictor, rows, modalities, speech=not args.no_speech)
     for line in failed:
         print(line, file=sys.stderr)
     if not kept:
@@ -186,8 +196,9 @@ def main() -> int:
     problems = [*read.problems, *failed]
     rows = [rows[i] for i in kept]
     loaded = predictor.checkpoint
-    threshold = (loaded.meta.get("abstain") or {}).get("threshold")
-    found = report(rows, probs, problems, loaded.id, threshold=threshold, seed=args.seed)
+    promise = loaded.meta.get("abstain")
+    thresholds = np.array([threshold_of(promise, p) for p in present], float) if promise else None
+    found = report(rows, probs, problems, loaded.id, thresholds=thresholds, seed=args.seed)
     if args.figures:
         found["figures"] = draw(args.figures, found, np.array([r.label for r in rows]), probs)
     args.report.parent.mkdir(parents=True, exist_ok=True)
