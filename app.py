@@ -54,10 +54,9 @@ else:
 
 if options:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    auth = (lambda name, password: service.accounts.check(name, password) is not None) if service.closed else None
-    if not (auth or paths.space or paths.is_private):
+    if not (service.closed or paths.space or paths.is_private):
         print(
             "Everybody who reaches this page may label, under any name; reviews and projects are closed to them. "
             "`python -m annotations account add NAME admin` closes the page to all without an account."
         )
-    demo.launch(server_name=paths.host, server_port=options.port, auth=auth, **LAUNCH)
+    demo.launch(server_name=paths.host, server_port=options.port, **LAUNCH)

@@ -123,6 +123,11 @@ class Accounts:
         row = self._rows().get(composed(name))
         return Person(composed(name), row["role"]) if row else None
 
+    def stamp(self, name: str) -> str | None:
+        """Return what stays the same until the account is removed or has another password; None without an account."""
+        row = self._rows().get(composed(name))
+        return None if row is None else row["password"] or "identified elsewhere"
+
     def people(self) -> list[Person]:
         """Return everybody with an account, by name."""
         return [Person(name, row["role"]) for name, row in sorted(self._rows().items())]

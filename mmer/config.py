@@ -35,6 +35,17 @@ def _days(value: str) -> int:
     return int(value)
 
 
+def _hosts(value: str) -> tuple[str, ...]:
+    return tuple(name for part in value.split(",") if (name := part.strip().lower()))
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name) or "0"
+    if value not in ("0", "1"):
+        raise MmerError("bad_setting", f"{name} is {value!r}; 1 or 0 is needed")
+    return value == "1"
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where things live and which machine runs them. `from_env` is the only reader of the environment."""
@@ -47,6 +58,8 @@ class Paths:
     keep_days: int = 0  # retention period of recordings kept with consent; 0: until somebody asks for their deletion
     host: str = "127.0.0.1"  # address the page listens on
     space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
+    hosts: tuple[str, ...] = ()  # names, beside this machine's own, under which the page is served
+    trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
 
     @classmethod
     def from_env(cls) -> "Paths":
@@ -61,6 +74,8 @@ class Paths:
             keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),
             host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
             space=os.environ.get("SPACE_ID") or "",
+            hosts=_hosts(f"{os.environ.get('MMER_HOSTS', '')},{os.environ.get('SPACE_HOST', '')}"),
+            trusts_proxy=_switch("MMER_TRUST_PROXY"),
         )
 
     @property

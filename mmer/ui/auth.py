@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from annotations.accounts import Person, require
+from annotations.text import clean_name
+from mmer.config import Paths
 from mmer.errors import LabelError
 
 if TYPE_CHECKING:
     from mmer.ui.service import Service
+
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")  # what proxies add
 
 
 def authorize(
@@ -18,7 +22,8 @@ def authorize(
 
     On a Hugging Face Space people log in with their account there: its owner is an administrator, others have the role
     of their name in the accounts, or are annotators; who is not logged in is a viewer. Elsewhere people log in with an
-    account here. Without accounts the page is open, to the person at this machine for everything, to others for labels.
+    account here. Without accounts the page is open, to the person at this machine for everything, to others for labels;
+    who comes through a proxy is one of the others, unless the settings trust it.
 
     Args:
         action: one of `annotations.accounts.ACTIONS`.
@@ -48,4 +53,11 @@ def _who(service: "Service", request: gr.Request | None, profile: gr.OAuthProfil
                 "log in with an account first; if the page does not ask for one, the server has to be started again",
             )
         return person
-    return Person((name or "").strip(), "admin" if service.paths.is_private else "annotator")
+    name = clean_name(name or "", "annotator")
+    return Person(name, "admin" if at_this_machine(service.paths, request) else "annotator")
+
+
+def at_this_machine(paths: Paths, request: gr.Request | None) -> bool:
+    """Whether a request can only be of the person at this machine, or is of somebody a trusted proxy let through."""
+    forwarded = request is not None and any(name in request.headers for name in FORWARDED)
+    return paths.is_private and (paths.trusts_proxy or not forwarded)

@@ -4,16 +4,19 @@ import os
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from mmer.config import MediaLimits
 from mmer.ui import housekeeping
 from mmer.ui.analyse_tab import AnalyseTab
+from mmer.ui.door import Door
 from mmer.ui.label_tab import HOTKEYS, LabelTab
 from mmer.ui.render import render
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, THEME
 
+_LOG_OUT = "() => fetch('logout', {method: 'POST'}).then(() => location.reload())"
 # What `launch` gets. Uploads can be fetched by who knows their path; nothing else on the disk can.
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
@@ -24,7 +27,7 @@ LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
     "run_history": False,  # it keeps faces and voices in the annotator's browser
     "enable_monitoring": False,
-    "state_session_capacity": 100,  # a session holds one result: 6 MB for each minute of clip
+    "state_session_capacity": 1000,  # how long the clips may be whose results they hold, the door says
     "max_file_size": MediaLimits().max_bytes,
     "footer_links": ["api", "settings"],
 }
@@ -36,7 +39,10 @@ class Page(gr.Blocks):
     service: Service
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        options["app_kwargs"] = {"lifespan": housekeeping.every_hour(self.service), **(options.get("app_kwargs") or {})}
+        guards = {"lifespan": housekeeping.every_hour(self.service), "middleware": [Middleware(Door, page=self)]}
+        options["app_kwargs"] = {**guards, **(options.get("app_kwargs") or {})}
+        if self.service.closed:
+            options["auth"] = options.get("auth") or self.service.knows
         return super().launch(*args, **options)
 
 
@@ -51,7 +57,7 @@ def build(service: Service) -> Page:
         if service.paths.space:
             gr.LoginButton(size="sm", elem_id="login")
         elif service.closed:
-            gr.Button("Log out", link="/logout", size="sm", elem_id="logout")
+            gr.Button("Log out", size="sm", elem_id="logout").click(None, js=_LOG_OUT)
         with gr.Tabs():
             with gr.Tab("Analyse"):
                 AnalyseTab(service)
@@ -61,5 +67,6 @@ def build(service: Service) -> Page:
                 ReviewTab(service)
         gr.HTML(render("page_foot.html"))
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
-    page.queue(max_size=32, default_concurrency_limit=4)
+    # How many may wait is the door's to say; and nobody may call the model past the queue.
+    page.queue(max_size=1000, default_concurrency_limit=4, api_open=False)
     return page

@@ -93,6 +93,10 @@ class Service:
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
 
+    def knows(self, name: str, password: str) -> bool:
+        """Return whether somebody may log in, as gradio asks it."""
+        return self.accounts.check(name, password) is not None
+
     def analyse(
         self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
     ) -> EmotionResult:

@@ -1,0 +1,271 @@
+"""The door of the page: which requests come in at all, and how much one visitor may ask for at a time.
+
+Everything the page serves passes here first, gradio's own routes too.
+"""
+
+import ipaddress
+import json
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmer.ui.login import Logins
+from mmer.ui.service import SessionResult
+
+if TYPE_CHECKING:
+    from mmer.ui.page import Page
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one visitor, an address or a program on this machine, may take of the server."""
+
+    max_body_bytes: int = 2**20  # of a call: words and comments have limits of their own, clips are uploaded first
+    max_files: int = 8  # of one upload
+    model_places: int = 8  # calls of the model that wait or run
+    other_places: int = 64  # labels and reviews: a class behind one address labels at once
+    all_model_places: int = 32  # of all visitors
+    all_other_places: int = 256
+    held_s: float = 6_000.0  # seconds of clips whose results all sessions hold: 6 MB for each minute
+
+
+# What gradio offers and this page has no use for; the first two write what visitors typed or filmed to the disk, the
+# third tells a page's script the cookie that its scripts are not to see.
+CLOSED = (
+    "/gradio_api/deep_link", "/gradio_api/process_recording", "/gradio_api/token", "/gradio_api/component_server",
+    "/gradio_api/vibe", "/gradio_api/undo-vibe", "/gradio_api/proxy=", "/gradio_api/dev", "/gradio_api/run-history",
+    "/gradio_api/runs", "/gradio_api/profiling", "/monitoring",
+)  # fmt: skip
+_CALLS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+_TAKES = (  # what each component takes, in words, and the types of JSON it is; nothing at all is always right
+    (gr.Textbox, "text", str),
+    (gr.Checkbox, "true or false", bool),
+    (gr.CheckboxGroup, "a list", list),
+    (gr.Number, "a number", int | float),
+    (gr.Radio | gr.Dropdown, "text or a number", str | int | float),
+    (gr.Video | gr.Audio | gr.Image, "an uploaded file", dict),
+)
+
+
+class Door:
+    """ASGI middleware before gradio's routes."""
+
+    def __init__(self, app: ASGIApp, page: "Page", budget: Budget = Budget()):
+        self.app, self.page, self.budget = app, page, budget
+        self.paths = page.service.paths
+        self.logins = Logins(page.service.accounts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers, path = Headers(scope=scope), scope["path"].rstrip("/")
+        if (refusal := self._refusal(scope, headers, path)) is not None:
+            await refusal(scope, receive, send)
+        elif (reply := await self.logins.answer(scope, receive, self._visitor(scope, headers))) is not None:
+            await reply(scope, receive, send)
+        elif scope["method"] == "POST" and path == "/gradio_api/upload":
+            await self.app(scope, self._counting_files(headers, receive), send)
+        elif scope["method"] == "POST":
+            await self._call(scope, receive, send, headers, path)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers, path: str) -> JSONResponse | None:
+        """Return why a request does not come in, by where it comes from and where it wants to."""
+        host = headers.get("host", "")
+        if self.paths.is_private and not (is_local(host) or _name(host) in self.paths.hosts):
+            # A page elsewhere may have its own name lead to this machine, and so read what is served here.
+            return _refuse(
+                403, "foreign_host", f"this page is not served under the name {host!r}; set MMER_HOSTS if it is"
+            )
+        origin = headers.get("origin")
+        same = (
+            origin is None
+            or origin.partition("://")[2] == host
+            or _name(origin.partition("://")[2]) in self.paths.hosts
+        )
+        foreign = headers.get("sec-fetch-site") == "cross-site" and (
+            path in ("/login", "/logout") or path.startswith("/gradio_api")
+        )
+        if foreign or not same:
+            return _refuse(
+                403, "foreign_origin", f"another page ({origin or 'unnamed'}) may not ask this one for anything"
+            )
+        if any(path.startswith(closed) for closed in CLOSED):
+            return _refuse(404, "closed", f"{path} is not open here")
+        return None
+
+    def _visitor(self, scope: Scope, headers: Headers) -> str:
+        """Return the address a request comes from; on a Space, the one its proxy saw."""
+        address = (scope.get("client") or ("",))[0]
+        return headers.get("x-forwarded-for", address).rpartition(",")[2].strip() if self.paths.space else address
+
+    def _counting_files(self, headers: Headers, receive: Receive) -> Receive:
+        """Return the body of an upload as it comes in, until more files are in it than one request may bring."""
+        boundary = headers.get("content-type", "").partition("boundary=")[2].strip('"').encode()
+        n_parts, tail = 0, b""
+
+        async def counted() -> Message:
+            nonlocal n_parts, tail
+            message = await receive()
+            if boundary:
+                seen = tail + message.get("body", b"")
+                n_parts += seen.count(b"--" + boundary)
+                tail = seen[-(len(boundary) + 1) :]  # one byte short of a boundary: none is counted twice
+            if n_parts > self.budget.max_files + 1:  # the last boundary ends the body
+                raise HTTPException(413, f"too_many_files: up to {self.budget.max_files} files are accepted at a time")
+            return message
+
+        return counted
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, headers: Headers, path: str) -> None:
+        body, more = b"", True
+        while more and len(body) <= self.budget.max_body_bytes:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # its sender has gone
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        is_call, refusal = path.startswith(_CALLS), None
+        if len(body) > self.budget.max_body_bytes:
+            most = f"{self.budget.max_body_bytes:,}"
+            refusal = _refuse(
+                413, "too_long", f"the request has more than {most} bytes; upload clips, and shorten texts"
+            )
+        elif is_call:
+            refusal = self._admit(scope, headers, path, body)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        sent = False
+
+        async def again() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+        if is_call:
+            self._take_turns()
+            self._make_room(scope["app"].state_holder)
+
+    def _admit(self, scope: Scope, headers: Headers, path: str, body: bytes) -> JSONResponse | None:
+        """Return why a call may not wait for its turn."""
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            return _refuse(422, "bad_json", "the body of a call is JSON")
+        if not isinstance(asked, dict) or not isinstance(asked.get("session_hash"), str | None):
+            return _refuse(422, "bad_json", "the body of a call is a JSON object, its session_hash text")
+        if len(asked.get("session_hash") or "") > 100:
+            return _refuse(422, "bad_json", "a session_hash has up to 100 characters")
+        names = {fn.api_name: fn for fn in self.page.fns.values()}
+        fn = names.get(path.rpartition("/")[2]) or self.page.fns.get(_whole(asked.get("fn_index")))
+        if fn is None:
+            return _refuse(404, "unknown_call", "the page has no such call; /gradio_api/info lists those it has")
+        data = asked.get("data")
+        if path.startswith("/gradio_api/call/v2/"):  # by name
+            info: dict[str, Any] = self.page.get_api_info()["named_endpoints"].get(f"/{fn.api_name}", {})
+            data = [asked.get(given["parameter_name"]) for given in info.get("parameters", ())]
+        if (wrong := _wrong_type(fn, data)) is not None:
+            return _refuse(422, "bad_type", wrong)
+        visitor = self._of(self._visitor(scope, headers), asked.get("session_hash"))
+        is_model = fn.concurrency_id == "model"
+        all_here = [event for event in self._events() if (event.concurrency_id == "model") == is_model]
+        mine = sum(self._of_event(event) == visitor for event in all_here)
+        places, in_all = (
+            (self.budget.model_places, self.budget.all_model_places)
+            if is_model
+            else (self.budget.other_places, self.budget.all_other_places)
+        )
+        if mine >= places:
+            return _refuse(429, "too_many_calls", f"{mine} calls of yours wait or run; up to {places} do at a time")
+        if len(all_here) >= in_all:
+            return _refuse(
+                503, "queue_full", f"{len(all_here)} calls wait or run, as many as there are places; try again"
+            )
+        return None
+
+    def _events(self) -> list[Any]:
+        queue = self.page._queue
+        waiting = [event for each in queue.event_queue_per_concurrency_id.values() for event in each.queue]
+        return waiting + [event for job in queue.active_jobs if job for event in job]
+
+    def _of_event(self, event: Any) -> str:
+        return self._of(self._visitor(event.request.scope, event.request.headers), event.session_hash)
+
+    def _of(self, address: str, session: str | None) -> str:
+        """Return whose a call is: on this machine, where all have one address, its session's."""
+        return f"session {session}" if is_local(address) else address
+
+    def _take_turns(self) -> None:
+        """Let visitors' waiting calls take turns: everybody's first, then everybody's second."""
+        for each in self.page._queue.event_queue_per_concurrency_id.values():
+            seen: Counter[str] = Counter()
+            turns = []
+            for event in each.queue:
+                visitor = self._of_event(event)
+                turns.append((seen[visitor], event))
+                seen[visitor] += 1
+            each.queue[:] = [event for _, event in sorted(turns, key=lambda turn: turn[0])]
+
+    def _make_room(self, holder: Any) -> None:
+        """Forget results, the longest unused first, while sessions hold more than they may; a call that holds none costs nothing."""
+        held: OrderedDict[str, float] = OrderedDict()
+        for session, state in list(holder.session_data.items()):
+            results = [value for value in state.state_data.values() if isinstance(value, SessionResult)]
+            held[session] = sum((found.result.duration_s or 1.0) for found in results)
+        total = sum(held.values())
+        for session, seconds in held.items():
+            if total <= self.budget.held_s:
+                return
+            if seconds:
+                holder.session_data.pop(session, None)
+                holder.time_last_used.pop(session, None)
+                total -= seconds
+
+
+def is_local(host: str) -> bool:
+    """Whether a host name or an address, with or without a port, is this machine's own."""
+    name = _name(host)
+    try:
+        return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _name(host: str) -> str:
+    """Return a host without its port, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0]
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+
+
+def _wrong_type(fn: Any, data: Any) -> str | None:
+    """Return what is wrong with the JSON types of a call's values."""
+    if not isinstance(data, list):
+        return "the data of a call is a list"
+    shown = [block for block in fn.inputs if not block.skip_api]
+    for block, value in zip(fn.inputs if len(data) == len(fn.inputs) else shown, data, strict=False):
+        for kind, words, types in _TAKES:
+            wrong = not isinstance(value, types) or (isinstance(value, bool) and types is not bool)
+            if isinstance(block, kind) and value is not None and wrong:
+                return f"{block.label or 'a value'!r} is {json.dumps(value)[:40]}; {words} is needed"
+    return None
+
+
+def _refuse(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"detail": f"{code}: {message}", "error": {"code": code, "message": message}}, status)

@@ -1,0 +1,262 @@
+"""The door of a launched page: other pages, other names, guesses, and visitors who take too much."""
+
+import http.client
+import json
+import re
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from urllib.parse import urlparse
+
+import httpx
+import pytest
+from gradio_client import Client
+
+from annotations.accounts import Accounts
+from annotations.queue import projects
+from mmer.config import Paths
+from mmer.ui.auth import at_this_machine
+from mmer.ui.door import CLOSED, Budget, is_local
+from mmer.ui.page import LAUNCH, build
+from mmer.ui.service import Service
+
+PASSWORD = "long enough"
+
+
+@contextmanager
+def served(home, **settings):
+    """A page on an empty home, and its address without the slash."""
+    given = replace(Paths.from_env(), home=home, database_url=f"sqlite:///{home / 'mmer.db'}", device="cpu", **settings)
+    service = Service(given)
+    page = build(service)
+    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    try:
+        yield service, url.rstrip("/"), page
+    finally:
+        page.close()
+        service.store.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def open_page(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("open")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def closed_page(tmp_path_factory):
+    home = tmp_path_factory.mktemp("closed")
+    for name, role in (("ada", "admin"), ("ann", "annotator")):
+        Accounts(home / "accounts.json").add(name, PASSWORD, role)
+    with served(home) as found:
+        yield found
+
+
+def join(url: str, page, name: str, data: list, session: str = "s", **headers) -> httpx.Response:
+    """Ask for a call as a browser does."""
+    fn = next(number for number, fn in page.fns.items() if fn.api_name == name)
+    body = {"data": data, "fn_index": fn, "session_hash": session}
+    return httpx.post(f"{url}/gradio_api/queue/join", json=body, headers=headers, timeout=60)
+
+
+def test_another_page_acted_as_the_person_at_this_machine(open_page):
+    service, url, page = open_page
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", url.replace("127.0.0.1", "localhost")):
+        for answer in (
+            join(url, page, "label_make_project", ["eve"], origin=origin),
+            httpx.post(f"{url}/gradio_api/upload", files={"files": b"x"}, headers={"origin": origin}),
+            httpx.get(f"{url}/gradio_api/queue/data?session_hash=s", headers={"origin": origin}),
+            httpx.get(f"{url}/config", headers={"origin": origin}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
+    embedded = httpx.get(f"{url}/gradio_api/info", headers={"sec-fetch-site": "cross-site"})
+    assert embedded.status_code == 403
+    assert projects.projects(service.store) == []
+    assert join(url, page, "label_make_project", ["ada"], origin=url).status_code == 200
+
+
+def test_any_name_that_leads_here_was_answered(open_page, tmp_path):
+    _, url, _ = open_page
+    port = urlparse(url).port
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "10.0.0.1", ""):
+        answer = httpx.get(f"{url}/config", headers={"host": host})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_host"), host
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "mmer.localhost"):
+        assert httpx.get(f"{url}/config", headers={"host": host}).status_code == 200, host
+    with served(tmp_path, hosts=("faces.example",)) as (_, url, _):
+        named = {"host": "faces.example", "origin": "https://faces.example"}
+        assert httpx.get(f"{url}/config", headers=named).status_code == 200
+        assert httpx.get(f"{url}/config", headers={"host": "evil.example"}).status_code == 403
+    assert [is_local(host) for host in ("::1", "127.9.9.9:80", "[::1]:80", "localhost", "evil.localhost.com")] == [
+        True
+    ] * 4 + [False]
+
+
+def test_who_came_through_a_proxy_was_the_person_at_this_machine(open_page, tmp_path):
+    service, url, _ = open_page
+    for header in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via"):
+        client = Client(url, headers={header: "203.0.113.9"}, verbose=False)
+        with pytest.raises(Exception, match="to manage takes the role admin"):
+            client.predict("eve", api_name="/label_make_project")
+    with served(tmp_path, trusts_proxy=True) as (_, url, _):
+        Client(url, headers={"X-Real-IP": "203.0.113.9"}, verbose=False).predict("ada", api_name="/label_make_project")
+    assert at_this_machine(service.paths, None)
+    assert not at_this_machine(replace(service.paths, host="0.0.0.0"), None)
+
+
+def test_gradios_other_routes_kept_what_visitors_typed_and_filmed(open_page):
+    service, url, page = open_page
+    assert join(url, page, "label_projects", [], "shared").status_code == 200
+    for route in CLOSED:
+        assert httpx.get(f"{url}{route}?session_hash=shared").status_code == 404, route
+    sent = {"video": ("face.mp4", b"somebody", "video/mp4")}
+    assert httpx.post(f"{url}/gradio_api/process_recording", files=sent).status_code == 404
+    assert not (service.paths.uploads / "deep_links").exists()
+    assert [file for file in service.paths.uploads.rglob("*") if file.is_file()] == []
+
+
+def test_a_thousand_files_came_in_with_one_request(open_page):
+    _, url, _ = open_page
+    few = [("files", (f"{i}.wav", b"x" * 70_000)) for i in range(8)]
+    assert len(httpx.post(f"{url}/gradio_api/upload", files=few).json()) == 8
+    many = [("files", (f"{i}.wav", b"x")) for i in range(1000)]
+    answer = httpx.post(f"{url}/gradio_api/upload", files=many)
+    assert answer.status_code == 413
+    assert "too_many_files: up to 8 files are accepted at a time" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("save_label", ["anger", 0.5, "", "ann", "no", "", "", False, None], "'no'.*true or false is needed"),
+        ("save_label", ["anger", 0.5, ["x"], "ann", False, "", "", False, None], "'Comment.*text is needed"),
+        ("label_submit", [3, [], [], [], None, None, "", "", None, None, 0, 0, None], "is 3; a list is needed"),
+        ("label_submit", [["anger"], [], [], [], None, None, 7, "", None, None, 0, 0, None], "is 7; text is needed"),
+        ("label_start", ["voices", {"a": 1}, 0], "text is needed"),
+        ("label_start", ["voices", "ann", "x"], "a number is needed"),
+        ("analyse", ["talk.mp4", None, None, None], "an uploaded file is needed"),
+        ("analyse", {"video": None}, "the data of a call is a list"),
+    ],
+)
+def test_json_of_another_type_was_our_fault(open_page, name, data, message):
+    _, url, page = open_page
+    answer = join(url, page, name, data)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "bad_type"
+    assert re.search(message, answer.json()["error"]["message"].replace('"', "'"))
+
+
+def test_ten_megabytes_of_a_name_were_read(open_page):
+    _, url, page = open_page
+    answer = join(url, page, "label_start", ["voices", "a" * 10_000_000, 0])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
+    assert "more than 1,048,576 bytes" in answer.json()["detail"]
+    for body in (b"[1]", b"{", b'{"session_hash": 3}', b'{"fn_index": "3", "data": []}', b"[" * 500_000):
+        assert httpx.post(f"{url}/gradio_api/queue/join", content=body).status_code in (404, 422)
+
+
+def test_the_model_could_be_called_past_the_queue(open_page):
+    _, url, _ = open_page
+    answer = httpx.post(f"{url}/gradio_api/run/rerun", json={"data": ["words", None], "session_hash": "s"})
+    assert answer.status_code == 404
+
+
+def log_in(url: str, name: str, password: str, **headers) -> httpx.Response:
+    return httpx.post(f"{url}/login", data={"username": name, "password": password}, headers=headers, timeout=60)
+
+
+def test_passwords_could_be_tried_without_end_while_others_waited(closed_page):
+    _, url, _ = closed_page
+    answers, slowest, done = [], [0.0], threading.Event()
+
+    def look():
+        while not done.is_set():
+            since = time.monotonic()
+            httpx.get(f"{url}/gradio_api/app_id", timeout=60)
+            slowest[0] = max(slowest[0], time.monotonic() - since)
+
+    visitor = threading.Thread(target=look)
+    visitor.start()
+    guesses = [threading.Thread(target=lambda i=i: answers.append(log_in(url, "eve", f"guess {i}"))) for i in range(12)]
+    for guess in guesses:
+        guess.start()
+    for guess in guesses:
+        guess.join()
+    done.set()
+    visitor.join()
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [400] * 5 + [429] * 7
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert 0 < int(refused.headers["Retry-After"]) <= 600
+    assert slowest[0] < 5  # seconds, where 12 hashes stood before it
+    assert log_in(url, "ann", PASSWORD).status_code == 200  # somebody else's tries do not keep her out
+
+
+def test_a_cookie_outlived_its_account(closed_page):
+    service, url, _ = closed_page
+    service.accounts.add("bob", PASSWORD, "admin")
+    answer = log_in(url, "bob", PASSWORD)
+    cookie = answer.headers["set-cookie"]
+    assert "SameSite=lax" in cookie
+    assert "HttpOnly" in cookie
+    with httpx.Client(cookies=answer.cookies) as browser:
+        assert browser.get(f"{url}/gradio_api/user").json() == "bob"
+        service.accounts.change_role("bob", "viewer")
+        assert browser.get(f"{url}/gradio_api/user").json() == "bob"  # another role needs no other login
+        service.accounts.remove("bob")
+        service.accounts.add("bob", PASSWORD, "admin")
+        assert browser.get(f"{url}/gradio_api/user").json() is None
+        assert browser.get(f"{url}/config").status_code == 401
+
+
+def test_a_link_on_another_page_logged_people_out(closed_page):
+    _, url, _ = closed_page
+    with httpx.Client(cookies=log_in(url, "ann", PASSWORD).cookies) as browser:
+        for answer in (
+            browser.get(f"{url}/logout"),
+            browser.post(f"{url}/logout", headers={"origin": "https://evil.example"}),
+            browser.post(f"{url}/logout", headers={"sec-fetch-site": "cross-site"}),
+        ):
+            assert answer.status_code in (403, 405)
+            assert "location" not in answer.headers  # nor does it lead anywhere else
+        assert browser.get(f"{url}/gradio_api/user").json() == "ann"
+        assert browser.post(f"{url}/logout").status_code == 200
+        assert browser.get(f"{url}/gradio_api/user").json() is None
+
+
+def test_one_visitor_took_all_places_of_the_queue(open_page):
+    """Many calls at once from one address wait in its own places; labels have places of their own."""
+    _, url, page = open_page
+    budget = Budget()
+    far = {"x-forwarded-for": "203.0.113.9"}
+    codes = [join(url, page, "analyse", [None, None, None, "words"], f"s{i}", **far).status_code for i in range(30)]
+    assert codes.count(429) >= 30 - budget.model_places - 4  # some were answered meanwhile
+    assert set(codes) == {200, 429}
+    assert join(url, page, "label_projects", [], "other").status_code == 200
+    assert join(url, page, "analyse", [None, None, None, "words"], "other").status_code == 200
+
+
+def test_cheap_calls_forgot_other_peoples_results(open_page):
+    _, url, page = open_page
+    client = Client(url, verbose=False)
+    client.predict(text="I did not expect that at all", api_name="/analyse")
+    for i in range(240):
+        assert join(url, page, "label_projects", [], f"cheap{i}").status_code == 200
+        if i % 40 == 39:
+            time.sleep(1)  # the places of labels are 256
+    raw, *_ = client.predict("what a wonderful surprise", api_name="/rerun")
+    assert raw["transcript"]["text"] == "what a wonderful surprise"
+
+
+def test_a_request_without_a_host_is_refused(open_page):
+    _, url, _ = open_page
+    address = urlparse(url)
+    line = http.client.HTTPConnection(address.hostname, address.port)
+    line.putrequest("GET", "/config", skip_host=True)
+    line.endheaders()
+    answer = line.getresponse()
+    assert answer.status in (400, 403)
+    assert b"components" not in answer.read()
+    line.close()
+    assert json.loads(httpx.get(f"{url}/gradio_api/app_id").text)["app_id"]
