@@ -89,6 +89,7 @@ class Item:
     clip_id: int
     name: str
     media: Path | None  # None: it was not kept, or is no longer there
+    sha256: str
     start_s: float | None
     end_s: float | None
     target: str
@@ -234,6 +235,7 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
             clip_id=clip.id,
             name=clip.name,
             media=store.file_of(clip.media, clip.path),
+            sha256=clip.sha256,
             start_s=utterance.start_s,
             end_s=utterance.end_s,
             target=target,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gradio as gr
@@ -47,6 +47,10 @@ class LabelSession:
     annotator: str = ""
     tasks: list[Task] = field(default_factory=list)  # the one on the screen, then the one that is loaded ahead
     since: float = 0.0  # monotonic: when the first of them was sent
+    answered: Set[int] = (
+        frozenset()
+    )  # assignments whose answers were given here: who may be anybody takes back no other
+    let_in: bool = False  # by the page's owner: they may see consented recordings
 
     @property
     def task(self) -> Task:
@@ -220,7 +224,7 @@ class LabelTab:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
         chosen = projects.project(self.store, project)
         queue = self._queue(chosen)
-        session = LabelSession(chosen.name, person.name, queue.next(person.name, 2))
+        session = LabelSession(chosen.name, person.name, queue.next(person.name, 2), let_in=person.let_in)
         # After a restart of the server the item on the page comes back, and what was chosen for it stays.
         same = bool(on_page) and [task.assignment_id for task in session.tasks[:1]] == [on_page]
         yield self._show(session, chosen, loaded={on_page} if same else frozenset(), clear_form=not same) | {
@@ -288,11 +292,13 @@ class LabelTab:
     def undo(self, request: gr.Request, profile: OAuthProfile | None, session: LabelSession | None = None):
         current, project = self._resume(request, profile, session)
         queue = self._queue(project)
-        task = queue.undo(current.annotator)
+        person = authorize(self.service, "label", request, profile, current.annotator)
+        task = queue.undo(current.annotator, None if person.logged_in else current.answered)
         if task is None:
             raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
         loaded = {t.assignment_id for t in current.tasks}
-        current = LabelSession(current.project, current.annotator, [task, *current.tasks[:1]])
+        answered = current.answered - {task.assignment_id}
+        current = replace(current, tasks=[task, *current.tasks[:1]], answered=answered)
         yield self._show(current, project, loaded=loaded) | {
             self.told: result_html.status(f"Taken back: {label_view.task_name(task)} is here again."),
             self.progress: label_view.progress(queue.progress(current.annotator)),
@@ -353,7 +359,8 @@ class LabelTab:
         )
         self._chosen_at_look.pop(done.assignment_id, None)
         loaded = {task.assignment_id for task in session.tasks[1:]}
-        session = LabelSession(session.project, session.annotator, queue.next(session.annotator, 2))
+        answered = session.answered | {done.assignment_id}
+        session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered)
         page = self._show(session, project, loaded=loaded)
         return page | {
             self.told: label_view.stored(done, outcome, answers, receipt) + page.get(self.told, ""),
@@ -371,7 +378,12 @@ class LabelTab:
         """
         session.since = time.monotonic()
         feed = {
-            "items": [label_view.task_json(t, with_media=t.assignment_id not in loaded) for t in session.tasks],
+            "items": [
+                label_view.task_json(
+                    task, self.service.player, let_in=session.let_in, with_media=task.assignment_id not in loaded
+                )
+                for task in session.tasks
+            ],
             "targets": list(project.targets),
         }
         shown = {self.feed: feed, self.session: session, self.desk: gr.Column(visible=True)}

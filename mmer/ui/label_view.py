@@ -1,8 +1,10 @@
 """What the Label tab shows of items and answers: JSON for the page's script, HTML for its reader."""
 
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
+from mmer.errors import ClipError
 from mmer.numerals import percent, stretch
-from mmer.ui.media_uri import data_uri, media_type, too_large
+from mmer.ui.media_uri import data_uri
+from mmer.ui.playable import Player
 from mmer.ui.render import render
 from mmer.ui.result_html import status
 
@@ -12,17 +14,27 @@ def task_name(task: Task) -> str:
     return f"Item {task.item_id}" + ("" if task.start_s is None else f", {stretch(task.start_s, task.end_s)}")
 
 
-def task_json(task: Task, *, with_media: bool) -> dict:
-    """Return what the page needs of an item, and nothing that tells what the model, a gold answer or its file says."""
-    kind, media, note = "text", None, ""
-    if task.media is not None:
-        mime = media_type(task.media)
-        kind = mime.split("/")[0]
-        refused = too_large(task.media.stat().st_size)
-        if refused:
-            note = f"{refused} Skip it."
-        elif with_media:
-            media = data_uri(task.media.read_bytes(), mime)
+def task_json(task: Task, player: Player, *, let_in: bool, with_media: bool) -> dict:
+    """Return what the page needs of an item, and nothing that tells what the model, a gold answer or its file says.
+
+    Args:
+        let_in: whether the page's owner let the annotator in: nobody else sees what was given with a consent.
+    """
+    kind, media, note, transcript = "text", None, "", task.transcript or ""
+    consented = task.media is not None and task.media.parent == player.store.media_dir
+    if consented and not let_in:
+        transcript = ""
+        note = (
+            "This recording is only for the people whom the owner of this page lets in. Ask for an account, or skip it."
+        )
+    elif task.media is not None:
+        try:
+            playable = player.of(task.media, task.sha256)
+            kind = playable.type.split("/")[0]
+            media = data_uri(playable.path.read_bytes(), playable.type) if with_media else None
+        except ClipError as error:
+            remedy = "Skip it." if error.code == "too_large" else "Say that it is broken."
+            note = f"{error.message[:1].upper()}{error.message[1:]}. {remedy}"
     elif not task.transcript:
         note = "There is nothing to see or hear: the recording is not here any more. Say that it is broken."
     return {
@@ -34,7 +46,7 @@ def task_json(task: Task, *, with_media: bool) -> dict:
         "note": note,
         "start_s": task.start_s,
         "end_s": task.end_s,
-        "transcript": task.transcript or "",
+        "transcript": transcript,
     }
 
 

@@ -1,9 +1,11 @@
 """A reviewed item as HTML: its clip, the annotators' labels side by side, and its history."""
 
 from annotations.review.adjudication import AnnotatorLabel, DisputedItem, Event, Item
+from mmer.errors import ClipError
 from mmer.numerals import percent, seconds, stretch
 from mmer.ui.agreement_html import TARGETS
-from mmer.ui.media_uri import data_uri, media_type, too_large
+from mmer.ui.media_uri import data_uri
+from mmer.ui.playable import Player
 from mmer.ui.render import render
 
 _KINDS = {
@@ -31,12 +33,15 @@ def item_line(item: DisputedItem) -> str:
     return f"{place}: {labels}" + "".join(f" · {mark}" for mark, applies in marks.items() if applies)
 
 
-def item(shown: Item) -> str:
+def item(shown: Item, player: Player) -> str:
     """Return the clip, what is known of it, and the annotators' labels side by side."""
     kind, media, why_no_media = "", "", "The recording was not kept, so only its labels can be seen."
     if shown.media is not None:
-        kind, why_no_media = media_type(shown.media), too_large(shown.media.stat().st_size)
-        media = "" if why_no_media else data_uri(shown.media.read_bytes(), kind)
+        try:
+            playable = player.of(shown.media, shown.sha256)
+            kind, media = playable.type, data_uri(playable.path.read_bytes(), playable.type)
+        except ClipError as error:
+            why_no_media = f"{error.message[:1].upper()}{error.message[1:]}."
     return render(
         "review_item.html",
         item=shown,

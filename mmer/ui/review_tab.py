@@ -267,7 +267,7 @@ class ReviewTab:
         """Return the page with an item open."""
         item, events = adjudication.item(self.store, item_id, target), adjudication.history(self.store, item_id)
         return {
-            self.detail: review_html.item(item),
+            self.detail: review_html.item(item, self.service.player),
             self.history: review_html.history(events),
             self.raw_item: _item_json(item, events),
             self.panel: gr.Column(visible=True),

@@ -17,13 +17,15 @@ from mmer.features import with_text
 from mmer.labels import EMOTIONS
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
+from mmer.ui.playable import Player
 
 if TYPE_CHECKING:
     from mmer.attribution import Explanation
 
 CANNOT_TELL = "cannot_tell"
 CONSENT = (
-    "Keep the recording. Everyone in it agrees that this clip, its file name and its words are stored on this server "
+    "Keep the recording. Everyone in it agrees that this clip, its file name and its words are stored on this server, "
+    "seen and heard by the people whom the owner of this page lets label here (those with an account from them), "
     "and used to improve the model, until one of them asks for their deletion."
 )
 NUMBERS_CONSENT = (
@@ -89,6 +91,7 @@ class Service:
         self.predictor = Predictor(paths)
         self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads)
         self.accounts = Accounts(paths.accounts)
+        self.player = Player(self.store)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)

@@ -1,0 +1,160 @@
+"""Recordings as browsers play them: what they cannot is made into mp4, m4a or png once, and kept as long as its clip."""
+
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from annotations.store import Store
+from mmer import media
+from mmer.errors import ClipError
+
+SHOWN_BYTES = 32 * 2**20  # of a clip, which travels inside the answer
+_FPS, _MAX_AREA = 25, 640 * 480  # of a film that is made here: faces stay readable, and it travels inside the answer
+_SAMPLE_RATE = 44_100
+_PICTURES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")} | {
+    "MPO": "image/jpeg"
+}
+# (containers as FFmpeg calls them, endings of their names, video codecs, audio codecs, type): what Chromium, Firefox and
+# Safari all play. A Matroska file plays in some of them only.
+_PLAYS: tuple[tuple[str, tuple[str, ...], set[str], set[str], str], ...] = (
+    ("mov,mp4", (".mp4", ".m4v", ".mov", ".m4a"), {"h264", "av1"}, {"aac", "mp3"}, "mp4"),
+    ("matroska,webm", (".webm",), {"vp8", "vp9", "av1"}, {"opus", "vorbis"}, "webm"),
+    ("wav", (), set(), {"pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_f32le"}, "wav"),
+    ("mp3", (), set(), {"mp3"}, "mpeg"),
+    ("flac", (), set(), {"flac"}, "flac"),
+    ("ogg", (), set(), {"opus", "vorbis", "flac"}, "ogg"),
+    ("aac", (), set(), {"aac"}, "aac"),
+)
+
+
+@dataclass(frozen=True)
+class Playable:
+    """A file that a browser plays."""
+
+    path: Path
+    type: str  # MIME
+
+
+class Player:
+    """Finds or makes what a browser plays of a registered clip; any thread may call.
+
+    Args:
+        store: whose features folder holds what is made here, under the clip's hash: it goes with the clip.
+    """
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._found: dict[tuple[Path, int, int, str], Playable] = {}
+        self._making = threading.Lock()  # one film at a time: it takes both cores
+
+    def of(self, path: Path, sha256: str) -> Playable:
+        """Return what a browser plays of a clip.
+
+        Raises:
+            ClipError: as `mmer.media.probe` when the file is no recording; `changed` when it is not the registered one;
+                `too_large` when it cannot be sent.
+        """
+        stat = path.stat()
+        key = (path, stat.st_mtime_ns, stat.st_size, sha256)
+        found = self._found.get(key)
+        if found is None or not found.path.is_file():
+            info = media.probe(path)  # never anything but a recording, whatever was registered
+            if info.sha256 != sha256:
+                raise ClipError("changed", f"{path.name} is not the recording that was registered under its name")
+            kind = _browser_type(path, info)
+            found = Playable(path, kind) if kind else self._converted(path, info)
+            if len(self._found) > 10_000:
+                self._found.clear()
+            self._found[key] = found
+        if (size := found.path.stat().st_size) > SHOWN_BYTES:
+            raise ClipError(
+                "too_large", f"the recording has {size / 2**20:.0f} MB; up to {SHOWN_BYTES >> 20} MB are shown here"
+            )
+        return found
+
+    def _converted(self, path: Path, info: media.MediaInfo) -> Playable:
+        folder = self.store.features_dir
+        if folder is None:
+            raise ClipError("not_playable", f"a browser cannot play {path.name}, and there is no folder for one it can")
+        ending, kind = {"image": (".png", "image/png"), "audio": (".m4a", "audio/mp4")}.get(
+            info.kind, (".mp4", "video/mp4")
+        )
+        made = folder / f"{info.sha256}-play{ending}"
+        with self._making:
+            if not made.is_file():
+                folder.mkdir(mode=0o700, exist_ok=True)
+                handle, name = tempfile.mkstemp(".tmp", f".{info.sha256}.", folder)
+                os.close(handle)
+                try:
+                    _convert(path, info, Path(name))
+                    os.replace(name, made)
+                finally:
+                    Path(name).unlink(missing_ok=True)
+                if self.store.deleted([info.sha256]):  # while it was made
+                    made.unlink()
+        return Playable(made, kind)
+
+
+def _browser_type(path: Path, info: media.MediaInfo) -> str | None:
+    """Return the type of a file that browsers play as it is, None for any other."""
+    try:
+        with Image.open(path) as image:
+            if info.kind == "image" or image.format in _PICTURES:
+                return _PICTURES.get(image.format or "")
+    except (OSError, ValueError):
+        pass  # not a picture: a film or a sound
+    with av.open(f"file:{path.absolute()}", metadata_errors="ignore") as container:
+        video = {each.codec_context.codec.canonical_name for each in container.streams.video if each.codec_context}
+        audio = {each.codec_context.codec.canonical_name for each in container.streams.audio if each.codec_context}
+        tall = any("10" in (each.pix_fmt or "") for each in container.streams.video)  # ten bits a colour
+        for names, endings, films, sounds, kind in _PLAYS:
+            fits = container.format.name.startswith(names) and (not endings or path.suffix.lower() in endings)
+            if fits and video <= films and audio <= sounds and not tall:
+                return f"{'video' if info.kind == 'video' else 'audio'}/{kind}"
+    return None
+
+
+def _convert(path: Path, info: media.MediaInfo, target: Path) -> None:
+    """Write a small png, m4a or mp4 of a recording, upright and with the sound of all its channels."""
+    if info.kind == "image":
+        frame = next(each for each in media.stream(path) if isinstance(each, media.VideoFrame))
+        Image.fromarray(frame.rgb).save(target, "PNG")
+        return
+    with av.open(str(target), "w", format="mp4") as out:
+        film = _film(out, info) if info.kind == "video" else None
+        sound = out.add_stream("aac", rate=_SAMPLE_RATE, layout="mono") if info.has_sound else None
+        chunks = []
+        for piece in media.stream(path, fps=_FPS, sample_rate=_SAMPLE_RATE):
+            if isinstance(piece, media.AudioChunk):
+                chunks.append(piece)
+            elif film is not None:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(piece.rgb), "rgb24")
+                picture = picture.reformat(film.width, film.height, "yuv420p")
+                picture.pts, picture.time_base = round(piece.time_s * 1000), Fraction(1, 1000)
+                out.mux(film.encode(picture))
+        if film is not None:
+            out.mux(film.encode(None))
+        if sound is not None and chunks:
+            samples = media.lay_out(chunks, _SAMPLE_RATE)
+            for at in range(0, len(samples), _SAMPLE_RATE):
+                block = av.AudioFrame.from_ndarray(samples[None, at : at + _SAMPLE_RATE], "fltp", "mono")
+                block.sample_rate, block.pts, block.time_base = _SAMPLE_RATE, at, Fraction(1, _SAMPLE_RATE)
+                out.mux(sound.encode(block))
+            out.mux(sound.encode(None))
+
+
+def _film(out, info: media.MediaInfo):
+    stream = out.add_stream("libx264", rate=_FPS)
+    width, height = info.width or 2, info.height or 2
+    scale = min(1.0, (_MAX_AREA / (width * height)) ** 0.5)
+    stream.width, stream.height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
+    stream.pix_fmt, stream.options = "yuv420p", {"preset": "veryfast", "crf": "26"}
+    stream.codec_context.time_base = Fraction(1, 1000)
+    return stream
