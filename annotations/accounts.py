@@ -31,6 +31,8 @@ class Person:
 
     name: str
     role: str  # one of ROLES
+    logged_in: bool = True  # the name is theirs; otherwise anybody may type it
+    let_in: bool = True  # by the page's owner, with an account or at this machine: they may see consented recordings
 
 
 def may(role: str, action: str) -> bool:

@@ -1,6 +1,6 @@
 """A project's annotation queue: assigns items to annotators, stores their answers, takes one back."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -237,14 +237,18 @@ class Queue:
             self.release(lease_id, annotator)
         return len(lease_ids)
 
-    def undo(self, annotator: str) -> Task | None:
+    def undo(self, annotator: str, given: Set[int] | None = None) -> Task | None:
         """Take the annotator's last submission back, lend the item again and return it; None when there is none.
 
         The labels stay as rows that newer rows take back. A skipped item whose slots others have filled meanwhile is
         lent all the same: it may then be judged once more than `per_item`.
 
+        Args:
+            given: assignments whose answers were given by who asks, where a name can be typed by anybody.
+
         Raises:
-            LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it.
+            LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it;
+                `not_yours` when it is none of those given.
         """
         with self._store.writing() as session:
             project = self._loaded_project(session)
@@ -258,6 +262,12 @@ class Queue:
             )
             if last is None:
                 return None
+            if given is not None and last.id not in given:
+                raise LabelError(
+                    "not_yours",
+                    "the last answer under this name was given elsewhere; without an account, answers are taken back "
+                    "where they were given, until that page is loaded again",
+                )
             item = session.get_one(ItemRecord, last.item_id, with_for_update={"key_share": True})
             query = select(LabelRecord.id, LabelRecord.outcome).filter_by(assignment_id=last.id)
             rows = session.execute(query.where(LabelRecord.outcome != UNDO).order_by(LabelRecord.id)).all()

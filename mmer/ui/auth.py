@@ -41,10 +41,10 @@ def authorize(
 def _who(service: "Service", request: gr.Request | None, profile: gr.OAuthProfile | None, name: str) -> Person:
     if service.paths.space:
         if profile is None:
-            return Person("", "viewer")
+            return Person("", "viewer", logged_in=False, let_in=False)
         if profile.username.casefold() == service.paths.space.split("/")[0].casefold():
             return Person(profile.username, "admin")
-        return service.accounts.person(profile.username) or Person(profile.username, "annotator")
+        return service.accounts.person(profile.username) or Person(profile.username, "annotator", let_in=False)
     if service.closed or service.accounts:  # somebody may have added or removed accounts since the start
         person = service.accounts.person(request.username) if request and request.username else None
         if person is None:
@@ -54,7 +54,8 @@ def _who(service: "Service", request: gr.Request | None, profile: gr.OAuthProfil
             )
         return person
     name = clean_name(name or "", "annotator")
-    return Person(name, "admin" if at_this_machine(service.paths, request) else "annotator")
+    here = at_this_machine(service.paths, request)
+    return Person(name, "admin" if here else "annotator", logged_in=False, let_in=here)
 
 
 def at_this_machine(paths: Paths, request: gr.Request | None) -> bool:
