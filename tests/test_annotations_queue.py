@@ -356,6 +356,23 @@ def test_an_answer_whose_right_one_was_told_stays(store):
     assert [x.emotions for x in store.labels()] == [{"fear": 1.0}]
 
 
+def test_undo_goes_past_gold_items_to_the_answer_before_them(store):
+    queue, _items = a_queue(store, 3, gold_share=0.0)
+    order = []
+    for emotion in ("fear", "anger", "joy"):
+        task = queue.next("ann")[0]
+        order.append(task.item_id)
+        if len(order) > 1:
+            projects.set_gold(store, queue.project, task.item_id, "sadness", actor="boss")
+            with store.writing() as session:
+                session.get(AssignmentRecord, task.assignment_id).gold = True
+        queue.submit(task.assignment_id, "ann", Answer(emotion))
+    assert queue.undo("ann").item_id == order[0]
+    assert sorted(x.item_id for x in store.labels()) == sorted(order[1:])
+    queue.submit(queue.next("ann")[0].assignment_id, "ann", Answer("surprise"))
+    assert queue.undo("ann").item_id == order[0]
+
+
 def test_an_answer_given_again_is_not_blind(store):
     queue, _ = a_queue(store, 1)
     task = queue.next("ann")[0]

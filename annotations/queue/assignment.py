@@ -66,6 +66,14 @@ _PRIORITY = (
 )
 
 
+# Of a lease on a gold item: answered, other than by a skip, so that the annotator was told the known answer.
+_ANSWER_TOLD = AssignmentRecord.gold & (
+    select(LabelRecord.id)
+    .where(LabelRecord.assignment_id == AssignmentRecord.id, LabelRecord.outcome.not_in(("skip", UNDO)))
+    .exists()
+)
+
+
 @dataclass(frozen=True)
 class Task:
     """An item lent to an annotator. Nothing here tells whether it is a gold item."""
@@ -243,25 +251,30 @@ class Queue:
         The labels stay as rows that newer rows take back. A skipped item whose slots others have filled meanwhile is
         lent all the same: it may then be judged once more than `per_item`.
 
+        An answer to a gold item stays, since its known answer was told with it: the one before it is taken back.
+
         Args:
             given: assignments whose answers were given by who asks, where a name can be typed by anybody.
 
         Raises:
-            LabelError: `answer_told` when it was the answer to a gold item, whose known answer was told with it;
-                `not_yours` when it is none of those given.
+            LabelError: `answer_told` when there are only answers to gold items; `not_yours` when it is none of those given.
         """
         with self._store.writing() as session:
             project = self._loaded_project(session)
             person = annotator_id(session, annotator)
-            last = session.scalar(
+            done = (
                 select(AssignmentRecord)
                 .filter_by(annotator_id=person, project_id=project.id, state=DONE)
                 .order_by(AssignmentRecord.finished_at.desc(), AssignmentRecord.id.desc())
                 .limit(1)
-                .with_for_update(key_share=True)
             )
+            last = session.scalar(done.where(~_ANSWER_TOLD).with_for_update(key_share=True))
             if last is None:
-                return None
+                if session.scalar(done) is None:
+                    return None
+                raise LabelError(
+                    "answer_told", "the right answer of what you answered was known and has been told, so yours stays"
+                )
             if given is not None and last.id not in given:
                 raise LabelError(
                     "not_yours",
@@ -271,10 +284,6 @@ class Queue:
             item = session.get_one(ItemRecord, last.item_id, with_for_update={"key_share": True})
             query = select(LabelRecord.id, LabelRecord.outcome).filter_by(assignment_id=last.id)
             rows = session.execute(query.where(LabelRecord.outcome != UNDO).order_by(LabelRecord.id)).all()
-            if last.gold and rows and rows[-1].outcome != "skip":
-                raise LabelError(
-                    "answer_told", "the last item's right answer was known and has been told, so yours stays"
-                )
             counting = select(CurrentLabelRecord.label_id).where(
                 CurrentLabelRecord.label_id.in_([row.id for row in rows])
             )
