@@ -257,7 +257,8 @@ class Queue:
             given: assignments whose answers were given by who asks, where a name can be typed by anybody.
 
         Raises:
-            LabelError: `answer_told` when there are only answers to gold items; `not_yours` when it is none of those given.
+            LabelError: `answer_told` when there are only answers to gold items; `not_yours` when it is none of those
+                given.
         """
         with self._store.writing() as session:
             project = self._loaded_project(session)

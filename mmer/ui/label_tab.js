@@ -4,6 +4,7 @@ window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
   const state = { item: null, since: 0, whole: false, targets: ["all"], target: 0 };
   const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
+  const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"];
   const byId = (id) => document.getElementById(id);
   const say = (words) => { const live = byId("mm-live"); if (live) live.textContent = words; };
   const press = (id) => {
@@ -28,7 +29,19 @@ window.mmerLabel = (() => {
     return made;
   }
 
+  // What is chosen first weighs most, so where there are several each says its place and its share.
+  function rank(target, chosen) {
+    const total = chosen.length * (chosen.length + 1) / 2;
+    for (const label of byId(`label-${target}`)?.querySelectorAll("label") ?? []) {
+      const place = chosen.findIndex((emotion) => label.textContent.trim().toLowerCase().endsWith(emotion));
+      delete label.dataset.rank;
+      if (place >= 0 && chosen.length > 1)
+        label.dataset.rank = `${ORDINALS[place]}, ${Math.round(100 * (chosen.length - place) / total)} %`;
+    }
+  }
+
   function show(item) {
+    byId("mm-help").hidePopover();
     state.item = item;
     state.whole = item.start_s == null;
     state.target = 0;
@@ -132,7 +145,7 @@ window.mmerLabel = (() => {
     const levels = byId("label-intensity");
     if (digit && event.shiftKey) choose(levels, digit, (label, n) => label === levels.querySelectorAll("label")[n - 1]);
     else if (digit) choose(group(), digit, (label, n) => label.textContent.trim().startsWith(n));
-    else if (event.key === "?") press("label-help");
+    else if (event.key === "?") byId("mm-help").togglePopover();
     else if (event.key === "t") {
       state.target = (state.target + 1) % state.targets.length;
       mark();
@@ -149,5 +162,5 @@ window.mmerLabel = (() => {
     const what = event.target.closest?.("[data-mm]")?.dataset.mm;
     if (what) toggle(what);
   });
-  return { feed, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
+  return { feed, rank, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
 })();

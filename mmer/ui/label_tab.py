@@ -33,6 +33,11 @@ _SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
 _VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
 _AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
 _KEPT_CLIPS = "Clips kept here"  # the project that is made of them
+# Why an item cannot be answered any more, so that the page has to go on to the next.
+_GONE = {
+    "already_submitted": "was answered in another window meanwhile, so nothing was stored from here",
+    "unknown_assignment": "was deleted meanwhile, so nothing was stored",
+}
 _QUEUE_EMPTY = "Nothing is left for you in this project. Thank you."
 # The page knows which item it shows and since when; the server sees neither.
 _ADD_ITEM_AND_SECONDS = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
@@ -79,8 +84,7 @@ class LabelTab:
                     self.progress = gr.HTML(label="Progress", elem_id="label-progress")
                 with gr.Column(scale=5, min_width=320):
                     self._build_answers()
-            with gr.Accordion("Keys (?)", open=False, elem_id="label-help"):
-                gr.HTML(render("label_keys.html"))
+            gr.HTML(render("label_keys.html"), label="Keys")
             with gr.Accordion("Raw", open=False):
                 self.feed = gr.JSON(label="Items", open=False)
                 self.receipt = gr.JSON(label="Stored", open=False)
@@ -158,6 +162,8 @@ class LabelTab:
             js=_ADD_ITEM,
             show_progress="hidden",
         )
+        for target, group in self.emotions.items():
+            group.change(None, group, None, js=f"(chosen) => mmerLabel.rank('{target}', chosen)")
         # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
         submitted = self.submit_button.click(
             self.submit,
@@ -354,18 +360,25 @@ class LabelTab:
             )
         blind = project.blind and self._chosen_at_look.get(done.assignment_id, chosen) == chosen
         lead_s = float(lead_s) if lead_s else time.monotonic() - session.since
-        receipt = queue.submit(
-            done.assignment_id, session.annotator, answers, lead_time_s=round(lead_s, 3), blind=blind
-        )
+        receipt = None
+        try:
+            receipt = queue.submit(
+                done.assignment_id, session.annotator, answers, lead_time_s=round(lead_s, 3), blind=blind
+            )
+            told = label_view.stored(done, outcome, answers, receipt)
+        except LabelError as error:
+            if error.code not in _GONE:
+                raise
+            told = result_html.failure(f"{label_view.task_name(done)} {_GONE[error.code]}; here is the next")
         self._chosen_at_look.pop(done.assignment_id, None)
         loaded = {task.assignment_id for task in session.tasks[1:]}
         answered = session.answered | {done.assignment_id}
         session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered)
         page = self._show(session, project, loaded=loaded)
         return page | {
-            self.told: label_view.stored(done, outcome, answers, receipt) + page.get(self.told, ""),
-            self.progress: label_view.progress(receipt.progress),
-            self.receipt: label_view.receipt_json(done, receipt),
+            self.told: told + page.get(self.told, ""),
+            self.progress: label_view.progress(receipt.progress if receipt else queue.progress(session.annotator)),
+            self.receipt: receipt and label_view.receipt_json(done, receipt),
         }
 
     def _show(
