@@ -113,6 +113,7 @@ class MediaLimits:
     max_bytes: int = 500 * 2**20  # a ten-minute 1080p phone clip
     max_seconds: float = 600.0  # audio is held whole: 38 MB at this length
     max_pixels: int = 3840 * 2160  # one 4K frame is 24 MB as RGB
+    max_pixel_rate: int = 3840 * 2160 * 60  # of a second of film: what a phone records; all of it is decoded
     max_image_pixels: int = 50_000_000  # a 48-megapixel photograph; it is scaled down to `max_pixels`
     max_image_side: int = 65_535  # what a JPEG can hold; scaled down, a line of 1 x 50 million would have no width left
     min_sample_rate: int = 4_000  # below this no vowel formant survives

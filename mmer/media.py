@@ -40,6 +40,7 @@ _SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 k
 _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
 _PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
 _N_THREADS = min(4, os.cpu_count() or 1)  # each decoder thread holds whole frames
+_BURST_S = 2.0  # a camera that stalled gives a second's pictures at once
 _MAX_FPS = 480  # a webm without timing claims 1000
 
 
@@ -89,7 +90,7 @@ def probe(path: str | os.PathLike, limits: MediaLimits | None = None, *, whole: 
 
     Raises:
         ClipError: `not_found`, `not_a_file`, `not_readable`, `empty_file`, `too_large`, `not_media`, `no_streams`,
-            `zero_length`, `too_long`, `too_many_pixels`, `bad_sample_rate` or `undecodable`.
+            `zero_length`, `too_long`, `too_many_pixels`, `too_many_frames`, `bad_sample_rate` or `undecodable`.
     """
     limits = limits or MediaLimits()
     path, size_bytes = _checked(path, limits)
@@ -267,6 +268,7 @@ class _Picture(_Decoder):
         self.fps, self.period_s = fps, float(1 / (stream.average_rate or 25))
         self.slot: int | None = None
         self.turn: tuple[bool, int, int] | None = None
+        self.first_s: float | None = None
         stream.thread_type, stream.codec_context.thread_count = "AUTO", _N_THREADS
 
     def pieces(self, frame, zero_s: float) -> Iterator[VideoFrame]:
@@ -276,6 +278,10 @@ class _Picture(_Decoder):
         """
         time_s = -math.inf if frame.time is None else max(0.0, frame.time - zero_s)
         self.advance(time_s if time_s > self.time_s + 1e-4 else max(0.0, self.time_s) + self.period_s)
+        self.first_s = self.time_s if self.first_s is None else self.first_s
+        decoded_s = self.time_s - self.first_s + _BURST_S  # what its header says of the rate need not be so
+        if self.n_frames * frame.width * frame.height > self.limits.max_pixel_rate * decoded_s:
+            raise _too_many_frames(self.path, frame.width, frame.height, self.n_frames / decoded_s, self.limits)
         slot = math.floor(self.time_s * self.fps + 1e-3)
         if self.start_s <= self.time_s < self.end_s and slot != self.slot:
             self.slot = slot
@@ -388,7 +394,11 @@ def _streams(path: Path, container, limits: MediaLimits):
         kinds = ", ".join(sorted({each.type for each in container.streams})) or "no streams"
         raise ClipError("no_streams", f"{path.name} has no picture or sound to decode (found: {kinds}); {_WORKS}")
     if video is not None:
-        _check_pixels(path, video.codec_context.width, video.codec_context.height, limits.max_pixels)
+        width, height = video.codec_context.width, video.codec_context.height
+        _check_pixels(path, width, height, limits.max_pixels)
+        rate = float(video.average_rate or 0)
+        if rate <= _MAX_FPS and rate * width * height > limits.max_pixel_rate * 1.01:  # 59.94 is 60 to some
+            raise _too_many_frames(path, width, height, rate, limits)
     if audio is not None:
         _check_rate(path, audio.codec_context.sample_rate, limits)
     return video, audio
@@ -549,6 +559,14 @@ def _check_rate(path: Path, rate: int, limits: MediaLimits) -> None:
             f"{path.name} has {rate:,} samples a second; "
             f"{limits.min_sample_rate:,} to {limits.max_sample_rate:,} are accepted",
         )
+
+
+def _too_many_frames(path: Path, width: int, height: int, rate: float, limits: MediaLimits) -> ClipError:
+    most = limits.max_pixel_rate / (width * height)
+    return ClipError(
+        "too_many_frames",
+        f"{path.name} has {rate:.0f} pictures of {width} x {height} a second; up to {most:.0f} of that size are accepted",
+    )
 
 
 def _zero_length(path: Path) -> ClipError:

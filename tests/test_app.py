@@ -23,6 +23,7 @@ from gradio_client.exceptions import AppError
 from annotations.accounts import Accounts
 from mmer import branch_states, checkpoint
 from mmer.config import ROOT, Config, ModelConfig, Paths
+from mmer.errors import ClipError, LabelError
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcript, Word
@@ -302,6 +303,28 @@ def test_sessions_do_not_see_each_other(url, voice_only):
     analyse(Client(url, verbose=False), audio=voice_only)
     with pytest.raises(AppError, match="analyse a clip first"):
         Client(url, verbose=False).predict(api_name="/explain")
+
+
+def test_five_megabytes_of_words_held_the_model(client, service):
+    with pytest.raises(AppError, match="words has 20,001 characters; up to 20,000 are accepted"):
+        analyse(client, text="a" * 20_001)
+    with pytest.raises(LabelError, match="up to 20,000 are accepted"):
+        service.reread(None, "a" * 20_001)  # before anything is done with the result
+
+
+def test_a_clip_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr("mmer.ui.handlers._MOST_S", 0.5)  # seconds instead of a quarter of an hour
+    heard = threading.Event()
+
+    def work(should_stop):
+        while not should_stop():
+            time.sleep(0.01)
+        heard.set()
+
+    with pytest.raises(ClipError, match="takes longer than") as error:
+        list(run_in_background(work))
+    assert error.value.code == "too_slow"
+    assert heard.wait(5)
 
 
 def test_what_is_stopped_hears_of_it():

@@ -520,6 +520,27 @@ def test_a_clip_without_duration_is_stopped_when_it_passes_the_limit(tmp_path):
     assert got == pytest.approx([i / 5 for i in range(51)], abs=0.002)
 
 
+def test_a_small_file_of_many_large_pictures_stopped_the_rest(tmp_path):
+    """100 KB of 4K at 240 pictures a second took 15 s for 10 s of film; how many there are is known from the header."""
+    path = synth.write_clip(tmp_path / "fast.mp4", seconds=1, size=96, fps=100, voice=False)
+    most = 96 * 96 * 60
+    for read in (lambda clip, limits: list(stream(clip, limits=limits)), probe):
+        with pytest.raises(ClipError, match="has 100 pictures of 96 x 96 a second; up to 60 of that size") as error:
+            read(path, limits=MediaLimits(max_pixel_rate=most))
+        assert error.value.code == "too_many_frames"
+    assert len(parts(path)[0]) == 5  # as many as one looks at
+    assert MediaLimits().max_pixel_rate >= 1920 * 1080 * 240  # slow motion of a phone
+
+
+def test_pictures_that_the_header_does_not_speak_of_are_counted(tmp_path):
+    times = [i * 0.002 for i in range(300)] + [30.0]  # 10 a second on the whole, 500 at first
+    path = synth.write_clip(tmp_path / "burst.mp4", size=96, times=times, voice=False)
+    with pytest.raises(ClipError) as error:
+        list(stream(path, limits=MediaLimits(max_pixel_rate=96 * 96 * 60)))
+    assert error.value.code == "too_many_frames"
+    assert list(stream(path))[-1].time_s == pytest.approx(30.0, abs=0.01)
+
+
 def test_a_playlist_renamed_to_mp4_does_not_open_what_it_names(tmp_path, silent_face):
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{silent_face}\n#EXT-X-ENDLIST\n"
     for text in (playlist, f"ffconcat version 1.0\nfile '{silent_face}'\n"):

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import gradio as gr
 
-from mmer.errors import MmerError
+from mmer.errors import ClipError, MmerError
 from mmer.ui import result_html
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
+_MOST_S = 900.0  # that one clip may take: ten minutes of talk take a third of it on two cores
 _WORKERS = ThreadPoolExecutor(thread_name_prefix="analyse")
 
 
@@ -28,12 +29,19 @@ def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple
 
     Args:
         work: gets a function that says whether it should stop: nobody waits for its answer any more.
+
+    Raises:
+        ClipError: `too_slow`, so that others get their turn.
     """
     since, stopped = time.perf_counter(), threading.Event()
     call = _WORKERS.submit(contextvars.copy_context().run, work, stopped.is_set)
     try:
         while not call.done():
             yield time.perf_counter() - since, None
+            if time.perf_counter() - since > _MOST_S:
+                raise ClipError(
+                    "too_slow", f"the clip takes longer than {_MOST_S:.0f} s here; give a shorter part of it"
+                )
             wait([call], timeout=_POLL_S)
         yield time.perf_counter() - since, call.result()
     finally:

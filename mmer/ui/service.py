@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from annotations.accounts import Accounts
 from annotations.label import check_label
 from annotations.store import Store
+from annotations.text import check_text
 from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
@@ -104,6 +105,7 @@ class Service:
         self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
     ) -> EmotionResult:
         """Return the verdict on files that belong together; without words, what is said in them is transcribed."""
+        check_text(words or "", "words")
         name = " + ".join(Path(f).name for f in files) or "text"
         found = self._judge(*files, text=words, name=name, should_stop=should_stop)
         # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many
@@ -115,7 +117,7 @@ class Service:
 
         As many lines as utterances: one for each. Otherwise every utterance gets all of them.
         """
-        return self._reread_on_gpu(result, words)
+        return self._reread_on_gpu(result, check_text(words, "words"))
 
     def _reread(self, result: EmotionResult, words: str) -> EmotionResult:
         since = time.perf_counter()
