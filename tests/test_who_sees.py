@@ -4,6 +4,7 @@ import base64
 import hashlib
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -11,6 +12,7 @@ from gradio_client.exceptions import AppError
 from annotations.accounts import Accounts
 from annotations.queue import projects
 from annotations.store import Store
+from mmer.ui.auth import authorize
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
@@ -62,6 +64,18 @@ def test_the_owners_own_recording_is_shown_to_whom_the_page_is_open(tmp_path, se
     _, url = served(replace(filled(tmp_path, 1), host="0.0.0.0"))
     (item,) = start(Client(url, verbose=False))["items"]
     assert item["media"].startswith("data:audio/")
+
+
+def test_every_account_of_the_hub_saw_consented_recordings(tmp_path):
+    service = Service(replace(paths_in(tmp_path), space="ada/faces", host="0.0.0.0"))
+    service.accounts.add("ann", None, "annotator")
+    seen = {}
+    for name in ("ada", "ann", "stranger"):
+        profile = gr.OAuthProfile({"name": name, "preferred_username": name, "profile": "", "picture": ""})
+        person = authorize(service, "label", None, profile)
+        seen[name] = (person.role, person.let_in)
+    assert seen == {"ada": ("admin", True), "ann": ("annotator", True), "stranger": ("annotator", False)}
+    service.store.engine.dispose()
 
 
 def test_a_file_of_the_server_was_shown_as_a_film(tmp_path, served):
