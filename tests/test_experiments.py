@@ -14,11 +14,11 @@ from mmer.labels import EMOTIONS
 from mmer.metrics import threshold_of
 from mmer.model import BranchStates, EmotionModel
 from tests.test_training import corpora_folder, run  # noqa: F401
-from training.ablate import page
 from training.data import unpaired
 from training.data.manifest import Row
 from training.experiments import figures
 from training.experiments.ablation_grid import all_rows
+from training.experiments.ablation_report import page
 from training.experiments.ablation_stages import drawn, two_folds
 from training.experiments.folds import CrossValidation, Fold, emobox, labels
 from training.experiments.run_cache import Run, Runs, without

@@ -15,7 +15,7 @@ from mmer import checkpoint, media
 from mmer.config import Config, ModelConfig, Paths
 from mmer.model import EmotionModel
 from tests import synth
-from training.prelabel import prelabel
+from training.corrections.prelabelling import prelabel
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import argparse
-import sys
 from pathlib import Path
 
-from mmer.errors import MmerError, TrainingError
+from mmer.errors import TrainingError
+from training.command import run
 from training.data import paired
 from training.data.manifest import Row, write
 from training.data.unpaired import (
@@ -85,7 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MmerError as error:
-        sys.exit(f"{error}")
+    run(main)

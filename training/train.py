@@ -21,13 +21,12 @@ if __package__ in (None, ""):  # run as a script: the repository's root is not o
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from mmer.config import Paths
-from mmer.errors import MmerError
 from mmer.labels import MODALITIES
+from training.command import run
 from training.learn.config import PRECISIONS, TrainConfig
 
 
@@ -99,7 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MmerError as error:
-        sys.exit(f"error: {error}")
+    run(main)

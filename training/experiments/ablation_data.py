@@ -1,13 +1,13 @@
-"""How much of the training a row of the ablation gets, and the data that its rows share."""
+"""The data that the rows of the ablation share."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from mmer import assets
-from mmer.config import Config, ModelConfig, Paths
+from mmer.config import Config, Paths
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
@@ -15,29 +15,8 @@ from mmer.model import EmotionModel
 from training import corpora
 from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_calibration
 from training.data.manifest import Row
+from training.experiments.budgets import Budget
 from training.learn.config import CORPORA
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much of the full training a row gets. Rows of one budget are comparable with each other, not across budgets."""
-
-    model: ModelConfig
-    epochs: dict[str, int] | None  # per branch; None: those of the full recipe
-    rows: dict[str, int]  # most training rows per branch, drawn once and evenly; 0: all
-    measured: int = 0  # most validation rows per branch, four times as many to calibrate on; 0: all
-    steps: tuple[int, ...] = (100, 300, 1000)  # of a fusion: each kind chooses one
-    text_tuned: bool = False  # whether MiniLM's last layers learn with the text branch
-
-
-BUDGETS = {
-    "full": Budget(ModelConfig(), None, {}, text_tuned=True),
-    # One core: about 2 minutes for a face row, 16 for a voice row, 1 for a text row, once their data is read.
-    "small": Budget(
-        ModelConfig(), {"face": 5, "voice": 20, "text": 2}, {"face": 8000, "text": 12_000}, 1000, (100, 300)
-    ),
-    "tiny": Budget(ModelConfig.tiny(), {"face": 1, "voice": 1, "text": 1}, {"face": 64, "text": 64}, 40, (5, 10)),
-}
 
 
 class Data:
