@@ -47,7 +47,9 @@ def cremad(tmp_path) -> Path:
             touch(tmp_path / "VideoFlash" / f"{actor}_DFA_{code}.flv")
             touch(tmp_path / "AudioWAV" / f"{actor}_DFA_{code}.wav")
     touch(tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav")  # sound only
-    (tmp_path / "VideoDemographics.csv").write_text("ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Caucasian,Not Hispanic\n1002,21,Female,Caucasian,Not Hispanic\n")  # fmt: skip
+    (tmp_path / "VideoDemographics.csv").write_text(
+        "ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Caucasian,Not Hispanic\n1002,21,Female,Caucasian,Not Hispanic\n"
+    )
     (tmp_path / "processedResults").mkdir()
     (tmp_path / "processedResults" / "summaryTable.csv").write_text(
         '"","FileName","VoiceVote","VoiceLevel","FaceVote","FaceLevel","MultiModalVote","MultiModalLevel"\n'
@@ -82,7 +84,11 @@ def test_cremad_without_its_votes_has_no_heard_labels(cremad):
 
 def test_meld_raw_pairs_each_sentence_with_its_clip(tmp_path):
     header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
-    for name, folder in (("train", "train/train_splits"), ("dev", "dev/dev_splits_complete"), ("test", "test/output_repeated_splits_test")):  # fmt: skip
+    for name, folder in (
+        ("train", "train/train_splits"),
+        ("dev", "dev/dev_splits_complete"),
+        ("test", "test/output_repeated_splits_test"),
+    ):
         lines = [f'{i},"It\x92s {name} {i}.",Joey,{e},x,7,{i},1,1,x,x' for i, e in enumerate(("joy", "anger"))]
         (tmp_path / f"{name}_sent_emo.csv").write_text(header + "\n".join(lines))
         touch(tmp_path / folder / "dia7_utt0.mp4")

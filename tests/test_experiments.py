@@ -1,4 +1,4 @@
-"""The experiment commands on tiny corpora in their real layouts: what they write, and that they go on where they were."""
+"""The experiment commands on tiny corpora in their real layouts: what they write, and how they go on."""
 
 import json
 import os
@@ -108,8 +108,15 @@ def test_every_reference_is_a_row_and_starts_are_trained_first():
         assert row.reference is None or row.reference in rows
         assert getattr(row, "init", None) is None or row.init in rows
     assert {r.group for r in rows.values()} == {
-        "branches", "skip", "losses", "augmentation", "transfer", "multi", "fusion", "robustness"
-    }  # fmt: skip
+        "branches",
+        "skip",
+        "losses",
+        "augmentation",
+        "transfer",
+        "multi",
+        "fusion",
+        "robustness",
+    }
 
 
 def test_subsets_of_one_branch_are_that_branch():
@@ -129,8 +136,25 @@ def test_subsets_of_one_branch_are_that_branch():
 @pytest.fixture(scope="module")
 def ablated(corpora_folder, tmp_path_factory, face_model, text_encoder):  # noqa: F811
     out = tmp_path_factory.mktemp("ablation")
-    arguments = ("--corpora", corpora_folder, "--out", out, "--budget", "tiny", "--seeds", 0, 1, "--rows", "voice-no-skip",
-                 "voice-post_hoc", "fusion-average", "fusion-gated", "voice-white-0dB", "text-errors-30%", "face-covered-mouth")  # fmt: skip
+    arguments = (
+        "--corpora",
+        corpora_folder,
+        "--out",
+        out,
+        "--budget",
+        "tiny",
+        "--seeds",
+        0,
+        1,
+        "--rows",
+        "voice-no-skip",
+        "voice-post_hoc",
+        "fusion-average",
+        "fusion-gated",
+        "voice-white-0dB",
+        "text-errors-30%",
+        "face-covered-mouth",
+    )
     done = run("ablate", *arguments, home=out / "home")
     assert done.returncode == 0, done.stderr
     return out, arguments
@@ -141,7 +165,9 @@ def test_the_ablation_compares_each_row_with_its_reference(ablated):
     out, _ = ablated
     found = json.loads((out / "ablation.json").read_text())
     entries = {e["row"]: e for e in found["rows"]}
-    assert {"voice", "voice-no-skip", "voice-post_hoc", "fusion-attention", "fusion-average", "fusion-gated"} <= set(entries)  # fmt: skip
+    assert {"voice", "voice-no-skip", "voice-post_hoc", "fusion-attention", "fusion-average", "fusion-gated"} <= set(
+        entries
+    )
     assert entries["voice"]["seeds"] == [0, 1]
     assert entries["voice-no-skip"]["reference"] == "voice"
     gap = entries["voice-no-skip"]["accuracy"]["mean"] - entries["voice"]["accuracy"]["mean"]
@@ -198,7 +224,10 @@ def test_the_folds_of_emobox_share_no_actor():
 
 
 def test_calm_is_a_class_of_its_own_where_there_are_eight():
-    rows = [Row((e,), Path(f"03-01-{code}-01-01-01-01.wav"), corpus="ravdess") for code, e in (("01", "neutral"), ("02", "neutral"), ("05", "anger"))]  # fmt: skip
+    rows = [
+        Row((e,), Path(f"03-01-{code}-01-01-01-01.wav"), corpus="ravdess")
+        for code, e in (("01", "neutral"), ("02", "neutral"), ("05", "anger"))
+    ]
     names, targets = labels(rows, 8)
     assert [names[i] for i in targets.argmax(1)] == ["neutral", "calm", "anger"]
     names, targets = labels(rows, 7)
@@ -208,7 +237,22 @@ def test_calm_is_a_class_of_its_own_where_there_are_eight():
 @pytest.fixture(scope="module")
 def spoken(corpora_folder, tmp_path_factory):  # noqa: F811
     out = tmp_path_factory.mktemp("crossval")
-    arguments = ("--corpora", corpora_folder, "--out", out, "--folds", 3, "--classes", 8, "--epochs", 2, "--batch", 8, "--model", "tiny")  # fmt: skip
+    arguments = (
+        "--corpora",
+        corpora_folder,
+        "--out",
+        out,
+        "--folds",
+        3,
+        "--classes",
+        8,
+        "--epochs",
+        2,
+        "--batch",
+        8,
+        "--model",
+        "tiny",
+    )
     done = run("crossval", *arguments, home=out / "home")
     assert done.returncode == 0, done.stderr
     return out, arguments, done
@@ -245,7 +289,18 @@ def test_a_finished_cross_validation_reads_no_recording_again(spoken):
 
 
 def test_one_corpus_is_tested_with_what_another_taught(corpora_folder, tmp_path):  # noqa: F811
-    done = run("crossval", "--corpora", corpora_folder, "--out", tmp_path, "--across", "emodb:ravdess", "--model", "tiny", home=tmp_path)  # fmt: skip
+    done = run(
+        "crossval",
+        "--corpora",
+        corpora_folder,
+        "--out",
+        tmp_path,
+        "--across",
+        "emodb:ravdess",
+        "--model",
+        "tiny",
+        home=tmp_path,
+    )
     assert done.returncode == 1
     assert "4 folds: 2 can be made of the speakers here" in done.stderr
     assert "Traceback" not in done.stderr

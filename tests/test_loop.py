@@ -94,7 +94,21 @@ def test_a_run_killed_in_an_epoch_ends_where_an_undisturbed_one_does(one_process
 
 
 def test_two_processes_learn_what_one_does_and_share_the_examples(one_process, tmp_path):
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
+    launcher = (
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    )
     done = train(tmp_path, launcher=launcher)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"result-{rank}.pt") for rank in (0, 1))
@@ -113,9 +127,16 @@ def test_a_stage_ends_with_the_average_of_its_weights(tmp_path):
     optimizer = torch.optim.SGD(module.parameters(), 1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     fit(
-        "line", module, optimizer, scheduler, lambda epoch: [(torch.ones(1, 1),)] * 3, lambda x: -module(x).mean(),
-        epochs=1, work=tmp_path, average=0.5,
-    )  # fmt: skip
+        "line",
+        module,
+        optimizer,
+        scheduler,
+        lambda epoch: [(torch.ones(1, 1),)] * 3,
+        lambda x: -module(x).mean(),
+        epochs=1,
+        work=tmp_path,
+        average=0.5,
+    )
     assert module.weight.item() == pytest.approx(2.25)
     assert float(stage_weights(tmp_path / "line.state.pt")["weight"]) == pytest.approx(2.25)
 
@@ -128,9 +149,17 @@ def fit_line(work: Path, epochs: int = 2, **options) -> float:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     data = options.pop("data", (torch.ones(2, 1),))
     fit(
-        "line", module, optimizer, scheduler, lambda epoch: [(torch.ones(1, 1),)] * 2, lambda x: -module(x).float().mean(),
-        epochs=epochs, work=work, data=data, **options,
-    )  # fmt: skip
+        "line",
+        module,
+        optimizer,
+        scheduler,
+        lambda epoch: [(torch.ones(1, 1),)] * 2,
+        lambda x: -module(x).float().mean(),
+        epochs=epochs,
+        work=work,
+        data=data,
+        **options,
+    )
     return module.weight.item()
 
 

@@ -63,7 +63,14 @@ def retrain(paths: Paths, *arguments: str) -> subprocess.CompletedProcess:
         "MMER_ASSETS": str(paths.assets),
         "MMER_DATABASE_URL": paths.database_url,
     }
-    return subprocess.run([sys.executable, "training/retrain.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "training/retrain.py", *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices):

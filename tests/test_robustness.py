@@ -19,7 +19,9 @@ def test_a_blur_spreads_a_point_and_keeps_its_light():
     soft = blurred(image, 2.0)
     assert float(soft.sum()) == pytest.approx(float(image.sum()), rel=0.02)
     assert soft[0, 24, 24] > soft[0, 24, 20] > soft[0, 24, 16] > 0
-    assert torch.equal(blurred(torch.full((1, 48, 48), 77, dtype=torch.uint8), 3.0), torch.full((1, 48, 48), 77, dtype=torch.uint8))  # fmt: skip
+    assert torch.equal(
+        blurred(torch.full((1, 48, 48), 77, dtype=torch.uint8), 3.0), torch.full((1, 48, 48), 77, dtype=torch.uint8)
+    )
 
 
 def test_a_mask_hides_the_mouth_and_leaves_the_eyes():

@@ -65,7 +65,11 @@ def corpora_folder(tmp_path_factory) -> Path:
     (root / "meld").mkdir()
     header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
     for split, n in (("train", 20), ("dev", 3)):
-        lines = [f'{i},"Well, it\x92s number {i}.",S{i % 5},{e},x,0,{i},1,1,"00:00:01,000","00:00:02,000"' for i in range(n) for e in ("joy", "anger", "neutral")]  # fmt: skip
+        lines = [
+            f'{i},"Well, it\x92s number {i}.",S{i % 5},{e},x,0,{i},1,1,"00:00:01,000","00:00:02,000"'
+            for i in range(n)
+            for e in ("joy", "anger", "neutral")
+        ]
         (root / "meld" / f"{split}_sent_emo.csv").write_text(header + "\n".join(lines))
     (root / "goemotions").mkdir()
     (root / "goemotions" / "labels.txt").write_text("anger\ndisgust\nfear\njoy\nneutral\nsadness\nsurprise\n")
@@ -298,8 +302,13 @@ def run(script: str, *arguments, home: Path) -> subprocess.CompletedProcess:
     env = {**os.environ, "MMER_HOME": str(home), "OMP_NUM_THREADS": "1"}
     env.setdefault("MMER_ASSETS", str(ROOT / "data" / "assets"))
     return subprocess.run(
-        [sys.executable, f"training/{script}.py", *map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
-    )  # fmt: skip
+        [sys.executable, f"training/{script}.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -307,9 +316,29 @@ def trained(corpora_folder, tmp_path_factory, face_model, text_encoder) -> tuple
     """A home with a checkpoint that the training command wrote from the tiny corpora: (home, id)."""
     home = tmp_path_factory.mktemp("home")
     done = run(
-        "train", "--corpora", corpora_folder, "--work", home / "work", "--model", "tiny", "--face-epochs", 1, "--face-batch", 16,
-        "--voice-epochs", 1, "--voice-batch", 8, "--text-epochs", 1, "--fusion-steps", 20, "--fusion-batch", 16, home=home,
-    )  # fmt: skip
+        "train",
+        "--corpora",
+        corpora_folder,
+        "--work",
+        home / "work",
+        "--model",
+        "tiny",
+        "--face-epochs",
+        1,
+        "--face-batch",
+        16,
+        "--voice-epochs",
+        1,
+        "--voice-batch",
+        8,
+        "--text-epochs",
+        1,
+        "--fusion-steps",
+        20,
+        "--fusion-batch",
+        16,
+        home=home,
+    )
     assert done.returncode == 0, done.stderr
     return home, checkpoint.listing(home / "checkpoints")[0]
 
@@ -318,8 +347,14 @@ def test_the_training_command_writes_a_checkpoint(trained):
     home, name = trained
     loaded = checkpoint.load(name, home / "checkpoints")
     assert set(loaded.meta["metrics"]["label_matched_validation_tuples"]) == {
-        "face", "voice", "text", "face+voice", "face+text", "voice+text", "face+voice+text"
-    }  # fmt: skip
+        "face",
+        "voice",
+        "text",
+        "face+voice",
+        "face+text",
+        "voice+text",
+        "face+voice+text",
+    }
     assert all(t > 0 for t in loaded.meta["temperature"].values())
     promise = loaded.meta["abstain"]  # an hour of training keeps it, a minute may find no confidence that does
     assert promise is None or promise["accuracy"] >= promise["target"]
@@ -330,10 +365,32 @@ def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpor
     home, name = trained
     weights = whisper_checkpoint(tmp_path / "whisper.pt")
     done = run(
-        "train", "--corpora", corpora_folder, "--work", tmp_path / "work", "--model", "tiny", "--init", name, "--whisper", weights,
-        "--stage", "voice", "fusion", "--voice-epochs", 1, "--voice-batch", 8, "--fusion-steps", 20, "--fusion-batch", 16,
-        "--name", "listening", home=home,
-    )  # fmt: skip
+        "train",
+        "--corpora",
+        corpora_folder,
+        "--work",
+        tmp_path / "work",
+        "--model",
+        "tiny",
+        "--init",
+        name,
+        "--whisper",
+        weights,
+        "--stage",
+        "voice",
+        "fusion",
+        "--voice-epochs",
+        1,
+        "--voice-batch",
+        8,
+        "--fusion-steps",
+        20,
+        "--fusion-batch",
+        16,
+        "--name",
+        "listening",
+        home=home,
+    )
     assert done.returncode == 0, done.stderr
     loaded = checkpoint.load("listening", home / "checkpoints")
     assert (loaded.config.model.whisper_depths, loaded.config.model.whisper_width) == (2, 32)
@@ -363,10 +420,31 @@ def test_training_again_goes_on_where_it_was(trained, corpora_folder):
     """Every branch is done, so only the fusion learns again, and the weights are the same."""
     home, name = trained
     done = run(
-        "train", "--corpora", corpora_folder, "--work", home / "work", "--model", "tiny", "--face-epochs", 1, "--face-batch", 16,
-        "--voice-epochs", 1, "--voice-batch", 8, "--text-epochs", 1, "--fusion-steps", 20, "--fusion-batch", 16,
-        "--name", "again", home=home,
-    )  # fmt: skip
+        "train",
+        "--corpora",
+        corpora_folder,
+        "--work",
+        home / "work",
+        "--model",
+        "tiny",
+        "--face-epochs",
+        1,
+        "--face-batch",
+        16,
+        "--voice-epochs",
+        1,
+        "--voice-batch",
+        8,
+        "--text-epochs",
+        1,
+        "--fusion-steps",
+        20,
+        "--fusion-batch",
+        16,
+        "--name",
+        "again",
+        home=home,
+    )
     assert done.returncode == 0, done.stderr
     assert "fusion epoch 10/10" in done.stdout
     assert not any(f"{stage} epoch" in done.stdout for stage in ("face", "voice", "voice_statistics", "text"))
@@ -395,10 +473,32 @@ def test_a_branch_keeps_what_it_was_trained_with_and_its_prior_is_taken_once(tra
     """The text and face branches stay; of the voice, which learns, all of the start is kept."""
     home, name = trained
     done = run(
-        "train", "--corpora", corpora_folder, "--work", tmp_path, "--model", "tiny", "--init", name, "--stage", "voice", "fusion",
-        "--voice-epochs", 1, "--voice-batch", 16, "--init-share", 1, "--fusion-steps", 20, "--fusion-batch", 16,
-        "--name", "joined", home=home,
-    )  # fmt: skip
+        "train",
+        "--corpora",
+        corpora_folder,
+        "--work",
+        tmp_path,
+        "--model",
+        "tiny",
+        "--init",
+        name,
+        "--stage",
+        "voice",
+        "fusion",
+        "--voice-epochs",
+        1,
+        "--voice-batch",
+        16,
+        "--init-share",
+        1,
+        "--fusion-steps",
+        20,
+        "--fusion-batch",
+        16,
+        "--name",
+        "joined",
+        home=home,
+    )
     assert done.returncode == 0, done.stderr
     first, second = (checkpoint.load(n, home / "checkpoints") for n in (name, "joined"))
     for m in ("face", "text"):
@@ -444,9 +544,19 @@ def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_pa
     (tmp_path / "broken.wav").write_text("this is no sound")
     (tmp_path / "ravdess.csv").write_text("\n".join([*lines, "broken.wav,,,,anger,x,ravdess,val,"]) + "\n")
     done = run(
-        "evaluate", "--manifest", tmp_path / "ravdess.csv", "--report", tmp_path / "r.json", "--checkpoint", name,
-        "--modalities", "voice", "--figures", tmp_path / "figures", home=home,
-    )  # fmt: skip
+        "evaluate",
+        "--manifest",
+        tmp_path / "ravdess.csv",
+        "--report",
+        tmp_path / "r.json",
+        "--checkpoint",
+        name,
+        "--modalities",
+        "voice",
+        "--figures",
+        tmp_path / "figures",
+        home=home,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["n"] == 8

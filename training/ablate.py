@@ -8,10 +8,10 @@ Groups of rows: `branches` (each branch alone), `skip` (without skip connections
 --checkpoint the fusion and robustness rows stand on that checkpoint's branches, else on branches trained here.
 
 A finished row is never run again, and a killed run goes on from its last epoch. Branches are measured on validation
-speakers. Fusion is measured on label-matched tuples of validation examples, since the corpora are not paired. The test
-against the reference row flips the signs of whole speakers (of the voices, for tuples); images and sentences without a
-speaker stand for themselves. Nothing is chosen on what is measured: branches end with their last epoch, and each kind of
-fusion chooses its number of steps on the calibration split.
+speakers. Fusion is measured on label-matched tuples of validation examples, since the corpora are not paired. The
+test against the reference row flips the signs of whole speakers (of the voices, for tuples); images and sentences
+without a speaker stand for themselves. Nothing is chosen on what is measured: branches end with their last epoch, and
+each kind of fusion chooses its number of steps on the calibration split.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path

@@ -2,10 +2,10 @@
 
     python training/corpora.py --corpora DIR --out DIR
 
-Reads whatever of these lies anywhere below --corpora: RAVDESS speech (wav or flac), EMO-DB (wav or flac), FER2013 (zip or
-folders of images by class, or the challenge's fer2013.csv), MELD (`*_sent_emo.csv`), GoEmotions grouped to Ekman's
-emotions (`*.tsv` beside labels.txt), and those with picture and sound at once: RAVDESS video, MELD raw, and CREMA-D,
-SAVEE, IEMOCAP, eNTERFACE of training/data/paired.py. Writes one manifest for each.
+Reads whatever of these lies anywhere below --corpora: RAVDESS speech (wav or flac), EMO-DB (wav or flac), FER2013
+(zip or folders of images by class, or the challenge's fer2013.csv), MELD (`*_sent_emo.csv`), GoEmotions grouped to
+Ekman's emotions (`*.tsv` beside labels.txt), and those with picture and sound at once: RAVDESS video, MELD raw, and
+CREMA-D, SAVEE, IEMOCAP, eNTERFACE of training/data/paired.py. Writes one manifest for each.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -75,7 +75,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
-    parser.add_argument("--cremad", choices=("acted", "heard"), default="acted", help="CREMA-D's label: what was asked of the actor, or what most raters saw and heard")  # fmt: skip
+    parser.add_argument(
+        "--cremad",
+        choices=("acted", "heard"),
+        default="acted",
+        help="CREMA-D's label: what was asked of the actor, or what most raters saw and heard",
+    )
     args = parser.parse_args()
     for name, rows in read_all(args.corpora, args.out, cremad=args.cremad).items():
         write(args.out / f"{name}.csv", rows)

@@ -2,10 +2,10 @@
 
     python training/evaluate.py --manifest M.csv --report R.json [--checkpoint ID] [--modalities face,voice,text]
 
-Each row is one utterance: it is not cut further. Rows that cannot be read, and rows in which none of the modalities asked
-for is found, are counted as failed and named; they are not part of the figures. Besides the figures over all rows there are
-those of each group of speakers (column `group`), the error rate against the share answered, and what the checkpoint's own
-threshold for abstaining does here.
+Each row is one utterance: it is not cut further. Rows that cannot be read, and rows in which none of the modalities
+asked for is found, are counted as failed and named; they are not part of the figures. Besides the figures over all
+rows there are those of each group of speakers (column `group`), the error rate against the share answered, and what
+the checkpoint's own threshold for abstaining does here.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path

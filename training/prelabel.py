@@ -2,9 +2,9 @@
 
     python training/prelabel.py --project NAME [--again] [--speech]
 
-Each item gets a prediction, the embedding that the order `diversity` goes by and, with --speech, a transcript. Items the
-checkpoint in use has answered already are left as they are, so the command goes on where it was stopped, and answers
-anew after a retraining. Items without media are answered by their transcript.
+Each item gets a prediction, the embedding that the order `diversity` goes by and, with --speech, a transcript. Items
+the checkpoint in use has answered already are left as they are, so the command goes on where it was stopped, and
+answers anew after a retraining. Items without media are answered by their transcript.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path

@@ -2,11 +2,11 @@
 
     python training/retrain.py [--dry-run] [--min-labels N] [--aggregation METHOD] [--home DIR] [--database URL]
 
-Uses the current labels whose clip can be read: media kept with consent, a registered file that still has the same hash,
-a clip's branch embeddings where only these were kept (while they are of the same branches), or a typed sentence. Several
-annotators of one clip or segment make one target, by --aggregation: the mean of their labels (soft), the majority, the
-mean weighted by their answers to gold items, or Dawid and Skene's model of their confusions. A reviewer's final label
-stands alone. The held-out labels are made into targets in the same way.
+Uses the current labels whose clip can be read: media kept with consent, a registered file that still has the same
+hash, a clip's branch embeddings where only these were kept (while they are of the same branches), or a typed
+sentence. Several annotators of one clip or segment make one target, by --aggregation: the mean of their labels
+(soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their
+confusions. A reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
 Groups (the speaker, else the clip) whose hash falls below --held-out are never trained on, in this run or a later one.
 The encoders stay as they are: their states are computed once, and the heads and the fusion learn on them, held to the
@@ -14,10 +14,10 @@ served model by their start weights (https://arxiv.org/abs/1802.01483) and by wh
 labelled (https://arxiv.org/abs/2203.08679). From --deep-from clips on, the last layers of the encoders may learn too.
 How strongly, how deep and how long is chosen by cross-validation inside the training part.
 
-The gate promotes the new model only if on the held-out clips its UAR is higher than the served one's (the same UAR and
-a lower negative log-likelihood count as higher), in nine of ten bootstrap draws by clip too; if in as many draws it beats
-naming one emotion for everything, which a model can learn from labels that have nothing to do with the clips; and if
-it still answers as the served model where that was sure and the label agreed.
+The gate promotes the new model only if on the held-out clips its UAR is higher than the served one's (the same UAR
+and a lower negative log-likelihood count as higher), in nine of ten bootstrap draws by clip too; if in as many draws
+it beats naming one emotion for everything, which a model can learn from labels that have nothing to do with the
+clips; and if it still answers as the served model where that was sure and the label agreed.
 
 Exit status: 0 promoted, 3 refused by the gate, 4 too few labels, 2 bad usage, 1 another error.
 """

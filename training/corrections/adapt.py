@@ -98,7 +98,7 @@ def answers(model: EmotionModel, ex: Examples, *, deep: bool = False) -> Tensor:
 
 
 def probabilities(logits: Tensor, ex: Examples) -> Tensor:
-    """Return (N, 4, K): the mean over a clip's utterances, weighted as the predictor does; zeros where none is there."""
+    """Return (N, 4, K): the mean over a clip's utterances, weighted as the predictor does; else zeros."""
     weight = ex.share[:, None] * ex.there  # (U, 4)
     total = torch.zeros(len(ex.targets), len(OUTPUTS)).index_add_(0, ex.clip, weight)
     sums = torch.zeros(ex.targets.shape).index_add_(0, ex.clip, logits.softmax(-1) * weight[..., None])
@@ -225,7 +225,7 @@ def choose(model: EmotionModel, ex: Examples, groups: Sequence[str], config: Ada
 
 
 def _temperature(logits: Tensor, ex: Examples, inside: Tensor) -> float:
-    """Return the factor for the fusion's temperature, 1 unless fitting it on two folds helps on the third, on the whole.
+    """Return the factor for the fusion's temperature, 1 unless fitting it on two folds helps on the third.
 
     A head's training sets its scale; the fused sum of three votes is where confidence is easily overdone.
     """

@@ -1,4 +1,4 @@
-"""Corrections to training examples: which labels can be learned from, what was seen and heard, which clips only measure."""
+"""Corrections to training examples: which labels can be learned from, branch embeddings, which clips only measure."""
 
 import hashlib
 import json

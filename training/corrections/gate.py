@@ -1,4 +1,4 @@
-"""Whether a new model may replace the served one: better on clips it has not seen, for reasons that are in the clips."""
+"""Whether a new model may replace the served one: better on clips it has not seen, and by what is in them."""
 
 from collections.abc import Sequence
 
@@ -55,9 +55,10 @@ def gate(
     once = measure(np.ones((1, len(names))))
     confidence, informed = float(higher(gain, tie).mean()), float((margin > 1e-9).mean())
     figures = {
-        who: {k: classification(label[sure], p[sure])[k] for k in ("n", "uar", "accuracy", "ece")} | {"nll": float(log.mean())}
+        who: {k: classification(label[sure], p[sure])[k] for k in ("n", "uar", "accuracy", "ece")}
+        | {"nll": float(log.mean())}
         for who, p, log in (("served", served, logs[0]), ("new", new, logs[1]))
-    }  # fmt: skip
+    }
     reasons = []
     if not higher(*once[:2])[0]:
         reasons.append(

@@ -72,7 +72,19 @@ def _parse(cells: dict, folder: Path, line: int) -> Row:
     if get("crop", "") not in ("", "face"):
         raise LabelError("unknown_crop", f"crop {get('crop')!r} is not 'face' or empty")
     names = tuple(emotion(part) for part in get("label", "").split("|"))
-    return Row(names, path, get("text", ""), start, end, get("speaker", ""), get("corpus", ""), split, get("crop", ""), line, get("group", ""))  # fmt: skip
+    return Row(
+        names,
+        path,
+        get("text", ""),
+        start,
+        end,
+        get("speaker", ""),
+        get("corpus", ""),
+        split,
+        get("crop", ""),
+        line,
+        get("group", ""),
+    )
 
 
 def read(path: str | Path) -> Manifest:
@@ -122,8 +134,19 @@ def write(path: str | Path, rows: list[Row] | tuple[Row, ...]) -> None:
         writer.writerow(COLUMNS)
         for r in rows:
             writer.writerow(
-                [relative(r.path), r.text, number(r.start_s), number(r.end_s), "|".join(r.emotions), r.speaker, r.corpus, r.split, r.crop, r.group]
-            )  # fmt: skip
+                [
+                    relative(r.path),
+                    r.text,
+                    number(r.start_s),
+                    number(r.end_s),
+                    "|".join(r.emotions),
+                    r.speaker,
+                    r.corpus,
+                    r.split,
+                    r.crop,
+                    r.group,
+                ]
+            )
 
 
 def class_counts(rows: list[Row] | tuple[Row, ...]) -> list[float]:

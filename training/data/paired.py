@@ -1,7 +1,7 @@
 """Corpora in which one person is seen, heard and read at once, in the layouts of their authors.
 
-CREMA-D has actors, SAVEE and eNTERFACE volunteers who act, IEMOCAP pairs of actors. Where the authors say what is spoken it
-becomes the text, so that nothing is transcribed. No speaker is in two splits.
+CREMA-D has actors, SAVEE and eNTERFACE volunteers who act, IEMOCAP pairs of actors. Where the authors say what is
+spoken it becomes the text, so that nothing is transcribed. No speaker is in two splits.
 """
 
 import csv
@@ -21,15 +21,39 @@ _CREMAD_CODES = {
     "SAD": "sadness",
 }
 _CREMAD_WORDS = {
-    "IEO": "It's eleven o'clock.", "TIE": "That is exactly what happened.", "IOM": "I'm on my way to the meeting.",
-    "IWW": "I wonder what this is about.", "TAI": "The airplane is almost full.", "MTI": "Maybe tomorrow it will be cold.",
-    "IWL": "I would like a new alarm clock.", "ITH": "I think I have a doctor's appointment.",
-    "DFA": "Don't forget a jacket.", "ITS": "I think I've seen this before.", "TSI": "The surface is slick.",
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
-}  # fmt: skip
-_SAVEE_CODES = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}  # fmt: skip
+}
+_SAVEE_CODES = {
+    "a": "anger",
+    "d": "disgust",
+    "f": "fear",
+    "h": "happiness",
+    "n": "neutral",
+    "sa": "sadness",
+    "su": "surprise",
+}
 # Excited is counted as happy, as is usual; frustrated, other and undecided are none of the seven.
-_IEMOCAP_CODES = {"ang": "anger", "dis": "disgust", "fea": "fear", "hap": "happiness", "exc": "happiness", "neu": "neutral", "sad": "sadness", "sur": "surprise"}  # fmt: skip
+_IEMOCAP_CODES = {
+    "ang": "anger",
+    "dis": "disgust",
+    "fea": "fear",
+    "hap": "happiness",
+    "exc": "happiness",
+    "neu": "neutral",
+    "sad": "sadness",
+    "sur": "surprise",
+}
 _ENTERFACE_CODES = {"an": "anger", "di": "disgust", "fe": "fear", "ha": "happiness", "sa": "sadness", "su": "surprise"}
 
 
@@ -43,9 +67,9 @@ def cremad(folder: Path, label: str = "acted") -> list[Row]:
     """CREMA-D: `VideoFlash/NNNN_SSS_EEE_LL.flv`, or `AudioWAV/*.wav` for clips without a picture.
 
     Args:
-        label: "acted" is the emotion the actor was asked for, in the file's name; "heard" what most raters saw and heard,
-            from processedResults/summaryTable.csv, several with a tie. Models reach 73 against 48 % of them, so the
-            corpus is called cremad-acted or cremad-heard.
+        label: "acted" is the emotion the actor was asked for, in the file's name; "heard" what most raters saw and
+            heard, from processedResults/summaryTable.csv, several with a tie. Models reach 73 against 48 % of them,
+            so the corpus is called cremad-acted or cremad-heard.
     """
     name = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(XX|LO|MD|HI|X)")
     found: dict[str, Path] = {}
@@ -66,7 +90,17 @@ def cremad(folder: Path, label: str = "acted") -> list[Row]:
         labels = heard.get(stem, ()) if label == "heard" else (_CREMAD_CODES[code],)
         if labels:
             speaker = f"cremad-{actor}"
-            rows.append(Row(labels, path, _CREMAD_WORDS.get(words, ""), speaker=speaker, corpus=f"cremad-{label}", split=drawn_split(speaker), group=sexes.get(actor, "")))  # fmt: skip
+            rows.append(
+                Row(
+                    labels,
+                    path,
+                    _CREMAD_WORDS.get(words, ""),
+                    speaker=speaker,
+                    corpus=f"cremad-{label}",
+                    split=drawn_split(speaker),
+                    group=sexes.get(actor, ""),
+                )
+            )
     return rows
 
 
@@ -96,9 +130,16 @@ def savee(folder: Path) -> list[Row]:
                 found.setdefault((speaker, match[2]), path)
     splits = {"JK": "val", "KL": "test"}
     return [
-        Row((_SAVEE_CODES[take[:-2]],), path, speaker=f"savee-{who}", corpus="savee", split=splits.get(who, "train"), group="male")
+        Row(
+            (_SAVEE_CODES[take[:-2]],),
+            path,
+            speaker=f"savee-{who}",
+            corpus="savee",
+            split=splits.get(who, "train"),
+            group="male",
+        )
         for (who, take), path in sorted(found.items())
-    ]  # fmt: skip
+    ]
 
 
 def iemocap(folder: Path) -> list[Row]:
@@ -125,7 +166,17 @@ def iemocap(folder: Path) -> list[Row]:
                 if sound.is_file():
                     sex = name.rsplit("_", 1)[1][0]
                     split = {"4": "val", "5": "test"}.get(number, "train")
-                    rows.append(Row((_IEMOCAP_CODES[match[2]],), sound, words.get(name, ""), speaker=f"iemocap-{number}{sex}", corpus="iemocap", split=split, group={"F": "female", "M": "male"}.get(sex, "")))  # fmt: skip
+                    rows.append(
+                        Row(
+                            (_IEMOCAP_CODES[match[2]],),
+                            sound,
+                            words.get(name, ""),
+                            speaker=f"iemocap-{number}{sex}",
+                            corpus="iemocap",
+                            split=split,
+                            group={"F": "female", "M": "male"}.get(sex, ""),
+                        )
+                    )
     return rows
 
 
@@ -136,5 +187,9 @@ def enterface(folder: Path) -> list[Row]:
         match = re.match(r"s_?(\d+)_(an|di|fe|ha|sa|su)_\d", path.stem)
         if match:
             speaker = f"enterface-{int(match[1]):02d}"
-            rows.append(Row((_ENTERFACE_CODES[match[2]],), path, speaker=speaker, corpus="enterface", split=drawn_split(speaker)))  # fmt: skip
+            rows.append(
+                Row(
+                    (_ENTERFACE_CODES[match[2]],), path, speaker=speaker, corpus="enterface", split=drawn_split(speaker)
+                )
+            )
     return rows

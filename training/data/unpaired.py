@@ -52,7 +52,9 @@ def ravdess_video(folder: Path) -> list[Row]:
         split = "val" if actor in RAVDESS_VAL else "test" if actor in RAVDESS_TEST else "train"
         label, words = emotion(RAVDESS_CODES[parts[2]]), _RAVDESS_WORDS.get(parts[4], "")
         group = "male" if actor % 2 else "female"
-        rows.append(Row((label,), path, words, speaker=f"ravdess-{actor:02d}", corpus="ravdess_video", split=split, group=group))  # fmt: skip
+        rows.append(
+            Row((label,), path, words, speaker=f"ravdess-{actor:02d}", corpus="ravdess_video", split=split, group=group)
+        )
     return rows
 
 
@@ -71,7 +73,7 @@ def emodb(folder: Path) -> list[Row]:
 
 
 def fer2013_folders(folder: Path) -> list[Row]:
-    """FER2013 as `train|validation|test/<class>/*.jpg`; a training image that stands byte for byte elsewhere is left out."""
+    """FER2013 as `train|validation|test/<class>/*.jpg`; a training image that is also held out is left out."""
     splits = {"train": "train", "validation": "val", "publictest": "val", "test": "test", "privatetest": "test"}
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE):
@@ -120,7 +122,15 @@ def meld(folder: Path) -> list[Row]:
         if split is None:
             continue
         for cells, text in meld_sentences(path):
-            rows.append(Row((emotion(cells["Emotion"]),), text=text, speaker=f"meld-{cells['Speaker']}", corpus="meld", split=split))  # fmt: skip
+            rows.append(
+                Row(
+                    (emotion(cells["Emotion"]),),
+                    text=text,
+                    speaker=f"meld-{cells['Speaker']}",
+                    corpus="meld",
+                    split=split,
+                )
+            )
     return rows
 
 
@@ -134,7 +144,7 @@ def meld_sentences(path: Path) -> Iterator[tuple[dict, str]]:
 
 
 def meld_video(folder: Path) -> list[Row]:
-    """MELD raw: `diaD_uttU.mp4` in its three folders of splits, and the sentences' tables; a row without a clip is left out.
+    """MELD raw: `diaD_uttU.mp4` in its three folders of splits, and the sentences' tables; only rows with a clip.
 
     Its own splits are kept; they share its six main characters.
     """
@@ -150,7 +160,16 @@ def meld_video(folder: Path) -> list[Row]:
         for cells, text in meld_sentences(path):
             clip = clips.get((split, f"dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"))
             if clip is not None:
-                rows.append(Row((emotion(cells["Emotion"]),), clip, text, speaker=f"meld-{cells['Speaker']}", corpus="meld_video", split=split))  # fmt: skip
+                rows.append(
+                    Row(
+                        (emotion(cells["Emotion"]),),
+                        clip,
+                        text,
+                        speaker=f"meld-{cells['Speaker']}",
+                        corpus="meld_video",
+                        split=split,
+                    )
+                )
     return rows
 
 

@@ -22,8 +22,8 @@ from training.learn.config import CORPORA
 class Data:
     """The corpora's rows in three parts: `train` for branches, `calibration` for fusion and temperatures, `val`.
 
-    No speaker is in two parts, but for MELD, whose own split has the sitcom's main characters in all of them. Everything is
-    measured on `val` and nothing is chosen on it.
+    No speaker is in two parts, but for MELD, whose own split has the sitcom's main characters in all of them.
+    Everything is measured on `val` and nothing is chosen on it.
     """
 
     def __init__(self, folder: Path, work: Path, budget: Budget):

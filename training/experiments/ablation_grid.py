@@ -61,10 +61,22 @@ def all_rows() -> dict[str, BranchRow | FusedRow | RobustRow]:
             rows.append(BranchRow(f"{m}-no-augmentation", m, "augmentation", m, augmented=False))
     rows.append(BranchRow("emodb-scratch", "voice", "transfer", None, corpus="emodb", measured="emodb"))
     rows.append(BranchRow("emodb-untouched", "voice", "transfer", "emodb-scratch", corpus="ravdess", measured="emodb"))
-    rows.append(BranchRow("emodb-transfer", "voice", "transfer", "emodb-scratch", corpus="emodb", measured="emodb", init="emodb-untouched"))  # fmt: skip
+    rows.append(
+        BranchRow(
+            "emodb-transfer",
+            "voice",
+            "transfer",
+            "emodb-scratch",
+            corpus="emodb",
+            measured="emodb",
+            init="emodb-untouched",
+        )
+    )
     rows.append(FusedRow("multi", "multi"))
     rows += [FusedRow(f"multi-{v}", "multi", variant=v, reference="multi") for v in ("no-skip", "no-augmentation")]
-    rows += [FusedRow(f"fusion-{k}", "fusion", k, reference=None if k == "attention" else "fusion-attention") for k in KINDS]  # fmt: skip
+    rows += [
+        FusedRow(f"fusion-{k}", "fusion", k, reference=None if k == "attention" else "fusion-attention") for k in KINDS
+    ]
     rows.append(RobustRow("clean", "face", "clean", 0.0))
     for how in corruptions.NOISES:
         rows += [RobustRow(f"voice-{how}-{db}dB", "voice", how, db) for db in (20, 10, 5, 0)]

@@ -40,7 +40,7 @@ class Ablation:
         self._drawn: dict[tuple, Drawn] = {}
 
     def _settings(self, row, seed: int, *modalities: str) -> dict:
-        """Return all that decides a run: another of these is another run. What only concerns other branches does not."""
+        """Return all that decides a run; what only concerns other branches does not."""
         others = [m for m in MODALITIES if m not in modalities]
         decided = {"budget": asdict(self.data.budget), "config": asdict(self.config)}
         whole = {"row": asdict(row), "seed": seed, **without(decided, others)}
@@ -103,7 +103,7 @@ class Ablation:
         return self._models[key], key
 
     def _states(self, part: str, model: EmotionModel, key: tuple, seed: int) -> dict[str, Encoded]:
-        """Return the branches' states on a part, computed once and kept; temperatures are fitted on the calibration split."""
+        """Return branch embeddings of a part, kept once computed; the calibration split also sets the temperatures."""
         name = "_".join(map(str, ("states", part, *key)))
         settings = self._settings(FusedRow("states", ""), 0 if self.served else seed, *MODALITIES)
         path = self.runs.work(name, settings) / "states.pt"
@@ -135,8 +135,18 @@ class Ablation:
             choice = self.runs.get(
                 f"steps-{row.kind}-{'_'.join(map(str, key))}",
                 self._settings(row, 0 if self.served else seed, *MODALITIES),
-                lambda at: Run(dict(zip(("steps", "tried"), ablation_stages.chosen_steps(model, row.kind, calibration, speakers, first, at, self.data.budget.steps), strict=True))),
-            ).figures  # fmt: skip
+                lambda at: Run(
+                    dict(
+                        zip(
+                            ("steps", "tried"),
+                            ablation_stages.chosen_steps(
+                                model, row.kind, calibration, speakers, first, at, self.data.budget.steps
+                            ),
+                            strict=True,
+                        )
+                    )
+                ),
+            ).figures
             took = timed(
                 lambda: ablation_stages.fit_fusion(model, row.kind, calibration, config, work, choice["steps"])
             )
@@ -179,7 +189,7 @@ class Ablation:
         return Run({**subsets["face+voice+text"], "subsets": subsets}, {**arrays, "picks": given.picks})
 
     def worse(self, model: EmotionModel, row: RobustRow, work: Path) -> Faces | Voices | Texts:
-        """Return the validation part of a branch under a condition, read anew as in use: new landmark fits, new states."""
+        """Return the validation part of a branch under a condition, read again as in use: landmark fits, states."""
         loaded, rng = self.data.load(model, row.modality, "val"), np.random.default_rng(1)
         if row.modality == "voice":
             babble = loaded.samples if row.how == "babble" else ()

@@ -1,4 +1,4 @@
-"""What the rows of an ablation share: data at a budget, one branch trained, branches joined, fusion fitted and measured."""
+"""What the rows of an ablation share: one branch trained, branches joined, fusion fitted and measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -44,7 +44,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def covered(images: Tensor, what: str) -> Tensor:
-    """Return face crops (N, H, W) uint8 with the eyes (sunglasses) or the mouth (a mask) under a dark or a light patch."""
+    """Return face crops (N, H, W) uint8 with a dark patch over the eyes (sunglasses) or a light one over the mouth."""
     _, H, W = images.shape
     y0, y1, shade = (0.25, 0.5, 20) if what == "eyes" else (0.58, 1.0, 220)
     x = images.clone()

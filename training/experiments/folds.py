@@ -110,12 +110,18 @@ def _uar(model: EmotionModel, voices: Voices, names: Sequence[str]) -> float:
 
 
 def train(
-    voices: Voices, inner: Voices | None, names: Sequence[str], shape: ModelConfig, config: TrainConfig, work: Path, stop: int | None = None
-) -> tuple[EmotionModel, int, dict[str, float]]:  # fmt: skip
+    voices: Voices,
+    inner: Voices | None,
+    names: Sequence[str],
+    shape: ModelConfig,
+    config: TrainConfig,
+    work: Path,
+    stop: int | None = None,
+) -> tuple[EmotionModel, int, dict[str, float]]:
     """Train a branch and return it, the epoch its CNN stopped at, and the CNN's UAR on `inner` after each epoch.
 
-    Epochs are counted from 1; `config.voice_epochs` + 1 is the weights training ends with, the average where one is kept.
-    The statistics learn after the CNN, beside the one that was chosen.
+    Epochs are counted from 1; `config.voice_epochs` + 1 is the weights training ends with, the average where one is
+    kept. The statistics learn after the CNN, beside the one that was chosen.
 
     Args:
         inner: speakers who choose the epoch; None: it is `stop`.
@@ -153,9 +159,15 @@ def train(
 
 class CrossValidation:
     def __init__(
-        self, rows: Sequence[Row], classes: int, shape: ModelConfig, config: TrainConfig, runs: Runs, how: str,
+        self,
+        rows: Sequence[Row],
+        classes: int,
+        shape: ModelConfig,
+        config: TrainConfig,
+        runs: Runs,
+        how: str,
         unseen: Sequence[Row] = (),
-    ):  # fmt: skip
+    ):
         """
         Args:
             how: nested, refit or fixed: what the inner speakers are for.
@@ -177,9 +189,15 @@ class CrossValidation:
 
     def run(self, fold: Fold, seed: int) -> Run:
         decided = {"model": asdict(self.shape), "config": asdict(self.config)}
-        settings = {"fold": [sorted(fold.test), sorted(fold.inner)], "classes": self.classes, "seed": seed, "how": self.how,
-                    **without(decided, ("face", "text", "fusion")), "data": data_hash(tuple(self.rows)),
-                    "unseen": data_hash(tuple(self.unseen))}  # fmt: skip
+        settings = {
+            "fold": [sorted(fold.test), sorted(fold.inner)],
+            "classes": self.classes,
+            "seed": seed,
+            "how": self.how,
+            **without(decided, ("face", "text", "fusion")),
+            "data": data_hash(tuple(self.rows)),
+            "unseen": data_hash(tuple(self.unseen)),
+        }
         return self.runs.get(f"fold-{fold.name}-seed-{seed}", settings, lambda work: self._run(fold, seed, work))
 
     def _run(self, fold: Fold, seed: int, work: Path) -> Run:
@@ -199,7 +217,12 @@ class CrossValidation:
         held = pick(self.voices, test)
         probs = encode_voices(model, held).logits.softmax(1).numpy()
         truth = held.targets.argmax(1).numpy()
-        found = {**headline(classification(truth, probs, self.names)), "epoch": chosen, "inner": curve, "trained_on": sorted(set(self.speakers[learned]))}  # fmt: skip
+        found = {
+            **headline(classification(truth, probs, self.names)),
+            "epoch": chosen,
+            "inner": curve,
+            "trained_on": sorted(set(self.speakers[learned])),
+        }
         arrays = {"probs": probs, "truth": truth, "rows": np.flatnonzero(test)}
         if self.unseen:
             other = self.others
@@ -210,7 +233,15 @@ class CrossValidation:
 
     def summary(self, folds: Sequence[Fold], seeds: Sequence[int]) -> dict:
         """Return figures per fold, over folds, and over all test rows together with intervals by speaker."""
-        parts = [{"fold": f.name, "speakers": sorted(f.test), "inner": sorted(f.inner), "runs": [self.run(f, s).figures for s in seeds]} for f in folds]  # fmt: skip
+        parts = [
+            {
+                "fold": f.name,
+                "speakers": sorted(f.test),
+                "inner": sorted(f.inner),
+                "runs": [self.run(f, s).figures for s in seeds],
+            }
+            for f in folds
+        ]
         per_seed = []
         for seed in seeds:
             runs = [self.run(f, seed) for f in folds]
@@ -229,13 +260,20 @@ class CrossValidation:
         found = {"classes": list(self.names), "folds": parts, "mean_of_folds": _spread(uars), "pooled": per_seed}
         runs = [[self.run(f, s) for s in seeds] for f in folds]
         if self.classes == 8:
-            merged = [[classification(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"] for r in part] for part in runs]  # fmt: skip
+            merged = [
+                [
+                    classification(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"]
+                    for r in part
+                ]
+                for part in runs
+            ]
             found["calm_as_neutral"] = {**_spread(np.array(merged)), "folds": merged}
         if self.unseen:
             other = [[r.figures["unseen"]["uar"] for r in part] for part in runs]
             together = np.mean([r.arrays["unseen_probs"] for part in runs for r in part], axis=0)
             found["unseen"] = {
-                **_spread(np.array(other)), "folds": other,
+                **_spread(np.array(other)),
+                "folds": other,
                 "together": classification(runs[0][0].arrays["unseen_truth"], together, EMOTIONS),
-            }  # fmt: skip
+            }
         return found

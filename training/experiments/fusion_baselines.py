@@ -198,7 +198,7 @@ KINDS = (*BASELINES, "attention")
 
 
 class Fusion(nn.Module):
-    """A baseline in the place of `EmotionModel.fusion`: calibrated, one branch passed through, no branch zero logits."""
+    """A baseline in the place of `EmotionModel.fusion`: calibrated; one branch is passed through, none gives zeros."""
 
     def __init__(self, baseline: nn.Module):
         super().__init__()

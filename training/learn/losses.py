@@ -1,7 +1,7 @@
 """Losses for soft labels and unequal classes, and what is fitted after training: temperature and prior.
 
-All take logits (B, K) and targets (B, K) that sum to 1 in each row, and return the mean over the batch. With one label a
-row they are their papers' losses; with shares each class's term counts by its share.
+All take logits (B, K) and targets (B, K) that sum to 1 in each row, and return the mean over the batch. With one
+label a row they are their papers' losses; with shares each class's term counts by its share.
 """
 
 from dataclasses import dataclass
