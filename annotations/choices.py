@@ -10,3 +10,4 @@ ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "rando
 FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")  # of files with labels
 
 PER_ITEM, GOLD_SHARE, LEASE_S = 2, 0.1, 900  # a project's defaults: annotators, share of gold items, seconds
+METHODS = ("majority", "gold", "dawid_skene", "soft")  # how several annotators' labels become one distribution

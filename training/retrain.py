@@ -34,7 +34,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from annotations.review.aggregate import METHODS
+from annotations.choices import METHODS
 from mmer.config import Paths, sqlite_url
 from mmer.errors import MmerError
 from training.corrections.config import RetrainConfig

@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from annotations.choices import METHODS
 from annotations.label import Label, heaviest
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, N_EMOTIONS
 
-METHODS = ("majority", "gold", "dawid_skene", "soft")
 Key = tuple[str, float | None, float | None, str]  # sha256, start_s, end_s, target
 
 

@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ BATCH = 32
 class Examples:
     """Branch embeddings of N labelled clips, in U utterances."""
 
-    middles: tuple[Tensor, ...]  # (U, C_middle) of each branch
+    middles: tuple[Tensor, Tensor, Tensor]  # (U, C_middle) of each branch
     tops: Tensor  # (U, 3, state)
     present: Tensor  # (U, 3) bool
     share: Tensor  # (U,) weight within its clip
@@ -49,8 +50,9 @@ class Examples:
         place[index] = torch.arange(len(index))
         rows = torch.nonzero(place[self.clip] >= 0).flatten()
         rows = rows[place[self.clip[rows]].argsort(stable=True)]
+        face, voice, text = (m[rows] for m in self.middles)
         return Examples(
-            middles=tuple(m[rows] for m in self.middles),
+            middles=(face, voice, text),
             tops=self.tops[rows],
             present=self.present[rows],
             share=self.share[rows],
@@ -65,7 +67,7 @@ class Examples:
 @torch.no_grad()
 def examples(
     model: EmotionModel,
-    middles: tuple[Tensor, ...],
+    middles: tuple[Tensor, Tensor, Tensor],
     tops: Tensor,
     present: Tensor,
     share: Tensor,
@@ -88,7 +90,8 @@ def answers(model: EmotionModel, ex: Examples, *, deep: bool = False) -> Tensor:
     middles, tops = ex.middles, ex.tops
     if deep:
         states = [model.branches(batch) for batch in ex.batches]
-        middles = tuple(torch.cat([s.middles[i] for s in states]) for i in range(len(MODALITIES)))
+        face, voice, text = (torch.cat([s.middles[i] for s in states]) for i in range(len(MODALITIES)))
+        middles = face, voice, text
         tops = torch.cat([s.tops for s in states])
     votes = torch.stack([model.heads[m](tops[:, i]) / model.temperatures[i] for i, m in enumerate(MODALITIES)], 1)
     votes = votes * ex.present[..., None]
@@ -129,7 +132,9 @@ def fit(
     """Train `model` in place; `watch` is called before the first and after every epoch."""
     model.requires_grad_(False).eval()  # no dropout: the encoders' states are fixed; BatchNorm must not move
     last = [model.fusion.weigh, model.fusion.correct]
-    groups = [{"params": [p for m in (model.heads, *last) for p in m.parameters()], "lr": config.lr}]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for m in (model.heads, *last) for p in m.parameters()], "lr": config.lr}
+    ]
     if deep:
         inner = [m for e in model.encoders.values() for n, m in e.named_children() if n not in ("cnn", "convs", "skip")]
         groups += [{"params": [p for m in inner for p in m.parameters()], "lr": config.lr / 10}]
@@ -197,7 +202,7 @@ def choose(model: EmotionModel, ex: Examples, groups: Sequence[str], config: Ada
     inside = folds(groups)
     may_be_deep = ex.batches and len(groups) >= config.deep_from
     plans = [(s, deep) for deep in ((False, True) if may_be_deep else (False,)) for s in STRENGTHS]
-    best = None
+    best: tuple[float, float, bool, int, Tensor, float] | None = None
     bar = tqdm(total=len(plans) * FOLDS * (config.epochs + 1), desc="choosing", unit="epoch", mininterval=1)
     for strength, deep in plans:
         outer = torch.zeros(config.epochs + 1, len(ex.tops), len(OUTPUTS), N_EMOTIONS)
@@ -206,7 +211,8 @@ def choose(model: EmotionModel, ex: Examples, groups: Sequence[str], config: Ada
             if not len(learn) or not len(test):
                 outer[:, torch.isin(ex.clip, test)] = ex.served[torch.isin(ex.clip, test)]
                 continue
-            held, heard = ex.part(test), []
+            held = ex.part(test)
+            heard: list[Tensor] = []
 
             @torch.no_grad()
             def watch(trained: EmotionModel, held=held, heard=heard) -> None:
@@ -220,6 +226,7 @@ def choose(model: EmotionModel, ex: Examples, groups: Sequence[str], config: Ada
         if best is None or losses[epoch] < best[0]:
             best = (losses[epoch], strength, deep, epoch, outer[epoch], losses[0])
     bar.close()
+    assert best is not None  # there is at least one plan
     nll, strength, deep, epoch, logits, served_nll = best
     return Choice(strength, deep, epoch, served_nll, nll, _temperature(logits, ex, inside))
 

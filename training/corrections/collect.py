@@ -198,9 +198,10 @@ def read(
         pool.shutdown(cancel_futures=True)
     if not readable:
         return [], None, skipped
+    face, voice, text = (torch.cat([e.states.middles[i].cpu() for e in embedded]) for i in range(len(MODALITIES)))
     ex = examples(
         predictor.checkpoint.model,
-        tuple(torch.cat([e.states.middles[i].cpu() for e in embedded]) for i in range(len(MODALITIES))),
+        (face, voice, text),
         torch.cat([e.states.tops.cpu() for e in embedded]),
         torch.cat([e.present for e in embedded]),
         torch.cat([e.share for e in embedded]),

@@ -135,22 +135,23 @@ def _face_fits(images: Tensor, work: Path) -> tuple[Tensor, Tensor]:
         part = cache.with_suffix(".part.npz")
         np.savez_compressed(part, keys=np.array(list(known)), blendshapes=np.stack(list(known.values())))
         os.replace(part, cache)
-    values = torch.from_numpy(np.stack([known[k] for k in keys]).astype(np.float32))
-    fitted = ~values.isnan().any(1)
-    return values.nan_to_num(), fitted
+    blendshapes = torch.from_numpy(np.stack([known[k] for k in keys]).astype(np.float32))
+    fitted = ~blendshapes.isnan().any(1)
+    return blendshapes.nan_to_num(), fitted
 
 
 def load_voices(
     rows: Sequence[Row], whisper: Transcriber | None = None, work: Path = Path(), n_views: int = 0
 ) -> Voices:
-    """Decode each row's sound and cut it to its speech, as prediction does; a row that cannot be read is named, left out.
+    """Decode each row's sound and cut it to its speech, as prediction does; a row that cannot be read is named.
 
-    With `whisper` its encoder listens once to each utterance and to augmented views of it, `n_views` in a small corpus, one at
-    least where there are any; kept in `work`.
+    With `whisper` its encoder listens once to each utterance and to augmented views of it, `n_views` in a small corpus,
+    one at least where there are any; kept in `work`.
     """
 
     def decode(row: Row) -> np.ndarray | None:
         if row.path is None:
+            tqdm.write(f"{row.name!r} has no sound")
             return None
         try:
             return utterance_samples(row.path, row.start_s, row.end_s)

@@ -79,7 +79,7 @@ def cremad(folder: Path, label: str = "acted") -> list[Row]:
                 found.setdefault(path.stem, path)
     if not found:
         return []
-    sexes = {}
+    sexes: dict[str, str] = {}
     for table in folder.rglob("VideoDemographics.csv"):
         with table.open(newline="", encoding="utf-8") as f:
             sexes |= {cells["ActorID"]: cells["Sex"].strip().lower() for cells in csv.DictReader(f)}
@@ -125,8 +125,7 @@ def savee(folder: Path) -> list[Row]:
     for suffix in ("avi", "wav"):
         for path in sorted(folder.rglob(f"*.{suffix}")):
             match = re.fullmatch(r"(?:(DC|JE|JK|KL)_)?((?:sa|su|[adfhn])\d\d)", path.stem)
-            speaker = match and (match[1] or path.parent.name)
-            if speaker in ("DC", "JE", "JK", "KL"):
+            if match and (speaker := match[1] or path.parent.name) in ("DC", "JE", "JK", "KL"):
                 found.setdefault((speaker, match[2]), path)
     splits = {"JK": "val", "KL": "test"}
     return [

@@ -148,7 +148,7 @@ def meld_video(folder: Path) -> list[Row]:
 
     Its own splits are kept; they share its six main characters.
     """
-    clips = {}
+    clips: dict[tuple[str, str], Path] = {}
     for name, split in _MELD_FOLDERS.items():
         for part in folder.rglob(name):
             clips |= {(split, p.stem): p for p in part.glob("dia*_utt*.mp4")}
@@ -156,7 +156,7 @@ def meld_video(folder: Path) -> list[Row]:
         return []
     rows = []
     for path in sorted(folder.rglob("*_sent_emo.csv")):
-        split = {"train": "train", "dev": "val", "test": "test"}.get(path.name.split("_")[0])
+        split = {"train": "train", "dev": "val", "test": "test"}.get(path.name.split("_")[0], "")
         for cells, text in meld_sentences(path):
             clip = clips.get((split, f"dia{cells['Dialogue_ID']}_utt{cells['Utterance_ID']}"))
             if clip is not None:

@@ -16,6 +16,7 @@ from training import corpora
 from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_calibration
 from training.data.manifest import Row
 from training.experiments.budgets import Budget
+from training.learn.branches import text_encoder
 from training.learn.config import CORPORA
 
 
@@ -30,7 +31,9 @@ class Data:
         self.work, self.budget = work, budget
         self.settings = Config(model=replace(budget.model, text_tuned=budget.text_tuned))
         found = corpora.read_all(folder, work / "corpora")
-        self._loaded: dict[tuple, Faces | Voices | Texts] = {}
+        self._faces: dict[tuple, Faces] = {}
+        self._voices: dict[tuple, Voices] = {}
+        self._texts: dict[tuple, Texts] = {}
         self._parts: dict[tuple[str, str], tuple[Row, ...]] = {}
         for m in MODALITIES:
             rows = tuple(r for c in CORPORA[m] for r in found.get(c, ()))
@@ -53,19 +56,33 @@ class Data:
     def language(self) -> LanguageModel:
         return LanguageModel(assets.find("text_encoder", Paths.from_env()))
 
+    def faces(self, part: str, corpus: str | None = None) -> Faces:
+        """Return a part's crops, loaded once."""
+        key, size = (part, corpus), self.settings.face.crop_size
+        if key not in self._faces:
+            self._faces[key] = load_faces(self.rows("face", part, corpus), self.work, size)
+        return self._faces[key]
+
+    def voices(self, part: str, corpus: str | None = None) -> Voices:
+        """Return a part's utterances, loaded once."""
+        key = (part, corpus)
+        if key not in self._voices:
+            self._voices[key] = load_every_voice(self.rows("voice", part, corpus))
+        return self._voices[key]
+
+    def texts(self, model: EmotionModel, part: str, corpus: str | None = None) -> Texts:
+        """Return the token states of a part's sentences as the model's branch reads them, loaded once."""
+        encoder = text_encoder(model)
+        key = (part, corpus, encoder.layers is not None)
+        if key not in self._texts:
+            self._texts[key] = load_texts(self.rows("text", part, corpus), self.work, self.language, encoder)
+        return self._texts[key]
+
     def load(self, model: EmotionModel, modality: str, part: str, corpus: str | None = None) -> Faces | Voices | Texts:
         """Return a part as the model's branch takes it, loaded once."""
-        encoder = model.encoders["text"]
-        key = (modality, part, corpus, encoder.layers is not None)
-        if key not in self._loaded:
-            rows = self.rows(modality, part, corpus)
-            if modality == "face":
-                self._loaded[key] = load_faces(rows, self.work, self.settings.face.crop_size)
-            elif modality == "text":
-                self._loaded[key] = load_texts(rows, self.work, self.language, encoder)
-            else:
-                self._loaded[key] = load_every_voice(rows)
-        return self._loaded[key]
+        if modality == "face":
+            return self.faces(part, corpus)
+        return self.voices(part, corpus) if modality == "voice" else self.texts(model, part, corpus)
 
 
 def _sample(rows: tuple[Row, ...], most: int) -> tuple[Row, ...]:

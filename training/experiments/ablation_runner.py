@@ -18,7 +18,7 @@ from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import BranchRow, FusedRow, RobustRow, all_rows
 from training.experiments.ablation_stages import Drawn
 from training.experiments.run_cache import Run, Runs, without
-from training.learn.branches import branch_module
+from training.learn.branches import branch_module, text_encoder
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, encoded, subset_probs
 from training.learn.loop import timed
@@ -30,9 +30,13 @@ class Ablation:
 
     def __init__(self, data: Data, config: TrainConfig, runs: Runs, served: checkpoint.Checkpoint | None):
         self.data, self.runs, self.served = data, runs, served
-        epochs = data.budget.epochs or {}
+        epochs = {m: getattr(config, f"{m}_epochs") for m in MODALITIES} | (data.budget.epochs or {})
         self.config = replace(
-            config, text_tuned=data.budget.text_tuned, **{f"{m}_epochs": n for m, n in epochs.items()}
+            config,
+            text_tuned=data.budget.text_tuned,
+            face_epochs=epochs["face"],
+            voice_epochs=epochs["voice"],
+            text_epochs=epochs["text"],
         )
         self.rows = all_rows()
         self._models: dict[tuple, EmotionModel] = {}
@@ -56,32 +60,41 @@ class Ablation:
             return self.runs.get(
                 name, self._settings(row, seed, row.modality), lambda work: self._branch(row, seed, work)
             )
-        make = self._fused if isinstance(row, FusedRow) else self._robust
-        return self.runs.get(name, self._settings(row, seed, *MODALITIES), lambda work: make(row, seed, work))
+
+        def make(work: Path) -> Run:
+            return self._fused(row, seed, work) if isinstance(row, FusedRow) else self._robust(row, seed, work)
+
+        return self.runs.get(name, self._settings(row, seed, *MODALITIES), make)
+
+    def _branch_row(self, name: str) -> BranchRow:
+        row = self.rows[name]
+        assert isinstance(row, BranchRow), name
+        return row
 
     def _branch_model(self, row: BranchRow, seed: int) -> EmotionModel:
         if row.adjust:  # nothing of its own to train
-            row = self.rows[f"{row.modality}-{row.loss}"]
+            row = self._branch_row(f"{row.modality}-{row.loss}")
         init = None
         if row.init:
-            init = branch_module(self._branch_model(self.rows[row.init], seed), row.modality).state_dict()
+            init = branch_module(self._branch_model(self._branch_row(row.init), seed), row.modality).state_dict()
         work = self.runs.work(row.name, self._settings(row, seed, row.modality))
         return ablation_stages.train_branch(row, self.data, replace(self.config, seed=seed), work, init)
 
     def _branch(self, row: BranchRow, seed: int, work: Path) -> Run:
-        m, found = row.modality, {}
-        took = timed(lambda: found.update(model=self._branch_model(row, seed)))
-        held = encoded(found["model"], m, self.data.load(found["model"], m, "val", row.measured))
+        m = row.modality
+        trained: list[EmotionModel] = []
+        took = timed(lambda: trained.append(self._branch_model(row, seed)))
+        held = encoded(trained[0], self.data.load(trained[0], m, "val", row.measured))
         counts = torch.tensor(class_counts(self.data.rows(m, "train", row.corpus)))
         probs = ablation_stages.probabilities(row, held.logits, counts).numpy()
         rows = self.data.rows(m, "val", row.measured)
         truth = held.targets.argmax(1).numpy()
-        corpora = {}
+        by_corpus = {}
         for corpus in sorted({r.corpus for r in rows}):
             own = np.array([r.corpus == corpus for r in rows])
-            corpora[corpus] = headline(classification(truth[own], probs[own]))
+            by_corpus[corpus] = headline(classification(truth[own], probs[own]))
         whole = classification(truth, probs)
-        kept = {**headline(whole), "per_class": whole["per_class"], "by_corpus": corpora, **took}
+        kept = {**headline(whole), "per_class": whole["per_class"], "by_corpus": by_corpus, **took}
         return Run(kept, {"probs": probs.astype(np.float16), "truth": truth})
 
     def _model(self, variant: str, seed: int) -> tuple[EmotionModel, tuple]:
@@ -97,7 +110,7 @@ class Ablation:
                 name = f"{m}-{variant}" if f"{m}-{variant}" in self.rows else m
                 self.run(name, seed)
                 branch_module(model, m).load_state_dict(
-                    branch_module(self._branch_model(self.rows[name], seed), m).state_dict()
+                    branch_module(self._branch_model(self._branch_row(name), seed), m).state_dict()
                 )
             self._models[key] = model.eval()
         return self._models[key], key
@@ -116,7 +129,7 @@ class Ablation:
                 if part == "calibration":
                     held = ablation_stages.calibration_views(model, self.data, 0 if self.served else seed)
                 else:
-                    held = {m: encoded(model, m, self.data.load(model, m, part)) for m in MODALITIES}
+                    held = {m: encoded(model, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
                 save_atomically({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
         held = self._held[known]
@@ -132,20 +145,17 @@ class Ablation:
         speakers = [r.speaker for r in self.data.rows("voice", "calibration")]
         try:
             first = replace(config, seed=0)  # steps are chosen once, not for each seed
+
+            def choose(at: Path) -> Run:
+                steps, accuracy = ablation_stages.chosen_steps(
+                    model, row.kind, calibration, speakers, first, at, self.data.budget.steps
+                )
+                return Run({"steps": steps, "tried": accuracy})
+
             choice = self.runs.get(
                 f"steps-{row.kind}-{'_'.join(map(str, key))}",
                 self._settings(row, 0 if self.served else seed, *MODALITIES),
-                lambda at: Run(
-                    dict(
-                        zip(
-                            ("steps", "tried"),
-                            ablation_stages.chosen_steps(
-                                model, row.kind, calibration, speakers, first, at, self.data.budget.steps
-                            ),
-                            strict=True,
-                        )
-                    )
-                ),
+                choose,
             ).figures
             took = timed(
                 lambda: ablation_stages.fit_fusion(model, row.kind, calibration, config, work, choice["steps"])
@@ -173,10 +183,10 @@ class Ablation:
         calibration = None if self.served else self._states("calibration", model, key, seed)
         held = dict(self._states("val", model, key, seed))
         if row.how != "clean":
-            held[row.modality] = encoded(model, row.modality, self.worse(model, row, work))
+            held[row.modality] = encoded(model, self.worse(model, row, work))
         given = ablation_stages.drawn(held, model.temperatures)
         try:
-            if not self.served:
+            if calibration is not None:
                 steps = min(self.config.fusion_steps, max(self.data.budget.steps))
                 ablation_stages.fit_fusion(
                     model, "attention", calibration, replace(self.config, seed=seed), work, steps
@@ -190,29 +200,34 @@ class Ablation:
 
     def worse(self, model: EmotionModel, row: RobustRow, work: Path) -> Faces | Voices | Texts:
         """Return the validation part of a branch under a condition, read again as in use: landmark fits, states."""
-        loaded, rng = self.data.load(model, row.modality, "val"), np.random.default_rng(1)
+        rng = np.random.default_rng(1)
         if row.modality == "voice":
-            babble = loaded.samples if row.how == "babble" else ()
-            return replace(loaded, samples=[corruptions.noisy(x, row.level, rng, babble) for x in loaded.samples])
+            voices = self.data.voices("val")
+            babble = voices.samples if row.how == "babble" else ()
+            return replace(voices, samples=[corruptions.noisy(x, row.level, rng, babble) for x in voices.samples])
         if row.modality == "face":
-            from mmer.face import fit_crops
-
-            blur = row.how == "blur"
-            images = (
-                corruptions.blurred(loaded.images, row.level) if blur else corruptions.covered(loaded.images, row.how)
-            )
-            found = fit_crops(x.numpy() for x in tqdm(images, desc=f"fits, {row.name}", leave=False, mininterval=5))
-            fits = [np.full(52, np.nan) if x is None else x for x in found]
-            blendshapes = torch.from_numpy(np.stack(fits).astype(np.float32))
-            fitted = ~blendshapes.isnan().any(1)
-            return replace(loaded, images=images, blendshapes=blendshapes.nan_to_num(), fitted=fitted)
+            return _worse_faces(self.data.faces("val"), row)
         rows = self.data.rows("text", "val")
         words = [w for r in rows for w in r.text.split()]
-        heard = tuple(replace(r, text=corruptions.misheard(r.text, row.level, words, rng)) for r in rows)
-        return load_texts(heard, work, self.data.language, model.encoders["text"])
+        misheard = tuple(replace(r, text=corruptions.misheard(r.text, row.level, words, rng)) for r in rows)
+        return load_texts(misheard, work, self.data.language, text_encoder(model))
 
     def speakers(self, row, run: Run) -> list[str]:
         if isinstance(row, BranchRow):
             return [r.speaker for r in self.data.rows(row.modality, "val", row.measured)]
         voices = self.data.rows("voice", "val")
         return [voices[i].speaker for i in run.arrays["picks"][:, 1]]
+
+
+def _worse_faces(faces: Faces, row: RobustRow) -> Faces:
+    from mmer.face import fit_crops
+
+    if row.how == "blur":
+        images = corruptions.blurred(faces.images, row.level)
+    else:
+        images = corruptions.covered(faces.images, row.how)
+    crops = tqdm(images, desc=f"fits, {row.name}", leave=False, mininterval=5)
+    fits = [np.full(52, np.nan) if x is None else x for x in fit_crops(x.numpy() for x in crops)]
+    blendshapes = torch.from_numpy(np.stack(fits).astype(np.float32))
+    fitted = ~blendshapes.isnan().any(1)
+    return replace(faces, images=images, blendshapes=blendshapes.nan_to_num(), fitted=fitted)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES, N_EMOTIONS
-from mmer.model import BranchStates, EmotionModel
+from mmer.model import AttentionFusion, BranchStates, EmotionModel
 from training.data.load import save_atomically
 from training.data.manifest import class_counts
 from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import BranchRow
 from training.experiments.fusion_baselines import fusion_of
-from training.learn.branches import branch_module, train_face, train_statistics, train_text, train_voice
+from training.learn.branches import branch_module, text_encoder, train_face, train_statistics, train_text, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
@@ -39,11 +40,11 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
     if kept.is_file():
         module.load_state_dict(torch.load(kept, weights_only=True))
         return model.eval()
-    if m == "text" and model.encoders["text"].layers is not None:
-        model.encoders["text"].layers.load_state_dict(data.language.last_layers())
+    if m == "text" and (layers := text_encoder(model).layers) is not None:
+        layers.load_state_dict(data.language.last_layers())
     if init is not None:
         module.load_state_dict(init)
-    rows, loaded = data.rows(m, "train", row.corpus), data.load(model, m, "train", row.corpus)
+    rows = data.rows(m, "train", row.corpus)
     loss, epochs = None, getattr(config, f"{m}_epochs")
     if row.loss:
         loss = Loss(row.loss, torch.tensor(class_counts(rows)))
@@ -56,12 +57,15 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
         return ""
 
     if m == "text":
-        train_text(model, loaded, rows, config, work, loss=loss, report=report)
+        texts = data.texts(model, "train", row.corpus)
+        train_text(model, texts, rows, config, work, loss=loss, report=report)
     elif m == "face":
-        train_face(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
+        faces = data.faces("train", row.corpus)
+        train_face(model, faces, config, work, loss=loss, report=report, augmented=row.augmented)
     else:
-        train_voice(model, loaded, config, work, loss=loss, report=report, augmented=row.augmented)
-        train_statistics(model, loaded, config, work, loss=loss, augmented=row.augmented)
+        voices = data.voices("train", row.corpus)
+        train_voice(model, voices, config, work, loss=loss, report=report, augmented=row.augmented)
+        train_statistics(model, voices, config, work, loss=loss, augmented=row.augmented)
     save_atomically(module.state_dict(), kept)
     for state in work.glob("*.state.pt"):
         state.unlink()
@@ -70,7 +74,8 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
 
 def calibration_views(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
     """Return what fusion learns from: branch embeddings of the calibration split."""
-    return encode_views(model, *(data.load(model, m, "calibration") for m in MODALITIES), seed)
+    parts = data.faces("calibration"), data.voices("calibration"), data.texts(model, "calibration")
+    return encode_views(model, *parts, seed)
 
 
 def two_folds(
@@ -106,8 +111,7 @@ def fit_fusion(
 ) -> None:
     """Put an untrained fusion of a kind into the model, train it for `steps` and calibrate it, all on `encoded`."""
     torch.manual_seed(config.seed)
-    middles = tuple(model.encoders[m].middle_size for m in MODALITIES)
-    model.fusion = fusion_of(kind, model.config, middles)
+    model.fusion = cast(AttentionFusion, fusion_of(kind, model.config, model.middle_sizes))  # called like one
     tuples = Tuples(encoded, model.temperatures, config.conflict)
     if any(p.requires_grad for p in model.fusion.parameters()) and steps:
         work.mkdir(parents=True, exist_ok=True)

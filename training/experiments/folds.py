@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,11 +64,12 @@ def labels(rows: Sequence[Row], classes: int) -> tuple[tuple[str, ...], torch.Te
     if classes == 7:
         return EMOTIONS, torch.tensor([r.target for r in rows])
     names = (*EMOTIONS, CALM)
-    index = [
-        names.index(CALM) if r.corpus == "ravdess" and RAVDESS_CODES[r.path.stem.split("-")[2]] == CALM else r.label
-        for r in rows
-    ]
+    index = [names.index(CALM) if _is_calm(r) else r.label for r in rows]
     return names, nn.functional.one_hot(torch.tensor(index), len(names)).float()
+
+
+def _is_calm(row: Row) -> bool:
+    return row.corpus == "ravdess" and row.path is not None and RAVDESS_CODES[row.path.stem.split("-")[2]] == CALM
 
 
 def pick(voices: Voices, where: np.ndarray) -> Voices:
@@ -85,6 +87,10 @@ def calm_is_neutral(probs: np.ndarray) -> np.ndarray:
 
 def _seven(truth: np.ndarray) -> np.ndarray:
     return np.where(truth == len(EMOTIONS), EMOTIONS.index("neutral"), truth)
+
+
+def _uar_of_seven(run: Run) -> float:
+    return classification(_seven(run.arrays["truth"]), calm_is_neutral(run.arrays["probs"]), EMOTIONS)["uar"]
 
 
 def _spread(uars: np.ndarray) -> dict[str, float | None]:
@@ -116,7 +122,7 @@ def train(
     shape: ModelConfig,
     config: TrainConfig,
     work: Path,
-    stop: int | None = None,
+    stop: int,
 ) -> tuple[EmotionModel, int, dict[str, float]]:
     """Train a branch and return it, the epoch its CNN stopped at, and the CNN's UAR on `inner` after each epoch.
 
@@ -153,8 +159,8 @@ def train(
     look(config.voice_epochs + 1)
     module.load_state_dict(module.state_dict() | torch.load(best, weights_only=True))
     train_statistics(model, voices, config, work)
-    chosen = stop if inner is None else max(curve, key=lambda k: (curve[k], int(k)))
-    return model.eval(), int(chosen), curve
+    chosen = stop if inner is None else max(map(int, curve), key=lambda epoch: (curve[str(epoch)], epoch))
+    return model.eval(), chosen, curve
 
 
 class CrossValidation:
@@ -256,24 +262,23 @@ class CrossValidation:
                 s: float((probs.argmax(1) == truth)[np.array(speakers) == s].mean()) for s in sorted(set(speakers))
             }
             per_seed.append({"seed": seed, **whole})
-        uars = np.array([[r["uar"] for r in p["runs"]] for p in parts])  # (folds, seeds)
-        found = {"classes": list(self.names), "folds": parts, "mean_of_folds": _spread(uars), "pooled": per_seed}
-        runs = [[self.run(f, s) for s in seeds] for f in folds]
+        by_fold = [[self.run(f, s) for s in seeds] for f in folds]
+        uars = np.array([[r.figures["uar"] for r in part] for part in by_fold])  # (folds, seeds)
+        found: dict[str, Any] = {
+            "classes": list(self.names),
+            "folds": parts,
+            "mean_of_folds": _spread(uars),
+            "pooled": per_seed,
+        }
         if self.classes == 8:
-            merged = [
-                [
-                    classification(_seven(r.arrays["truth"]), calm_is_neutral(r.arrays["probs"]), EMOTIONS)["uar"]
-                    for r in part
-                ]
-                for part in runs
-            ]
+            merged = [[_uar_of_seven(r) for r in part] for part in by_fold]
             found["calm_as_neutral"] = {**_spread(np.array(merged)), "folds": merged}
         if self.unseen:
-            other = [[r.figures["unseen"]["uar"] for r in part] for part in runs]
-            together = np.mean([r.arrays["unseen_probs"] for part in runs for r in part], axis=0)
+            other = [[r.figures["unseen"]["uar"] for r in part] for part in by_fold]
+            together = np.mean([r.arrays["unseen_probs"] for part in by_fold for r in part], axis=0)
             found["unseen"] = {
                 **_spread(np.array(other)),
                 "folds": other,
-                "together": classification(runs[0][0].arrays["unseen_truth"], together, EMOTIONS),
+                "together": classification(by_fold[0][0].arrays["unseen_truth"], together, EMOTIONS),
             }
         return found

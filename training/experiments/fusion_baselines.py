@@ -106,10 +106,11 @@ class LowRank(nn.Module):
         super().__init__()
         self.rank = rank
         self.embed = Embedding(config, middles, size)
-        self.factors = _one_by_one(lambda: nn.Linear(size, rank * N_EMOTIONS))  # its bias is the paper's appended 1
+        factors = [nn.Linear(size, rank * N_EMOTIONS) for _ in MODALITIES]  # the bias is the paper's appended 1
+        self.factors = nn.ModuleList(factors)
         self.weights = nn.Parameter(torch.full((rank,), 1 / rank))
         self.bias = nn.Parameter(torch.zeros(N_EMOTIONS))
-        for factor in self.factors:
+        for factor in factors:
             nn.init.normal_(factor.bias, 1.0, 0.1)  # near 1, so that a product of three has a gradient from the start
 
     def forward(self, states: BranchStates, present: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Runs:
             made = make(self.work(name, settings))
             text = json.dumps({"name": name, "settings": settings, "figures": made.figures}, default=str)
             part = path.with_suffix(".part.npz")
-            np.savez_compressed(part, json=np.array(text), **made.arrays)
+            np.savez_compressed(part, allow_pickle=False, json=np.array(text), **made.arrays)
             os.replace(part, path)
         with np.load(path) as kept:
             figures = json.loads(str(kept["json"]))["figures"]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmer.config import SAMPLE_RATE
+from mmer.encoders import FaceEncoder, StatisticsStream, TextEncoder, VoiceEncoder
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
 from training.data import augment
@@ -23,6 +25,22 @@ from training.learn.losses import log_prior, soft_cross_entropy
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits and targets (B, K) -> a scalar
 Report = Callable[[int], str]  # after each epoch: its number -> a few words for the log
 Batches = Callable[[int], Iterable[tuple[Tensor, ...]]]  # an epoch's number -> its batches
+
+
+def face_encoder(model: EmotionModel) -> FaceEncoder:
+    return cast(FaceEncoder, model.encoders["face"])
+
+
+def voice_encoder(model: EmotionModel) -> VoiceEncoder:
+    return cast(VoiceEncoder, model.encoders["voice"])
+
+
+def text_encoder(model: EmotionModel) -> TextEncoder:
+    return cast(TextEncoder, model.encoders["text"])
+
+
+def output_layer(model: EmotionModel, modality: str) -> nn.Linear:
+    return cast(nn.Linear, cast(nn.Sequential, model.heads[modality])[1])
 
 
 def branch_module(model: EmotionModel, modality: str) -> nn.ModuleDict:
@@ -95,7 +113,7 @@ def train_face(
     small = [side * 2 // 3 for side in data.images.shape[1:]]
     optimizer = torch.optim.SGD(_decayed_weights(module, config), momentum=0.9, nesterov=True)
     if config.compile:  # of faces only: voices differ in length, and each length would be compiled
-        module["encoder"].cnn.compile(dynamic=False)
+        face_encoder(model).cnn.compile(dynamic=False)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -192,7 +210,8 @@ def train_voice(
         logits = module["head"](module["encoder"](mels, mask).top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    stream, module["encoder"].statistics = module["encoder"].statistics, None
+    encoder = voice_encoder(model)
+    statistics, encoder.statistics = encoder.statistics, None
     try:
         optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
         _fit_branch(
@@ -208,7 +227,7 @@ def train_voice(
             report=report,
         )
     finally:
-        module["encoder"].statistics = stream
+        encoder.statistics = statistics
 
 
 def sampling_weights(data: Voices, config: TrainConfig) -> Tensor:
@@ -230,12 +249,11 @@ def train_statistics(
     augmented: bool = True,
 ) -> None:
     """Let the voice's statistics learn to judge alone, through the head as it is; nothing else changes."""
-    module = branch_module(model, "voice")
-    statistics = module["encoder"].statistics
+    statistics = voice_encoder(model).statistics
     if statistics is None:
         return
     stream = nn.ModuleDict({"statistics": statistics})
-    head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
+    head = {k: v.detach().clone() for k, v in output_layer(model, "voice").state_dict().items()}
     n, size = len(data.samples), config.voice_statistics_batch
     n_views = 1 + (config.voice_statistics_views if augmented else 0)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
@@ -276,7 +294,7 @@ def train_statistics(
 
 
 @torch.no_grad()
-def _statistics_views(statistics: nn.Module, data: Voices, n_views: int, config: TrainConfig) -> Tensor:
+def _statistics_views(statistics: StatisticsStream, data: Voices, n_views: int, config: TrainConfig) -> Tensor:
     """Return what the statistics read (n_views, N, n_statistics): each utterance as it is, then augmented ones."""
     g, length = torch.Generator().manual_seed(config.seed), int(config.voice_crop_s * SAMPLE_RATE)
 

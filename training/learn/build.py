@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
+from mmer.encoders import ResNet18
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
@@ -17,7 +19,7 @@ from mmer.speech import Transcriber
 from training import corpora
 from training.data.load import Faces, Texts, Voices, at_most, load_faces, load_texts, load_voices, split_calibration
 from training.data.manifest import Row, data_hash
-from training.learn.branches import train_face, train_statistics, train_text, train_voice
+from training.learn.branches import face_encoder, text_encoder, train_face, train_statistics, train_text, train_voice
 from training.learn.config import CORPORA, TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
@@ -82,13 +84,12 @@ class _Run:
         self.settings = Config(model=self._shape())
         self.train, self.calibration, self.val = self._read()
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
-        self.language = None
         if {"text", "fusion"} & set(options.stages):
-            self.language = LanguageModel(assets.find("text_encoder", self.paths))
-            if self.settings.model.text_tuned:
-                self.model.encoders["text"].layers.load_state_dict(self.language.last_layers())
+            language = self.language  # found now, not after hours
+            if (layers := text_encoder(self.model).layers) is not None:
+                layers.load_state_dict(language.last_layers())
         if options.imagenet is not None:
-            self.model.encoders["face"].cnn.adopt(imagenet_weights(options.imagenet))
+            cast(ResNet18, face_encoder(self.model).cnn).adopt(imagenet_weights(options.imagenet))
         self.fresh = of_branches(self.model)  # names of the tensors that do not start from the checkpoint
         if self.loaded:
             self.fresh -= start_from(self.model, self.loaded.model, options.reset)
@@ -119,6 +120,10 @@ class _Run:
         val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
         return {m: part for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
 
+    @cached_property
+    def language(self) -> LanguageModel:
+        return LanguageModel(assets.find("text_encoder", self.paths))
+
     def _faces(self, rows: Rows) -> Faces:
         with self.team.main_process_first():
             return load_faces(rows["face"], self.options.work, self.settings.face.crop_size)
@@ -129,7 +134,7 @@ class _Run:
 
     def _texts(self, rows: Rows) -> Texts:
         with self.team.main_process_first():
-            return load_texts(rows["text"], self.options.work, self.language, self.model.encoders["text"])
+            return load_texts(rows["text"], self.options.work, self.language, text_encoder(self.model))
 
     def _stage(self, name: str, make: Callable[[], None]) -> None:
         """Train a stage and say what it took."""
@@ -170,13 +175,15 @@ class _Run:
             model.temperatures[i] = fit_temperature(views[m].logits, views[m].targets)
         tuples = Tuples(views, model.temperatures, config.conflict)
         self._stage("fusion", lambda: train_fusion(model, tuples, config, self.options.work))
-        held = dict(
-            zip(MODALITIES, (self._faces(self.val), self._voices(self.val), self._texts(self.val)), strict=True)
-        )
+        held: dict[str, Faces | Voices | Texts] = {
+            "face": self._faces(self.val),
+            "voice": self._voices(self.val),
+            "text": self._texts(self.val),
+        }
         if not self.team.is_main_process:
             return "the first process writes the checkpoint"
         threshold = self._calibrate(views, self._alone(*parts))
-        table = self._measure({m: encoded(model, m, part) for m, part in held.items()})
+        table = self._measure({m: encoded(model, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
 
     def _calibrate(self, views: dict[str, Encoded], alone: Alone) -> dict:

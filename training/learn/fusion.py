@@ -98,11 +98,11 @@ def encode_texts(model: EmotionModel, data: Texts) -> Encoded:
     return encode(model, "text", (data.batch(i) for i in torch.arange(len(data.targets)).split(256)), data.targets)
 
 
-def encoded(model: EmotionModel, modality: str, loaded: Faces | Voices | Texts) -> Encoded:
-    """Run a branch over a loaded part."""
-    if modality == "face":
+def encoded(model: EmotionModel, loaded: Faces | Voices | Texts) -> Encoded:
+    """Run the branch that a loaded part is for over it."""
+    if isinstance(loaded, Faces):
         return encode_faces(model, loaded, fits=True)
-    return encode_voices(model, loaded) if modality == "voice" else encode_texts(model, loaded)
+    return encode_voices(model, loaded) if isinstance(loaded, Voices) else encode_texts(model, loaded)
 
 
 def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
@@ -163,7 +163,8 @@ class Tuples:
             logits.append(e.logits[pick] / self.temperatures[i] * here)
         shares = nn.functional.one_hot(carried, N_EMOTIONS).float() * present[..., None]
         targets = shares.sum(1) / present.sum(1, keepdim=True)
-        return BranchStates(tuple(middles), torch.stack(tops, 1), torch.stack(logits, 1)), present, targets
+        face, voice, text = middles
+        return BranchStates((face, voice, text), torch.stack(tops, 1), torch.stack(logits, 1)), present, targets
 
 
 def train_fusion(model: EmotionModel, tuples: Tuples, config: TrainConfig, work: Path) -> None:

@@ -94,6 +94,11 @@ def thaw(module: nn.Module, epoch: int, epochs: int) -> None:
             parameter.requires_grad_(epoch >= math.ceil(below * epochs / max(len(groups) - 1, 1)))
 
 
+def _place(module: nn.Module, device: torch.device | str, memory_format: torch.memory_format) -> None:
+    module.to(device)
+    module.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs do not know it
+
+
 def _own_rows(batch: tuple[Tensor, ...], team: PartialState) -> tuple[tuple[Tensor, ...], float]:
     """Return this process' rows of a batch that all processes drew alike, and which share of the batch they are."""
     own = tuple(x[team.process_index :: team.num_processes].to(team.device) for x in batch)
@@ -235,7 +240,7 @@ def fit(
     team, half = processes(), _HALF_TYPES.get(precision)
     loop = {"epochs": epochs, "average": average, "unfreeze": unfreeze, "precision": precision}
     made_with = _fingerprint({**(settings or {}), **loop}, (*module.state_dict().values(), *data))
-    module.to(team.device, memory_format=layout(module))
+    _place(module, team.device, layout(module))
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     scaler = torch.amp.GradScaler(team.device.type, enabled=half == torch.float16)
     path = work / f"{name}.state.pt"
@@ -257,7 +262,8 @@ def fit(
     if averaged is not None:
         module.load_state_dict(averaged.module.state_dict())
     thaw(module, 0, 0)
-    module.to("cpu", memory_format=torch.contiguous_format).eval()
+    _place(module, "cpu", torch.contiguous_format)
+    module.eval()
 
 
 def _one_epoch(

@@ -14,7 +14,7 @@ from mmer.errors import TrainingError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from training.data.manifest import Row, class_counts
-from training.learn.branches import branch_module
+from training.learn.branches import branch_module, output_layer
 from training.learn.config import TrainConfig, branch_settings, with_current_names
 from training.learn.loop import stage_settings, stage_weights
 from training.learn.losses import log_prior
@@ -166,7 +166,7 @@ def assemble(
         for m, field, tau in priors:
             if m in learned or field not in before:  # else the weights of --init have it already
                 part = 1 - share[m] if field in before else 1.0
-                model.heads[m][1].bias += log_prior(torch.tensor(class_counts(rows[m])), tau * part)
+                output_layer(model, m).bias.add_(log_prior(torch.tensor(class_counts(rows[m])), tau * part))
         # Rounded before anything is measured: the file holds them in half the bytes.
         for parameter in (*model.encoders.parameters(), *model.heads.parameters()):
             parameter.copy_(parameter.half())
