@@ -1,5 +1,6 @@
 """Corpora that must be had from their authors, read from tiny folders made in their layouts."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from mmer.errors import TrainingError
 from tests import synth
 from training import corpora
-from training.data import manifest, paired, unpaired
+from training.data import manifest, paired, speech_corpora, unpaired
+from training.data.votes import ferplus_votes
 
 
 def touch(path: Path) -> Path:
@@ -165,3 +167,127 @@ def test_a_paired_corpus_becomes_a_manifest_whose_clips_can_be_read(tmp_path):
     manifest.write(tmp_path / "out" / "cremad.csv", found["cremad"])
     row = manifest.read(tmp_path / "out" / "cremad.csv").rows[0]
     assert (row.emotions, row.text, row.group, row.path) == (("fear",), "It's eleven o'clock.", "female", clip)
+
+
+def seen(rows) -> list[tuple]:
+    return [(r.emotions, r.speaker, r.group) for r in rows]
+
+
+def test_nemo_is_read_with_a_woman_and_a_man_to_validate(tmp_path):
+    people = {"EB0": "female", "IC0": "female", "KD0": "female", "WR0": "male", "KS0": "male", "TP0": "male"}
+    lines = ["file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage"]
+    for who, sex in people.items():
+        for name in ("surprised", "happiness"):
+            touch(tmp_path / "nemo" / "samples" / f"{who}_{name}_1.{'ogg' if who == 'WR0' else 'wav'}")
+            lines.append(f'{who}_{name}_1.wav\t{name}\tMówi "tak".\tmówi tak\t        {who}\t{sex}\t23')
+    lines.append("EB0_anger_9.wav\tanger\tNie ma.\tnie ma\tEB0\tfemale\t27")  # its recording is missing
+    (tmp_path / "nemo" / "data.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = speech_corpora.nemo(tmp_path)
+    assert len(rows) == 12
+    assert {(r.emotions, r.text) for r in rows} == {(("surprise",), 'Mówi "tak".'), (("happiness",), 'Mówi "tak".')}
+    assert {r.speaker: r.group for r in rows} == {f"nemo-{who}": sex for who, sex in people.items()}
+    assert all(len(splits) == 1 for splits in splits_of(rows).values())
+    val = {r.speaker.removeprefix("nemo-") for r in rows if r.split == "val"}
+    assert val == {
+        min((who for who in people if people[who] == sex), key=lambda who: hashlib.sha256(who.encode()).hexdigest())
+        for sex in ("female", "male")
+    }
+
+
+def test_ased_says_emotion_sex_and_participant_in_the_name(tmp_path):
+    touch(tmp_path / "Angry" / "a5-03-01-02-50.wav")
+    touch(tmp_path / "Fearful" / "f2-01-02-01-07.wav")
+    rows = speech_corpora.ased(tmp_path)
+    assert seen(rows) == [(("anger",), "ased-50", "male"), (("fear",), "ased-07", "female")]
+
+
+def test_urdu_has_its_emotion_in_the_folder_and_its_speaker_in_the_name(tmp_path):
+    touch(tmp_path / "Angry" / "SM4_F48_A0100.wav")
+    touch(tmp_path / "Neutral" / "SF9_F1_N01.wav")
+    touch(tmp_path / "Elsewhere" / "SF9_F2_N02.wav")
+    rows = speech_corpora.urdu(tmp_path)
+    assert seen(rows) == [(("anger",), "urdu-M4", "male"), (("neutral",), "urdu-F9", "female")]
+
+
+def test_turev_keeps_one_person_to_validate_and_one_to_test(tmp_path):
+    for who in ("1157", "1234", "1358", "1984", "6783", "7895"):
+        touch(tmp_path / "TurEV-DB" / "Sound Source" / "Calm" / f"{who}_sk_beste.wav")
+        touch(tmp_path / "TurEV-DB" / "Sound Source" / "Angry" / f"{who}_kz_beste.wav")
+        touch(tmp_path / "TurEV-DB" / "Other" / f"{who}_kz_beste.wav")
+    rows = speech_corpora.turev(tmp_path)
+    assert {r.emotions for r in rows} == {("neutral",), ("anger",)}
+    splits = [next(iter(s)) for s in splits_of(rows).values() if len(s) == 1]
+    assert sorted(splits) == ["test", "train", "train", "train", "train", "val"]
+    assert len(rows) == 12
+
+
+def test_tess_trains_on_one_woman_and_validates_on_the_other(tmp_path):
+    touch(tmp_path / "OAF_Pleasant_surprise" / "OAF_back_ps.wav")
+    touch(tmp_path / "OAF_neutral" / "OA_bite_neutral.wav")  # so it is called
+    touch(tmp_path / "YAF_angry" / "YAF_youth_angry.wav")
+    rows = speech_corpora.tess(tmp_path)
+    assert [(r.emotions, r.speaker, r.split, r.text) for r in rows] == [
+        (("surprise",), "tess-OAF", "train", "Say the word back."),
+        (("neutral",), "tess-OAF", "train", "Say the word bite."),
+        (("anger",), "tess-YAF", "val", "Say the word youth."),
+    ]
+
+
+def test_esd_is_two_corpora_split_by_speaker_and_not_as_it_comes(tmp_path):
+    for part in ("train", "evaluation", "test"):
+        touch(tmp_path / "0001" / "Angry" / part / f"0001_0003{len(part):02d}.wav")
+    touch(tmp_path / "0011" / "Surprise" / "0011_001401.wav")
+    touch(tmp_path / "0011" / "Surprise" / "0012_001401.wav")  # another person's, in the wrong folder
+    rows = speech_corpora.esd(tmp_path)
+    assert {r.corpus for r in rows if r.speaker == "esd-0001"} == {"esd-mandarin"}
+    assert [(r.emotions, r.speaker, r.corpus, r.group) for r in rows][-1] == (
+        ("surprise",),
+        "esd-0011",
+        "esd-english",
+        "male",
+    )
+    assert len(rows) == 4
+    assert all(len(splits) == 1 for splits in splits_of(rows).values())
+
+
+def test_xed_keeps_what_is_ours_of_plutchiks_emotions(tmp_path):
+    (tmp_path / "en-annotated.tsv").write_text("! \t1, 4, 7\nTrust me .\t8\nGet out !\t8, 1\nno label here\n")
+    (tmp_path / "neu_en.txt").write_text("9\tTwo pair 10s and sixes.\n9\t two pair 10s and  sixes.\n")
+    rows = unpaired.xed(tmp_path)
+    assert [(r.text, r.emotions) for r in rows] == [
+        ("!", ("anger", "fear", "surprise")),
+        ("Get out !", ("anger",)),
+        ("Two pair 10s and sixes.", ("neutral",)),
+        ("two pair 10s and  sixes.", ("neutral",)),
+    ]
+    assert rows[2].split == rows[3].split  # the same line, written otherwise
+
+
+def test_the_votes_of_ferplus_stand_beside_the_label(tmp_path):
+    folder = tmp_path / "fer2013"
+    for name in ("Training_1.jpg", "Training_2.jpg", "Training_3.jpg"):
+        touch(folder / "train" / "fear" / name).write_bytes(name.encode())
+    header = "path_in_zip,ferplus_image,usage,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    (tmp_path / "fer2013_zip_votes.csv").write_text(
+        f"{header}\ntrain/fear/Training_1.jpg,fer0000001.png,Training,1,0,6,0,0,0,1,1,1,0\n"
+        "train/fear/Training_2.jpg,fer0000002.png,Training,0,0,0,0,0,0,0,0,0,10\n"
+    )
+    first, second, third = corpora.read_all(tmp_path, tmp_path / "out")["fer2013"]
+    assert first.emotions == ("fear",)
+    assert first.target == [0, 0, 1, 0, 0, 0, 0]  # the label stays what is learned and scored
+    assert first.votes == pytest.approx((0, 0, 1 / 8, 0, 1 / 8, 0, 6 / 8))
+    assert second.votes == third.votes == ()  # nobody saw a face; nobody was asked
+    manifest.write(tmp_path / "out.csv", [first, second])
+    kept, without = manifest.read(tmp_path / "out.csv").rows
+    assert kept.votes == pytest.approx(first.votes, abs=1e-3)
+    assert without.votes == ()
+    text = (tmp_path / "out.csv").read_text().replace("0|0|0.125", "0|0.125")
+    (tmp_path / "out.csv").write_text(text)
+    assert "are not 7 shares" in manifest.read(tmp_path / "out.csv").problems[0]
+
+
+def test_the_authors_table_of_ferplus_goes_by_line(tmp_path):
+    columns = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    lines = ["Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0", "Training,,0,0,0,0,0,0,0,0,0,10"]
+    (tmp_path / "fer2013new.csv").write_text("\n".join([columns, *lines]) + "\n")
+    assert ferplus_votes(tmp_path) == {"00000": (0.3, 0.2, 0.0, 0.0, 0.4, 0.1, 0.0)}

@@ -5,7 +5,9 @@
 Reads whatever of these lies anywhere below --corpora: RAVDESS speech (wav or flac), EMO-DB (wav or flac), FER2013
 (zip or folders of images by class, or the challenge's fer2013.csv), MELD (`*_sent_emo.csv`), GoEmotions grouped to
 Ekman's emotions (`*.tsv` beside labels.txt), and those with picture and sound at once: RAVDESS video, MELD raw, and
-CREMA-D, SAVEE, IEMOCAP, eNTERFACE of training/data/paired.py. Writes one manifest for each.
+CREMA-D, SAVEE, IEMOCAP, eNTERFACE of training/data/paired.py. Speech of more languages: nEMO, ASED, URDU, TurEV-DB,
+TESS and ESD of training/data/speech_corpora.py; lines of films: XED (`en-annotated.tsv`, `neu_en.txt`). The votes of
+FER+ stand beside the labels of FER2013. Writes one manifest for each.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from mmer.errors import TrainingError
 from training.command import run
-from training.data import paired
+from training.data import paired, speech_corpora
 from training.data.manifest import Row, write
 from training.data.unpaired import (
     emodb,
@@ -30,7 +32,9 @@ from training.data.unpaired import (
     ravdess,
     ravdess_video,
     unpack_fer2013,
+    xed,
 )
+from training.data.votes import ferplus_votes, with_votes
 
 
 def read_all(corpora: Path, out: Path, *, cremad: str = "acted") -> dict[str, list[Row]]:
@@ -55,6 +59,13 @@ def read_all(corpora: Path, out: Path, *, cremad: str = "acted") -> dict[str, li
         "savee": paired.savee(corpora),
         "iemocap": paired.iemocap(corpora),
         "enterface": paired.enterface(corpora),
+        "nemo": speech_corpora.nemo(corpora),
+        "ased": speech_corpora.ased(corpora),
+        "urdu": speech_corpora.urdu(corpora),
+        "turev": speech_corpora.turev(corpora),
+        "tess": speech_corpora.tess(corpora),
+        "esd": speech_corpora.esd(corpora),
+        "xed": xed(corpora),
     }
     packed = [*corpora.rglob("fer2013.zip"), *corpora.rglob("fer2013.csv")]
     found["fer2013"] = fer2013_folders(unpack_fer2013(packed[0], out)) if packed else []
@@ -62,11 +73,14 @@ def read_all(corpora: Path, out: Path, *, cremad: str = "acted") -> dict[str, li
         for folder in corpora.rglob("*"):
             if folder.is_dir() and folder.name.lower() in ("fer2013", "fer-2013"):
                 found["fer2013"] = fer2013_folders(folder)
+    if found.get("fer2013"):
+        found["fer2013"] = with_votes(found["fer2013"], ferplus_votes(corpora))
     found = {name: rows for name, rows in found.items() if rows}
     if not found:
         raise TrainingError(
             "no_corpora",
-            f"{corpora} holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions, CREMA-D, SAVEE, IEMOCAP, eNTERFACE",
+            f"{corpora} holds none of RAVDESS, EMO-DB, FER2013, MELD, GoEmotions, CREMA-D, SAVEE, IEMOCAP, eNTERFACE, "
+            "nEMO, ASED, URDU, TurEV-DB, TESS, ESD, XED",
         )
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmer.errors import LabelError, TrainingError
 from mmer.labels import EMOTIONS, N_EMOTIONS, emotion
 
-COLUMNS = ("path", "text", "start", "end", "label", "speaker", "corpus", "split", "crop", "group")
+COLUMNS = ("path", "text", "start", "end", "label", "speaker", "corpus", "split", "crop", "group", "votes")
 SPLITS = ("train", "val", "test", "")
 
 
@@ -27,6 +27,7 @@ class Row:
     crop: str = ""  # "face": the image already is a face crop
     line: int = 0  # in the file it came from
     group: str = ""  # of speakers, to compare how well each is served: female, male
+    votes: tuple[float, ...] = ()  # (K,) shares of what raters saw, a soft target beside the label
 
     @property
     def label(self) -> int:
@@ -71,9 +72,8 @@ def _parse(cells: dict, folder: Path, line: int) -> Row:
         raise LabelError("bad_times", f"end {end:g} s is not after start {start:g} s")
     if get("crop", "") not in ("", "face"):
         raise LabelError("unknown_crop", f"crop {get('crop')!r} is not 'face' or empty")
-    names = tuple(emotion(part) for part in get("label", "").split("|"))
     return Row(
-        names,
+        tuple(emotion(part) for part in get("label", "").split("|")),
         path,
         get("text", ""),
         start,
@@ -84,7 +84,19 @@ def _parse(cells: dict, folder: Path, line: int) -> Row:
         get("crop", ""),
         line,
         get("group", ""),
+        _votes(get("votes", "")),
     )
+
+
+def _votes(cell: str) -> tuple[float, ...]:
+    if not cell:
+        return ()
+    shares = tuple(float(part) for part in cell.split("|"))
+    if len(shares) != N_EMOTIONS or min(shares) < 0 or not sum(shares) > 0:
+        raise LabelError(
+            "bad_votes", f"votes {cell!r} are not {N_EMOTIONS} shares from 0, in the order {', '.join(EMOTIONS)}"
+        )
+    return tuple(share / sum(shares) for share in shares)
 
 
 def read(path: str | Path) -> Manifest:
@@ -133,20 +145,10 @@ def write(path: str | Path, rows: list[Row] | tuple[Row, ...]) -> None:
         writer = csv.writer(f)
         writer.writerow(COLUMNS)
         for r in rows:
-            writer.writerow(
-                [
-                    relative(r.path),
-                    r.text,
-                    number(r.start_s),
-                    number(r.end_s),
-                    "|".join(r.emotions),
-                    r.speaker,
-                    r.corpus,
-                    r.split,
-                    r.crop,
-                    r.group,
-                ]
-            )
+            times = number(r.start_s), number(r.end_s)
+            about = r.speaker, r.corpus, r.split, r.crop, r.group
+            votes = "|".join(f"{share:.4g}" for share in r.votes)
+            writer.writerow([relative(r.path), r.text, *times, "|".join(r.emotions), *about, votes])
 
 
 def class_counts(rows: list[Row] | tuple[Row, ...]) -> list[float]:
@@ -156,5 +158,7 @@ def class_counts(rows: list[Row] | tuple[Row, ...]) -> list[float]:
 
 def data_hash(rows: tuple[Row, ...]) -> str:
     """Return a hash of which examples with which labels a stage was given."""
-    lines = sorted(f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}" for r in rows)
+    lines = sorted(
+        f"{r.corpus}|{r.path.name if r.path else r.text}|{'|'.join(r.emotions)}{r.votes or ''}" for r in rows
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

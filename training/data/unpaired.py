@@ -22,6 +22,7 @@ EMODB_MEN = {"03", "10", "11", "12", "15"}
 _MELD_FOLDERS = {"train_splits": "train", "dev_splits_complete": "val", "output_repeated_splits_test": "test"}
 # Copies of MELD went through cp1252: these control characters are its quotes, dashes and dots.
 _CP1252 = {c: bytes([c]).decode("cp1252") for c in (0x85, *range(0x91, 0x98))}
+_PLUTCHIK = {"1": "anger", "3": "disgust", "4": "fear", "5": "happiness", "6": "sadness", "7": "surprise"}
 _SOUND = (".wav", ".flac")
 _IMAGE = (".jpg", ".jpeg", ".png")
 
@@ -187,3 +188,34 @@ def goemotions(folder: Path) -> list[Row]:
                 found = tuple(emotion(labels[int(n)]) for n in numbers.split(","))
                 rows.append(Row(found, text=text, corpus="goemotions", split=split))
     return rows
+
+
+def xed(folder: Path) -> list[Row]:
+    """XED, lines of films: `en-annotated.tsv` with Plutchik's numbers and `neu_en.txt`, split by a hash of the line.
+
+    Anticipation and trust are none of ours: a line that has only these is left out.
+    """
+    rows = []
+    for path in sorted([*folder.rglob("en-annotated.tsv"), *folder.rglob("neu_en.txt")]):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            cells = line.split("\t")
+            if len(cells) != 2:
+                continue
+            neutral = path.name == "neu_en.txt"
+            labels = ("neutral",) if neutral else _plutchik(cells[1])
+            text = cells[1 if neutral else 0].strip()
+            if text and labels:
+                rows.append(Row(labels, text=text, corpus="xed", split=_line_split(text)))
+    return rows
+
+
+def _plutchik(cell: str) -> tuple[str, ...]:
+    """Return our emotions among Plutchik's numbers, each once, in their order."""
+    names = (_PLUTCHIK.get(number.strip()) for number in cell.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _line_split(text: str) -> str:
+    """Return train, val or test, 80, 10 and 10 %; the same line, however it is written, is in one split."""
+    draw = int(hashlib.sha256(" ".join(text.lower().split()).encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if draw < 0.8 else "val" if draw < 0.9 else "test"
