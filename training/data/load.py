@@ -98,7 +98,7 @@ def split_calibration(
 
 
 def at_most(rows: Sequence[Row], n: int) -> list[Row]:
-    """Return `n` of the rows, in their order: the first by a hash of their names, so the same ones wherever they lie."""
+    """Return `n` of the rows, in their order: the first by a hash of their names, the same wherever they lie."""
     if len(rows) <= n:
         return list(rows)
     order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(_row_name(rows[i]).encode()).hexdigest())
@@ -185,9 +185,9 @@ def load_every_voice(
 
 
 def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
-    """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is one more than the most views of any.
+    """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is 1 + the most views of any.
 
-    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes: an hour of work
+    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes; an hour's work
     need not be repeated by a run that was stopped.
     """
     identity = "-".join(map(str, whisper.encoder_size()))

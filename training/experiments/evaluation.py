@@ -47,7 +47,7 @@ def perceive(predictor: Predictor, row: Row, modalities: Sequence[str], speech: 
 def predictions(
     predictor: Predictor, rows: Sequence[Row], modalities: Sequence[str], *, speech: bool = False
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[str]]:
-    """Return fused probabilities (N, K) and what was present (N, 3), which rows they belong to, a line for each that failed."""
+    """Return fused probabilities (N, K), what was present (N, 3), whose rows these are, a line for each that failed."""
 
     def one(i: int) -> tuple[int, Features | MmerError]:
         try:

@@ -239,9 +239,9 @@ def fit_abstention(
     *,
     target: float = ABSTAIN_TARGET,
 ) -> dict:
-    """Return, for each subset of branches, the confidence from which on answers are right at least `target` of the time.
+    """Return for each subset of branches the confidence from which on answers are right at least `target` of the time.
 
-    A branch alone keeps the promise on each corpus for itself, in the corpus' own mixture of emotions: the highest of their
+    A branch alone keeps the promise on each corpus by itself, in the corpus' own mix of emotions: the highest of their
     thresholds counts. Several branches have only label-matched tuples. None where no confidence keeps the promise.
 
     Args:

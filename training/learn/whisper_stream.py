@@ -1,4 +1,4 @@
-"""The voice branch's stream from Whisper's frozen encoder: how it learns, and how much the other streams count beside it."""
+"""The voice branch's stream from Whisper's frozen encoder: how it learns, how much others count beside it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmer.model import EmotionModel
 from mmer.voice import log_mel
 from training.data import augment
 from training.data.load import Voices
-from training.learn.branches import LossFunction, branch_module, one_cycle, sampling_weights
+from training.learn.branches import LossFunction, one_cycle, output_layer, sampling_weights, voice_encoder
 from training.learn.config import TrainConfig, settings_of
 from training.learn.loop import fit
 from training.learn.losses import fit_temperature, soft_cross_entropy
@@ -29,14 +29,13 @@ def train_whisper(
 ) -> None:
     """Let the stream learn to judge alone, through the head as it is; nothing else changes.
 
-    The CNN and the statistics know the utterances they learned from by heart, so that beside them it would learn little.
+    The CNN and the statistics know by heart what they learned from, so that beside them it would learn little.
     """
-    module = branch_module(model, "voice")
-    whisper, states = module["encoder"].whisper, data.whisper
+    whisper, states = voice_encoder(model).whisper, data.whisper
     if whisper is None or states is None:
         return
     stream = nn.ModuleDict({"whisper": whisper})
-    head = {k: v.detach().clone() for k, v in module["head"][1].state_dict().items()}
+    head = {k: v.detach().clone() for k, v in output_layer(model, "voice").state_dict().items()}
     (n, n_views), size = states.shape[:2], config.voice_whisper_batch
     n_views = n_views if augmented else 1
     optimizer = torch.optim.AdamW(
@@ -85,11 +84,13 @@ def choose_rest(model: EmotionModel, data: Voices) -> dict[str, float]:
     """Set how much the CNN and the statistics count beside the stream, and the stream's scale; return the figures.
 
     The share is the one with the least negative log-likelihood on speakers who taught none of them, at its own
-    temperature. The scale then makes the branch as confident with Whisper as without, so that one temperature suits both.
+    temperature. The scale then makes the branch as confident with Whisper as without, so one temperature suits both.
     """
-    encoder, head = model.encoders["voice"], model.heads["voice"]
+    whisper, head = voice_encoder(model).whisper, model.heads["voice"]
+    if whisper is None or data.whisper is None:
+        raise ValueError("the voice branch has no stream from Whisper, or the utterances have no states of it")
     rest = torch.cat([_without_whisper(model, x) for x in data.samples])
-    stream = encoder.whisper(data.whisper[:, 0].float())
+    stream = whisper(data.whisper[:, 0].float())
     found = {}
     for share in RESTS:
         logits = head(share * rest + stream)
@@ -98,10 +99,10 @@ def choose_rest(model: EmotionModel, data: Voices) -> dict[str, float]:
     best = min(found, key=lambda share: found[share])
     alone = fit_temperature(head(rest), data.targets)
     scale = alone / fit_temperature(head(best * rest + stream), data.targets)
-    encoder.whisper.rest.fill_(best * scale)
-    for parameter in encoder.whisper.layers[-2].parameters():  # what follows is a ReLU, which scales along
+    whisper.rest.fill_(best * scale)
+    for parameter in whisper.layers[-2].parameters():  # what follows is a ReLU, which scales along
         parameter.mul_(scale)
-    for parameter in encoder.whisper.parameters():  # as the file holds them
+    for parameter in whisper.parameters():  # as the file holds them
         parameter.copy_(parameter.half())
     return {"rest": best, "scale": scale, **{f"nll_{share}": round(nll, 4) for share, nll in found.items()}}
 
