@@ -635,7 +635,7 @@ def find_annotator(session: Session, name: str) -> int | None:
 
     Rows that an earlier version stored in another form of the name are found too.
     """
-    connection, name = session.connection(), composed(name)
+    connection, name = session.connection(), composed(check_text(name, "annotator"))
     key = connection.scalar(_ANNOTATOR_ID, {"name": name})
     if key is None:
         stored = connection.execute(select(AnnotatorRecord.__table__.c.name)).scalars()

@@ -133,6 +133,12 @@ def test_a_thousand_files_came_in_with_one_request(open_page):
         ("save_label", ["anger", 0.5, ["x"], "ann", False, "", "", False, None], "'Comment.*text is needed"),
         ("label_submit", [3, [], [], [], None, None, "", "", None, None, 0, 0, None], "is 3; a list is needed"),
         ("label_submit", [["anger"], [], [], [], None, None, 7, "", None, None, 0, 0, None], "is 7; text is needed"),
+        ("label_submit", [[["anger"]], [], [], [], None, None, "", "", None, None, 0, 0, None], "a list is needed"),
+        (
+            "label_submit",
+            [["anger"], [], [], [], None, None, "", "", None, None, 0, 10**400, None],
+            "a number is needed",
+        ),
         ("label_start", ["voices", {"a": 1}, 0], "text is needed"),
         ("label_start", ["voices", "ann", "x"], "a number is needed"),
         ("analyse", ["talk.mp4", None, None, None], "an uploaded file is needed"),

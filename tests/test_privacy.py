@@ -234,3 +234,14 @@ def test_the_advice_after_a_trace_was_left_ended_with_an_unknown_clip(tmp_path, 
     assert main(["vacuum", "--database", url]) == 0
     store.engine.dispose()
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"a" * 64 in file.read_bytes()]
+
+
+def test_half_a_character_in_a_name_to_look_for_was_our_fault(store):
+    for look in (
+        lambda: store.undo(1, "\ud800"),
+        lambda: store.delete_speaker("\ud800"),
+        lambda: projects.project(store, "\ud800"),
+    ):
+        with pytest.raises(LabelError) as refused:
+            look()
+        assert refused.value.code in ("bad_text", "unknown_clip", "unknown_project")

@@ -43,6 +43,7 @@ CLOSED = (
     "/gradio_api/runs", "/gradio_api/profiling", "/monitoring",
 )  # fmt: skip
 _CALLS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+_LARGEST = 1e15  # of a number: whole numbers up to it are exact in JSON and fit a database
 _TAKES = (  # what each component takes, in words, and the types of JSON it is; nothing at all is always right
     (gr.Textbox, "text", str),
     (gr.Checkbox, "true or false", bool),
@@ -261,10 +262,18 @@ def _wrong_type(fn: Any, data: Any) -> str | None:
     shown = [block for block in fn.inputs if not block.skip_api]
     for block, value in zip(fn.inputs if len(data) == len(fn.inputs) else shown, data, strict=False):
         for kind, words, types in _TAKES:
-            wrong = not isinstance(value, types) or (isinstance(value, bool) and types is not bool)
-            if isinstance(block, kind) and value is not None and wrong:
+            if isinstance(block, kind) and value is not None and not _is_of(value, types):
                 return f"{block.label or 'a value'!r} is {json.dumps(value)[:40]}; {words} is needed"
     return None
+
+
+def _is_of(value: Any, types: Any) -> bool:
+    """Whether a value of JSON is of these types; a list holds text and numbers, and a number is one that a database holds."""
+    if isinstance(value, bool):
+        return types is bool
+    if isinstance(value, list):
+        return types is list and all(_is_of(each, str | int | float) for each in value)
+    return isinstance(value, types) and not (isinstance(value, int | float) and abs(value) > _LARGEST)
 
 
 def _refuse(status: int, code: str, message: str) -> JSONResponse:
