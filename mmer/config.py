@@ -159,6 +159,7 @@ class ModelConfig:
     voice_statistics: int = 256  # hidden units over statistics of the log-mel, read beside the CNN; 0: none
     whisper_depths: int = 0  # of Whisper's encoder that the voice branch reads too: its layers and one; 0: none
     whisper_width: int = 512  # of its states: 384 tiny, 512 base, 768 small, 1024 medium, 1280 large
+    whisper_sums: int = 3  # weighted sums over its depths
     whisper_hidden: int = 256  # units between those states and the branch's own
     text_input: int = 384  # MiniLM's hidden size
     text_channels: int = 96  # per convolution width

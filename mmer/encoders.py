@@ -268,16 +268,21 @@ class StatisticsStream(nn.Module):
 
 
 class WhisperStream(nn.Module):
-    """A learned weighted sum over the depths of Whisper's frozen encoder (https://arxiv.org/abs/2105.01051), and two
-    layers on it."""
+    """Learned weighted sums over the depths of Whisper's frozen encoder and two layers on them.
+
+    Weighing the depths is from https://arxiv.org/abs/2105.01051; several sums keep what pitch tells from what words tell.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.depths = nn.Parameter(torch.zeros(2, config.whisper_depths))  # of means, of deviations
+        H, D = config.whisper_sums, config.whisper_depths
+        self.depths = nn.Parameter(0.5 * torch.randn(H, 2, D))  # of means, of deviations
         self.norm = nn.LayerNorm(config.whisper_width, elementwise_affine=False)  # the last layers are ten times larger
+        self.size = 2 * H * config.whisper_width
         self.layers = nn.Sequential(
+            nn.BatchNorm1d(self.size, affine=False),
             nn.Dropout(config.dropout),
-            nn.Linear(2 * config.whisper_width, config.whisper_hidden),
+            nn.Linear(self.size, config.whisper_hidden),
             nn.ReLU(),
             nn.Dropout(2 * config.dropout),
             nn.Linear(config.whisper_hidden, config.state),
@@ -286,10 +291,10 @@ class WhisperStream(nn.Module):
         self.rest = nn.Parameter(torch.zeros(()))  # how much the other streams count beside it
 
     def weigh(self, states: Tensor) -> Tensor:
-        """Return (B, 2 * width): the weighted sum of means and deviations over time (B, depths, 2 * width)."""
+        """Return (B, size): the weighted sums of means and deviations over time (B, depths, 2 * width)."""
         B, depths, _ = states.shape
         x = self.norm(states.view(B, depths, 2, -1))  # (B, depths, 2, width)
-        return (x * self.depths.softmax(1).T[:, :, None]).sum(1).flatten(1)
+        return torch.einsum("bdsw,hsd->bhsw", x, self.depths.softmax(2)).flatten(1)
 
     def forward(self, states: Tensor) -> Tensor:
         """Return (B, state) of means and deviations over time (B, depths, 2 * width)."""
@@ -313,7 +318,7 @@ class VoiceEncoder(Encoder):
         self.statistics = StatisticsStream(config, n_mels) if config.voice_statistics else None
         self.whisper = WhisperStream(config) if config.whisper_depths else None
         self.state = config.state
-        self.pooled_size = config.state + (2 * config.whisper_width + 1 if config.whisper_depths else 0)
+        self.pooled_size = config.state + (self.whisper.size + 1 if self.whisper is not None else 0)
 
     def pool(  # type: ignore[override]
         self,

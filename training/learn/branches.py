@@ -183,7 +183,7 @@ def train_voice(
     n = n_batches * config.voice_batch  # drawn in an epoch
     length = int(config.voice_crop_s * SAMPLE_RATE)
     seconds = torch.tensor([min(len(x), length) for x in data.samples]) / SAMPLE_RATE
-    sampling = sampling_weights(data, config)
+    sampling = sampling_weights(data, config.voice_power)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -230,9 +230,9 @@ def train_voice(
         encoder.statistics = statistics
 
 
-def sampling_weights(data: Voices, config: TrainConfig) -> Tensor:
-    """Return (N,) how often each utterance is drawn: those of rare labels in small corpora more often."""
-    return data.cell_sizes() ** (config.voice_power - 1)
+def sampling_weights(data: Voices, power: float) -> Tensor:
+    """Return (N,) how often each utterance is drawn: those of rare labels in small corpora more often, at 1 all alike."""
+    return data.cell_sizes() ** (power - 1)
 
 
 def _lengths(data: Voices) -> Tensor:
@@ -257,7 +257,7 @@ def train_statistics(
     n, size = len(data.samples), config.voice_statistics_batch
     n_views = 1 + (config.voice_statistics_views if augmented else 0)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
-    sampling = sampling_weights(data, config)
+    sampling = sampling_weights(data, config.voice_power)
     bank = cache(lambda: _statistics_views(statistics, data, n_views, config))  # not needed where the stage is done
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:

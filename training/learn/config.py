@@ -37,7 +37,8 @@ class TrainConfig:
     voice_whisper_views: int = (
         3  # augmented ones of each utterance that Whisper's encoder hears, fewer in a large corpus
     )
-    voice_whisper_epochs: int = 40  # in which the stream from Whisper's encoder learns last: seconds each
+    voice_whisper_power: float = 0.5  # as voice_power, for this stream: it learns from several corpora
+    voice_whisper_epochs: int = 60  # in which the stream from Whisper's encoder learns last: seconds each
     voice_whisper_batch: int = 64
     voice_whisper_lr: float = 1e-3  # AdamW, one cycle
     voice_power: float = 0.25  # a corpus' emotion with n utterances is drawn n ** power times as often as one with one

@@ -45,7 +45,7 @@ def train_whisper(
         ],
         weight_decay=0.05,
     )
-    sampling = sampling_weights(data, config)
+    sampling = sampling_weights(data, config.voice_whisper_power)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
