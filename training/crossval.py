@@ -39,10 +39,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--folds", default="emobox", help="emobox, or how many to make (default: emobox)")
     parser.add_argument("--only", nargs="+", metavar="FOLD", help="run these folds only")
     parser.add_argument(
-        "--across", metavar="TRAIN:TEST", help="train on one corpus and test on another, as ravdess:emodb"
+        "--across", metavar="TRAIN:TEST", help="train on corpora and test on another, as ravdess+nemo:emodb"
     )
-    parser.add_argument("--unseen", choices=("ravdess", "emodb"), help="measure every fold's branch on this corpus too")
-    parser.add_argument("--also", choices=("ravdess", "emodb"), help="train on this corpus' training speakers too")
+    parser.add_argument(
+        "--unseen", choices=("ravdess", "emodb", "nemo"), help="measure every fold's branch on this corpus too"
+    )
+    parser.add_argument(
+        "--also", choices=("ravdess", "emodb", "nemo"), help="train on this corpus' training speakers too"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--refit",
@@ -74,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=TrainConfig().speaker_augment_prob,
         help="of an utterance to be made another speaker's, default %(default)s",
+    )
+    parser.add_argument(
+        "--whisper",
+        metavar="NAME|FILE",
+        help="let the branch read the encoder of this Whisper too; with --epochs 0 it alone decides",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")

@@ -3,15 +3,17 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
-from mmer.config import ModelConfig
+from mmer.config import ModelConfig, Paths
 from mmer.errors import TrainingError
-from training.data import unpaired
+from mmer.speech import Transcriber
+from training.data import speech_corpora, unpaired
+from training.data.load import at_most
 from training.data.manifest import Row
 from training.experiments.crossval_report import draw, page
 from training.experiments.folds import CrossValidation, Fold, emobox, hashed
@@ -35,7 +37,11 @@ class Plan:
 
 def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
     """Return what is trained on, in which folds, and what else is measured on."""
-    read = {"ravdess": unpaired.ravdess(args.corpora), "emodb": unpaired.emodb(args.corpora)}
+    read = {
+        "ravdess": unpaired.ravdess(args.corpora),
+        "emodb": unpaired.emodb(args.corpora),
+        "nemo": at_most(speech_corpora.nemo(args.corpora), TrainConfig().voice_most),
+    }
 
     def rows_of(name: str) -> list[Row]:
         if not read.get(name):
@@ -44,9 +50,11 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
 
     if args.across:
         source, _, target = args.across.partition(":")
-        if {source, target} != {"ravdess", "emodb"}:
-            refuse(f"--across {args.across!r}: use ravdess:emodb or emodb:ravdess")
-        rows, folds = _across(rows_of(source), rows_of(target), source, args.across.replace(":", "-"))
+        sources = source.split("+")
+        if target not in read or not set(sources) <= set(read) - {target}:
+            refuse(f"--across {args.across!r}: use corpora of {', '.join(read)}, as ravdess+nemo:emodb")
+        learned = [r for name in sources for r in rows_of(name)]
+        rows, folds = _across(learned, rows_of(target), sources[0], args.across.replace(":", "-"))
     else:
         if args.folds == "emobox" and args.corpus != "ravdess":
             refuse("--folds emobox is for RAVDESS; give a number")
@@ -67,7 +75,7 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
 
 def _across(source: list[Row], target: list[Row], name: str, title: str) -> tuple[list[Row], list[Fold]]:
     """Return one fold that trains on a whole corpus and tests on another."""
-    people = {r.speaker for r in source}
+    people = {r.speaker for r in source if r.corpus == name}
     inner = emobox(people)[-1].test if name == "ravdess" else hashed(people, 4)[0].test
     return [*source, *target], [Fold(title, frozenset(r.speaker for r in target), inner)]
 
@@ -83,8 +91,22 @@ def crossval(args: argparse.Namespace, refuse: Refuse) -> str:
         speaker_augment_prob=args.speaker_augment_prob,
         precision=args.precision,
     )
-    shape = ModelConfig.tiny() if args.model == "tiny" else ModelConfig()
-    runs = CrossValidation(planned.rows, args.classes, shape, config, Runs(args.out / "runs"), args.how, planned.unseen)
+    shape, whisper = ModelConfig.tiny() if args.model == "tiny" else ModelConfig(), None
+    if args.whisper:
+        whisper = Transcriber(args.whisper, download_root=Paths.from_env().assets / "whisper")
+        depths, width = whisper.encoder_size()
+        shape = replace(shape, whisper_depths=depths, whisper_width=width)
+    runs = CrossValidation(
+        planned.rows,
+        args.classes,
+        shape,
+        config,
+        Runs(args.out / "runs"),
+        args.how,
+        planned.unseen,
+        whisper,
+        args.out,
+    )
     for seed, fold in (bar := tqdm([(s, f) for s in seeds for f in folds], desc="folds", mininterval=1)):
         bar.set_postfix_str(f"fold {fold.name}, seed {seed}")
         runs.run(fold, seed)

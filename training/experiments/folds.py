@@ -18,6 +18,7 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, RAVDESS_CODES
 from mmer.metrics import bootstrap, by_group, classification, headline
 from mmer.model import EmotionModel
+from mmer.speech import Transcriber
 from training.data.load import Voices, load_every_voice, load_voices, save_atomically
 from training.data.manifest import Row, data_hash
 from training.data.unpaired import RAVDESS_TEST, RAVDESS_VAL
@@ -25,6 +26,7 @@ from training.experiments.run_cache import Run, Runs, without
 from training.learn.branches import branch_module, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import encode_voices
+from training.learn.whisper_stream import choose_rest, train_whisper
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"
@@ -75,7 +77,9 @@ def _is_calm(row: Row) -> bool:
 def pick(voices: Voices, where: np.ndarray) -> Voices:
     index = np.flatnonzero(where)
     whose = tuple(voices.corpora[i] for i in index) if voices.corpora else ()
-    return replace(voices, samples=[voices.samples[i] for i in index], targets=voices.targets[index], corpora=whose)
+    whisper = None if voices.whisper is None else voices.whisper[index]
+    samples = [voices.samples[i] for i in index]
+    return replace(voices, samples=samples, targets=voices.targets[index], corpora=whose, whisper=whisper)
 
 
 def calm_is_neutral(probs: np.ndarray) -> np.ndarray:
@@ -127,20 +131,22 @@ def train(
     """Train a branch and return it, the epoch its CNN stopped at, and the CNN's UAR on `inner` after each epoch.
 
     Epochs are counted from 1; `config.voice_epochs` + 1 is the weights training ends with, the average where one is
-    kept. The statistics learn after the CNN, beside the one that was chosen.
+    kept. The statistics and the stream from Whisper's encoder learn after the CNN that was chosen; the stream decides
+    alone, but where the inner speakers say how much the others count beside it.
 
     Args:
         inner: speakers who choose the epoch; None: it is `stop`.
     """
     work.mkdir(parents=True, exist_ok=True)
     model = new_model(shape, len(names), config.seed)
-    watched = new_model(replace(shape, voice_statistics=0), len(names), config.seed)
+    watched = new_model(replace(shape, voice_statistics=0, whisper_depths=0), len(names), config.seed)
     module, best, note = branch_module(model, "voice"), work / "best.pt", work / "curve.json"
     curve = json.loads(note.read_text()) if note.is_file() else {}
 
     def look(epoch: int) -> str:
         """Keep the weights if no earlier epoch was better."""
-        state = {k: v.detach().cpu() for k, v in module.state_dict().items() if "statistics" not in k}
+        streams = ("encoder.statistics", "encoder.whisper")
+        state = {k: v.detach().cpu() for k, v in module.state_dict().items() if not k.startswith(streams)}
         if inner is None:
             better, words = epoch == stop, ""
         else:
@@ -159,6 +165,10 @@ def train(
     look(config.voice_epochs + 1)
     module.load_state_dict(module.state_dict() | torch.load(best, weights_only=True))
     train_statistics(model, voices, config, work)
+    train_whisper(model, voices, config, work)
+    model.eval()
+    if inner is not None and inner.whisper is not None:
+        choose_rest(model, inner)
     chosen = stop if inner is None else max(map(int, curve), key=lambda epoch: (curve[str(epoch)], epoch))
     return model.eval(), chosen, curve
 
@@ -173,12 +183,16 @@ class CrossValidation:
         runs: Runs,
         how: str,
         unseen: Sequence[Row] = (),
+        whisper: Transcriber | None = None,
+        work: Path = Path(),
     ):
         """
         Args:
             how: nested, refit or fixed: what the inner speakers are for.
             unseen: recordings of another corpus, which every fold's branch is measured on too.
+            whisper: whose encoder the branch reads too; its states are kept in `work`.
         """
+        self.whisper, self.work = whisper, work
         self.rows, self.classes, self.shape, self.config = rows, classes, shape, config
         self.runs, self.how, self.unseen = runs, how, unseen
         self.speakers = np.array([r.speaker for r in rows])
@@ -187,11 +201,12 @@ class CrossValidation:
     @cached_property
     def voices(self) -> Voices:
         """The recordings, read at first use: a finished experiment needs none."""
-        return replace(load_every_voice(self.rows), targets=self.targets)
+        voices = load_every_voice(self.rows, self.whisper, self.work, self.config.voice_whisper_views)
+        return replace(voices, targets=self.targets)
 
     @cached_property
     def others(self) -> Voices:
-        return load_voices(self.unseen)
+        return load_voices(self.unseen, self.whisper, self.work)
 
     def run(self, fold: Fold, seed: int) -> Run:
         decided = {"model": asdict(self.shape), "config": asdict(self.config)}
