@@ -187,7 +187,7 @@ def load_every_voice(
 def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
     """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is 1 + the most views of any.
 
-    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes; an hour's work
+    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes: an hour
     need not be repeated by a run that was stopped.
     """
     identity = "-".join(map(str, whisper.encoder_size()))
