@@ -1,4 +1,4 @@
-"""Dependencies from requirements.txt, the one list of them: what stands below its line `# tests` is the extra `test`."""
+"""Dependencies from requirements.txt, the one list of them: what is below its line `# tests` is the extra `test`."""
 
 from pathlib import Path
 

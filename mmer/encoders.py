@@ -1,8 +1,8 @@
 """The three branches: residual CNNs over face crops and log-mel, convolutions and recurrence over words.
 
-Every encoder returns its state at two depths, `middle` and `top`, because fusion attends to both. `pool` is the part that
-costs time, `project` the few layers behind it, which corrections can teach without seeing or hearing a clip again. All of
-them are exact under padding: a row's result does not depend on how long the other rows of its batch are.
+Every encoder returns its state at two depths, `middle` and `top`, because fusion attends to both. `pool` is the part
+that costs time, `project` the few layers behind it, which corrections can teach without seeing or hearing a clip again.
+All of them are exact under padding: a row's result does not depend on how long the other rows of its batch are.
 """
 
 from dataclasses import dataclass
@@ -270,7 +270,7 @@ class StatisticsStream(nn.Module):
 class WhisperStream(nn.Module):
     """Learned weighted sums over the depths of Whisper's frozen encoder and two layers on them.
 
-    Weighing the depths is from https://arxiv.org/abs/2105.01051; several sums keep what pitch tells from what words tell.
+    Weighing the depths is from https://arxiv.org/abs/2105.01051; several sums keep apart what pitch and words tell.
     """
 
     def __init__(self, config: ModelConfig):

@@ -565,7 +565,8 @@ def _too_many_frames(path: Path, width: int, height: int, rate: float, limits: M
     most = limits.max_pixel_rate / (width * height)
     return ClipError(
         "too_many_frames",
-        f"{path.name} has {rate:.0f} pictures of {width} x {height} a second; up to {most:.0f} of that size are accepted",
+        f"{path.name} has {rate:.0f} pictures of {width} x {height} a second; "
+        f"up to {most:.0f} of that size are accepted",
     )
 
 

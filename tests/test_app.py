@@ -33,8 +33,10 @@ from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
 
-KEYS = {"clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution", "transcript",
-        "segments", "quality", "timing_ms", "checkpoint"}  # fmt: skip
+KEYS = {
+    *("clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution"),
+    *("transcript", "segments", "quality", "timing_ms", "checkpoint"),
+}
 
 
 def new_checkpoint(paths: Paths, seed: int) -> str:
@@ -367,14 +369,15 @@ def test_only_uploads_can_be_fetched(url, service):
 
 def test_every_event_has_a_stable_name(client):
     named = set(client.view_api(return_format="dict")["named_endpoints"])
-    analyse, label = {"/analyse", "/rerun", "/explain", "/save_label", "/health"}, {
-        "/label_projects", "/label_make_project", "/label_start", "/label_submit", "/label_cannot_tell", "/label_skip",
-        "/label_broken", "/label_undo", "/label_reveal",
-    }  # fmt: skip
-    review = {
-        "/review", "/review_projects", "/review_previous", "/review_next", "/review_open", "/review_decide", "/review_take_back",
-    }  # fmt: skip
-    assert named == analyse | label | review
+    analyse = "analyse rerun explain save_label health"
+    label = "projects make_project start submit cannot_tell skip broken undo reveal"
+    review = "projects previous next open decide take_back"
+    assert named == {
+        *(f"/{name}" for name in analyse.split()),
+        *(f"/label_{name}" for name in label.split()),
+        *(f"/review_{name}" for name in review.split()),
+        "/review",
+    }
 
 
 def test_uploads_of_a_killed_server_are_swept(service):

@@ -15,7 +15,7 @@ from tests.test_app import new_checkpoint, running
 
 
 def test_a_deletion_said_that_no_trace_was_left(tmp_path, monkeypatch):
-    """Upload, analyse, correct with consent, share, delete: MMER_HOME and the temporary folder are searched byte by byte."""
+    """Upload, analyse, correct with consent, share, delete: MMER_HOME and the temporary folder hold no byte of it."""
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     temporary.mkdir()
     paths = replace(Paths.from_env(), home=home, database_url=f"sqlite:///{home / 'mmer.db'}", device="cpu")

@@ -1,4 +1,4 @@
-"""What a server deletes by age: uploads, broken-off ones too, what killed processes left, recordings past their time."""
+"""What a server deletes by age: uploads, also broken off, leftovers of killed processes, recordings past their time."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What was promised to recorded people: nobody is found again after a deletion, nothing is kept that was not agreed to."""
+"""What was promised to recorded people: nobody is found after a deletion, nothing is kept that was not agreed to."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What is kept instead of a recording: the branches' states come back as they were, and only to the branches that made them."""
+"""Kept instead of a recording: branch embeddings come back as they were, only to the branches that made them."""
 
 import pytest
 import torch

@@ -2,8 +2,8 @@
 
 A control as a whole is about emotions or not: by its name, by the choices its labeling config declares, else by what
 was chosen. It is about the face, the voice or the text if its name says so; ratings and numbers named confidence,
-intensity, valence or arousal and texts named transcript or comment go with it. JSON_MIN does not say what a value is: it
-is refused. https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
+intensity, valence or arousal and texts named transcript or comment go with it. JSON_MIN does not say what a value is:
+it is refused. https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 """
 
 import json

@@ -38,10 +38,19 @@ class Budget:
 # What gradio offers and this page has no use for; the first two write what visitors typed or filmed to the disk, the
 # third tells a page's script the cookie that its scripts are not to see.
 CLOSED = (
-    "/gradio_api/deep_link", "/gradio_api/process_recording", "/gradio_api/token", "/gradio_api/component_server",
-    "/gradio_api/vibe", "/gradio_api/undo-vibe", "/gradio_api/proxy=", "/gradio_api/dev", "/gradio_api/run-history",
-    "/gradio_api/runs", "/gradio_api/profiling", "/monitoring",
-)  # fmt: skip
+    "/gradio_api/deep_link",
+    "/gradio_api/process_recording",
+    "/gradio_api/token",
+    "/gradio_api/component_server",
+    "/gradio_api/vibe",
+    "/gradio_api/undo-vibe",
+    "/gradio_api/proxy=",
+    "/gradio_api/dev",
+    "/gradio_api/run-history",
+    "/gradio_api/runs",
+    "/gradio_api/profiling",
+    "/monitoring",
+)
 _CALLS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
 _LARGEST = 1e15  # of a number: whole numbers up to it are exact in JSON and fit a database
 _TAKES = (  # what each component takes, in words, and the types of JSON it is; nothing at all is always right
@@ -219,7 +228,10 @@ class Door:
             each.queue[:] = [event for _, event in sorted(turns, key=lambda turn: turn[0])]
 
     def _make_room(self, holder: Any) -> None:
-        """Forget results, the longest unused first, while sessions hold more than they may; a call that holds none costs nothing."""
+        """Forget results, the longest unused first, while sessions hold more than they may.
+
+        A call that holds none costs nothing.
+        """
         held: OrderedDict[str, float] = OrderedDict()
         for session, state in list(holder.session_data.items()):
             results = [value for value in state.state_data.values() if isinstance(value, SessionResult)]
@@ -268,7 +280,7 @@ def _wrong_type(fn: Any, data: Any) -> str | None:
 
 
 def _is_of(value: Any, types: Any) -> bool:
-    """Whether a value of JSON is of these types; a list holds text and numbers, and a number is one that a database holds."""
+    """Whether a value of JSON is of these types; a list holds text and numbers, and a number fits a database."""
     if isinstance(value, bool):
         return types is bool
     if isinstance(value, list):

@@ -19,7 +19,7 @@ _FIELDS = 1_000  # characters of a name and of a password
 
 
 class Logins:
-    """Answers /login and /logout instead of gradio, and forgets the cookies of accounts that were removed or changed."""
+    """Answers /login and /logout instead of gradio; forgets the cookies of accounts that were removed or changed."""
 
     def __init__(self, accounts: Accounts):
         self.accounts = accounts

@@ -1,4 +1,4 @@
-"""Recordings as browsers play them: what they cannot is made into mp4, m4a or png once, and kept as long as its clip."""
+"""Recordings as browsers play them: what they cannot is made into mp4, m4a or png once, kept as long as its clip."""
 
 import os
 import tempfile
@@ -21,8 +21,8 @@ _SAMPLE_RATE = 44_100
 _PICTURES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")} | {
     "MPO": "image/jpeg"
 }
-# (containers as FFmpeg calls them, endings of their names, video codecs, audio codecs, type): what Chromium, Firefox and
-# Safari all play. A Matroska file plays in some of them only.
+# (containers as FFmpeg calls them, endings of their names, video codecs, audio codecs, type): what Chromium, Firefox
+# and Safari all play. A Matroska file plays in some of them only.
 _PLAYS: tuple[tuple[str, tuple[str, ...], set[str], set[str], str], ...] = (
     ("mov,mp4", (".mp4", ".m4v", ".mov", ".m4a"), {"h264", "av1"}, {"aac", "mp3"}, "mp4"),
     ("matroska,webm", (".webm",), {"vp8", "vp9", "av1"}, {"opus", "vorbis"}, "webm"),

@@ -91,8 +91,9 @@ def _contradiction(verdict: EmotionResult) -> str:
         alone = ", ".join(f"{CHANNELS[m].lower()} {emotion}" for m, emotion in first.items())
         opening = f"No channel alone puts {verdict.emotion} first ({alone})"
     return (
-        f"{opening}: the model does not count their votes but reads them together, and the bars below say what each one "
-        f"added to {verdict.emotion} in that reading. Channels that contradict each other make an answer less certain."
+        f"{opening}: the model does not count their votes but reads them together, and the bars below say what each "
+        f"one added to {verdict.emotion} in that reading. Channels that contradict each other make an answer less "
+        "certain."
     )
 
 

@@ -1,4 +1,4 @@
-"""A page elsewhere, in the same browser, gets nothing of this one, whether it asks across or under a name of its own."""
+"""A page elsewhere, in the same browser, gets nothing of this one, whether it asks across or under its own name."""
 
 import threading
 from dataclasses import replace

@@ -8,7 +8,8 @@ from tests.test_playable import DEAD, registered, write
 
 _LOADED = """async (element) => {
   const until = performance.now() + 20000;
-  while (element.readyState < 2 && !element.error && performance.now() < until) await new Promise((r) => setTimeout(r, 50));
+  while (element.readyState < 2 && !element.error && performance.now() < until)
+    await new Promise((r) => setTimeout(r, 50));
   return [element.error && element.error.message, element.duration, element.videoWidth ?? 0];
 }"""
 

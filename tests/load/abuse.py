@@ -1,7 +1,7 @@
 """Twenty visitors beside one who takes all he can: `python tests/load/abuse.py` prints how long their calls take.
 
-The abuser sends, from one address and under ever new sessions, calls of the model, bodies of a megabyte, uploads of many
-files and guesses of passwords, without a pause.
+The abuser sends, from one address and under ever new sessions, calls of the model, bodies of a megabyte, uploads of
+many files and guesses of passwords, without a pause.
 """
 
 import argparse

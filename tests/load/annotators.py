@@ -2,8 +2,8 @@
 
     python tests/load/annotators.py --annotators 50 --processes 4 --seconds 60
 
-Each annotator asks for an item, answers and asks again, with `--think` seconds between; a few items are skipped or given
-back. Exit status 1 when a check fails.
+Each annotator asks for an item, answers and asks again, with `--think` seconds between; a few items are skipped or
+given back. Exit status 1 when a check fails.
 """
 
 import argparse
@@ -218,12 +218,18 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = measure(
-            args.url or f"sqlite:///{folder}/load.db", Path(folder), n_annotators=args.annotators,
-            n_processes=args.processes, seconds=args.seconds, n_items=args.items, lease_s=900, think_s=args.think,
-        )  # fmt: skip
+            args.url or f"sqlite:///{folder}/load.db",
+            Path(folder),
+            n_annotators=args.annotators,
+            n_processes=args.processes,
+            seconds=args.seconds,
+            n_items=args.items,
+            lease_s=900,
+            think_s=args.think,
+        )
     print(
-        f"{args.annotators} annotators, {args.processes} processes, think time {args.think} s: {report.n_labels} labels in "
-        f"{report.seconds:.1f} s, {report.n_labels / report.seconds:.1f} a second\n"
+        f"{args.annotators} annotators, {args.processes} processes, think time {args.think} s: "
+        f"{report.n_labels} labels in {report.seconds:.1f} s, {report.n_labels / report.seconds:.1f} a second\n"
         f"next   p50 {report.next_ms[0]} ms, p95 {report.next_ms[1]} ms\n"
         f"submit p50 {report.submit_ms[0]} ms, p95 {report.submit_ms[1]} ms\n"
         f"problems: {len(report.problems)}"

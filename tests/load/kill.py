@@ -2,10 +2,10 @@
 
     python tests/load/kill.py --kills 20 --writers 2
 
-Each writer adds labels, corrects some and takes some back, and says so on a pipe once the store has returned. All writers
-of a round are killed at the same moment, then the database is opened again and compared with what they said. Exit status
-1 when a row is missing or changed, a row that nobody wrote is there, or the labels that count are not those that follow
-from the rows.
+Each writer adds labels, corrects some and takes some back, and says so on a pipe once the store has returned. All
+writers of a round are killed at the same moment, then the database is opened again and compared with what they said.
+Exit status 1 when a row is missing or changed, a row that nobody wrote is there, or the labels that count are not those
+that follow from the rows.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PER_CLIP = 20  # labels before the next clip
 
 
 def write(url: str, media_dir: Path, annotator: str) -> None:
-    """Write until killed; a line of JSON for each row the store has acknowledged: [id, kind, emotion or superseded id]."""
+    """Write until killed; print a line of JSON for each acknowledged row: [id, kind, emotion or superseded id]."""
     store = Store(url, media_dir)
     chance = random.Random(annotator)
     n = 0
@@ -85,7 +85,7 @@ def check(url: str, media_dir: Path, said: dict[str, list]) -> tuple[int, list[s
 
 
 def measure(url: str, media_dir: Path, *, n_kills: int, n_writers: int, seed: int = 0) -> tuple[int, int, list[str]]:
-    """Kill a round of writers `n_kills` times; return how many rows were acknowledged, are stored, and what is wrong."""
+    """Kill a round of writers `n_kills` times; return the rows acknowledged, the rows stored, and what is wrong."""
     chance = random.Random(seed)
     Store(url, media_dir).engine.dispose()
     said: dict[str, list] = {}
@@ -128,8 +128,8 @@ def main() -> int:
             url, Path(folder), n_kills=args.kills, n_writers=args.writers, seed=args.seed
         )
     print(
-        f"{args.kills} kills of {args.writers} writers in {time.perf_counter() - started:.0f} s: {n_said} rows acknowledged, "
-        f"{n_rows} stored ({n_rows - n_said} were on their way), {len(problems)} problems"
+        f"{args.kills} kills of {args.writers} writers in {time.perf_counter() - started:.0f} s: "
+        f"{n_said} rows acknowledged, {n_rows} stored ({n_rows - n_said} were on their way), {len(problems)} problems"
     )
     print(*problems[:20], sep="\n", file=sys.stderr)
     return 1 if problems else 0

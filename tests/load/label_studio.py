@@ -2,8 +2,8 @@
 
     python tests/load/label_studio.py --label-studio /path/to/label-studio
 
-Both run on this machine with SQLite and get the same tasks; clients ask for the next task and answer it, each as a person of
-its own, over HTTP. Ours is `app.py` with its weights and the endpoints of its Label tab. Memory is the
+Both run on this machine with SQLite and get the same tasks; clients ask for the next task and answer it, each as a
+person of its own, over HTTP. Ours is `app.py` with its weights and the endpoints of its Label tab. Memory is the
 proportional share (PSS) of the server's processes after the labels are in.
 """
 
@@ -56,9 +56,13 @@ class Server:
     def __init__(self, command: list, port: int, ready: str, environment: dict, log: Path):
         self.url, self._ready = f"http://127.0.0.1:{port}", ready
         self._start = lambda: subprocess.Popen(
-            list(map(str, command)), env={**os.environ, **environment}, stdout=log.open("a"), stderr=subprocess.STDOUT,
-            start_new_session=True, cwd=ROOT,
-        )  # fmt: skip
+            list(map(str, command)),
+            env={**os.environ, **environment},
+            stdout=log.open("a"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=ROOT,
+        )
 
     def __enter__(self) -> "Server":
         began = time.perf_counter()
@@ -100,7 +104,7 @@ def free_port() -> int:
 
 
 def at_once(clients: list, n_labels: int) -> tuple[float, float]:
-    """Let each client label `n_labels` tasks, all at once; return labels a second and the median milliseconds for one."""
+    """Let each client label `n_labels` tasks, all at once; return labels a second and the median time of one in ms."""
     took, failed = [], []
 
     def work(client):
@@ -132,8 +136,8 @@ def label_studio(command: str, folder: Path, n_clients: int, n_labels: int) -> F
         "FRONTEND_SENTRY_DSN": "",
     }
     arguments = (
-        f"start -b --data-dir {folder} -p {port} --internal-host 127.0.0.1 --username 0@example.org --password secret-of-0 "
-        f"--user-token {token} --enable-legacy-api-token --log-level ERROR"
+        f"start -b --data-dir {folder} -p {port} --internal-host 127.0.0.1 --username 0@example.org "
+        f"--password secret-of-0 --user-token {token} --enable-legacy-api-token --log-level ERROR"
     )
     server = Server([command, *arguments.split()], port, "/health", environment, folder.parent / "label-studio.log")
     with server:

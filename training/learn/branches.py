@@ -231,7 +231,7 @@ def train_voice(
 
 
 def sampling_weights(data: Voices, power: float) -> Tensor:
-    """Return (N,) how often each utterance is drawn: those of rare labels in small corpora more often, at 1 all alike."""
+    """Return (N,) how often each utterance is drawn: rare labels of small corpora more often, at 1 all alike."""
     return data.cell_sizes() ** (power - 1)
 
 
