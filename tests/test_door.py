@@ -162,6 +162,15 @@ def test_ten_megabytes_of_a_name_were_read(open_page):
         assert httpx.post(f"{url}/gradio_api/queue/join", content=body).status_code in (404, 422)
 
 
+def test_calls_by_name_are_checked_and_answered(open_page):
+    _, url, _ = open_page
+    call = f"{url}/gradio_api/call/v2/save_label"
+    answer = httpx.post(call, json={"emotion": "anger", "annotator": "ann", "consent": "no"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_type")
+    assert httpx.post(call, json={"emotion": "anger", "annotator": "ann"}).json()["event_id"]
+    assert httpx.post(f"{url}/gradio_api/call/health", json={"data": []}).json()["event_id"]
+
+
 def test_the_model_could_be_called_past_the_queue(open_page):
     _, url, _ = open_page
     answer = httpx.post(f"{url}/gradio_api/run/rerun", json={"data": ["words", None], "session_hash": "s"})
@@ -197,6 +206,12 @@ def test_passwords_could_be_tried_without_end_while_others_waited(closed_page):
     assert 0 < int(refused.headers["Retry-After"]) <= 600
     assert slowest[0] < 5  # seconds, where 12 hashes stood before it
     assert log_in(url, "ann", PASSWORD).status_code == 200  # somebody else's tries do not keep her out
+
+
+def test_a_name_could_be_guessed_at_from_ever_new_addresses(closed_page):
+    _, url, _ = closed_page
+    codes = [log_in(url, "guessed", "wrong guess", **{"x-forwarded-for": f"8.8.{i}.8"}).status_code for i in range(52)]
+    assert codes == [400] * 50 + [429] * 2
 
 
 def test_a_cookie_outlived_its_account(closed_page):

@@ -113,9 +113,11 @@ class Door:
         return None
 
     def _visitor(self, scope: Scope, headers: Headers) -> str:
-        """Return the address a request comes from; on a Space, the one its proxy saw."""
+        """Return the address a request comes from; behind a proxy, the last one outside that a proxy saw."""
         address = (scope.get("client") or ("",))[0]
-        return headers.get("x-forwarded-for", address).rpartition(",")[2].strip() if self.paths.space else address
+        behind = self.paths.space or self.paths.hosts
+        seen = headers.get("x-forwarded-for", "").split(",") if behind else []
+        return next((each.strip() for each in reversed(seen) if _is_outside(each.strip())), address)
 
     def _counting_files(self, headers: Headers, receive: Receive) -> Receive:
         """Return the body of an upload as it comes in, until more files are in it than one request may bring."""
@@ -183,8 +185,8 @@ class Door:
             return _refuse(404, "unknown_call", "the page has no such call; /gradio_api/info lists those it has")
         data = asked.get("data")
         if path.startswith("/gradio_api/call/v2/"):  # by name
-            info: dict[str, Any] = self.page.get_api_info()["named_endpoints"].get(f"/{fn.api_name}", {})
-            data = [asked.get(given["parameter_name"]) for given in info.get("parameters", ())]
+            about: Any = self.page.get_api_info()["named_endpoints"].get(f"/{fn.api_name}", {"parameters": ()})
+            data = [asked.get(given["parameter_name"]) for given in about["parameters"]]
         if (wrong := _wrong_type(fn, data)) is not None:
             return _refuse(422, "bad_type", wrong)
         visitor = self._of(self._visitor(scope, headers), asked.get("session_hash"))
@@ -251,6 +253,13 @@ def is_local(host: str) -> bool:
     name = _name(host)
     try:
         return name == "localhost" or name.endswith(".localhost") or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_outside(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
     except ValueError:
         return False
 

@@ -13,7 +13,12 @@ from starlette.types import Receive, Scope
 
 from annotations.accounts import Accounts
 
-_TRIES, _PER_ADDRESS, _WITHIN_S = 5, 20, 600.0  # wrong passwords for a name from an address, and for all names from it
+_TRIES, _PER_ADDRESS, _PER_NAME = (
+    5,
+    20,
+    50,
+)  # wrong passwords for a name from an address, for all names, from everywhere
+_WITHIN_S = 600.0
 _MOST_KEYS = 10_000  # whose tries are remembered
 _FIELDS = 1_000  # characters of a name and of a password
 
@@ -58,8 +63,8 @@ class Logins:
             return _told(400, "bad_form", error.detail)
         if len(name) > _FIELDS or len(password) > _FIELDS:
             return _told(400, "text_too_long", f"a name and a password have up to {_FIELDS} characters")
-        keys = ((address, name.strip()), (address, ""))
-        if (wait_s := max(self._wait_s(keys[0], _TRIES), self._wait_s(keys[1], _PER_ADDRESS))) > 0:
+        keys = {(address, name.strip()): _TRIES, (address, ""): _PER_ADDRESS, ("", name.strip()): _PER_NAME}
+        if (wait_s := max(self._wait_s(key, most) for key, most in keys.items())) > 0:
             reply = _told(429, "too_many_tries", f"too many wrong passwords; try again in {wait_s:.0f} s")
             reply.headers["Retry-After"] = f"{wait_s:.0f}"
             return reply
