@@ -70,6 +70,9 @@ class Door:
         self.app, self.page, self.budget = app, page, budget
         self.paths = page.service.paths
         self.logins = Logins(page.service.accounts)
+        self._entering: list[
+            tuple[str, bool]
+        ] = []  # whose calls are on their way to the queue, and whether of the model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -164,13 +167,17 @@ class Door:
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, again, send)
+        try:
+            await self.app(scope, again, send)
+        finally:
+            if is_call:
+                self._entering.remove(scope["mmer.place"])
         if is_call:
             self._take_turns()
             self._make_room(scope["app"].state_holder)
 
     def _admit(self, scope: Scope, headers: Headers, path: str, body: bytes) -> JSONResponse | None:
-        """Return why a call may not wait for its turn."""
+        """Return why a call may not wait for its turn; if it may, it has a place from now on."""
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
@@ -191,8 +198,9 @@ class Door:
             return _refuse(422, "bad_type", wrong)
         visitor = self._of(self._visitor(scope, headers), asked.get("session_hash"))
         is_model = fn.concurrency_id == "model"
-        all_here = [event for event in self._events() if (event.concurrency_id == "model") == is_model]
-        mine = sum(self._of_event(event) == visitor for event in all_here)
+        all_here = [whose for whose, of_model in self._entering if of_model == is_model]
+        all_here += [self._of_event(e) for e in self._events() if (e.concurrency_id == "model") == is_model]
+        mine = all_here.count(visitor)
         places, in_all = (
             (self.budget.model_places, self.budget.all_model_places)
             if is_model
@@ -204,6 +212,8 @@ class Door:
             return _refuse(
                 503, "queue_full", f"{len(all_here)} calls wait or run, as many as there are places; try again"
             )
+        scope["mmer.place"] = (visitor, is_model)
+        self._entering.append(scope["mmer.place"])
         return None
 
     def _events(self) -> list[Any]:
