@@ -11,7 +11,14 @@ from mmer.config import Paths
 from mmer.errors import MmerError
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serve the page.")
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    # Before the imports below, whose seconds --help need not wait for.
+    options: argparse.Namespace | None = parser.parse_args()
     os.umask(0o077)  # what this server writes is nobody else's
+else:
+    options = None
 try:
     paths = Paths.from_env()
 except MmerError as error:
@@ -32,14 +39,6 @@ def _on_lent_gpu(call):
     return lambda *args, should_stop=None, **options: lent(*args, **options)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Serve the page.")
-    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine only)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
-    return parser.parse_args()
-
-
-options = _options() if __name__ == "__main__" else None
 if options and options.host:
     paths = replace(paths, host=options.host)
 try:

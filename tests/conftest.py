@@ -6,6 +6,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -14,6 +15,16 @@ from annotations.store import Store
 from mmer import assets
 from mmer.errors import AssetError
 from tests import synth
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported: workers with all cores each slow each other down
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes share the tests: none for a file or two, which are done before workers have started."""
+    if not all(Path(name).is_dir() for name in config.args):
+        return 0
+    return min(os.cpu_count() or 1, 4)  # each holds torch and the models: a gigabyte
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
