@@ -14,14 +14,14 @@ from mmer.ui.label_tab import HOTKEYS, LabelTab
 from mmer.ui.render import render
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
-from mmer.ui.theme import CSS, THEME
+from mmer.ui.theme import CSS, SCRIPT, THEME
 
 _LOG_OUT = "() => fetch('logout', {method: 'POST'}).then(() => location.reload())"
 # What `launch` gets. Uploads can be fetched by who knows their path; nothing else on the disk can.
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
-    "head": f"<script>{HOTKEYS}</script>",
+    "head": f"<script>{SCRIPT}</script><script>{HOTKEYS}</script>",
     "show_error": False,
     "share": False,  # a tunnel would make everybody a person at this machine
     "ssr_mode": False,

@@ -11,6 +11,10 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 THEME = gr.themes.Base(
     primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg", font=_FONTS, font_mono=_MONO
 ).set(
+    body_text_color_subdued="#526077",  # 6.3 on white; of slate, gradio's own choice has 2.6
+    body_text_color_subdued_dark="#a3b1c6",
+    input_placeholder_color="#526077",
+    input_placeholder_color_dark="#a3b1c6",
     body_background_fill="*neutral_50",
     body_background_fill_dark="*neutral_950",
     color_accent="*primary_700",
@@ -19,7 +23,7 @@ THEME = gr.themes.Base(
     button_primary_background_fill="*primary_700",  # white on it has a contrast of 5.5
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
-    button_primary_background_fill_hover_dark="*primary_600",
+    button_primary_background_fill_hover_dark="*primary_800",
     button_primary_text_color="white",
     input_border_width="1px",
     checkbox_border_radius="4px",
@@ -30,3 +34,4 @@ THEME = gr.themes.Base(
 )
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")

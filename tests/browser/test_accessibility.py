@@ -1,0 +1,147 @@
+"""WCAG 2.2 AA in a real browser: contrast, names, keys, what a screen reader hears; axe-core too, where it is at hand.
+
+`MMER_TEST_AXE` names axe-core's axe.min.js (`npm pack axe-core` brings it).
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from mmer.ui.service import Service
+from tests.test_app import new_checkpoint
+from tests.test_label_tab import filled
+
+# Text with less contrast than 4.5 to 1 (3 to 1 when large), as drawn over what lies behind it.
+FAINT = """() => {
+  const parse = (colour) => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a), 1];
+  const behind = (e) => e ? over(parse(getComputedStyle(e).backgroundColor), behind(e.parentElement)) : [255, 255, 255];
+  const light = (c) => c.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const faint = new Set();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), e = walker.currentNode.parentElement;
+    if (!text || !e.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    if (e.closest(':disabled, .mm-live, script, style, svg')) continue;
+    const style = getComputedStyle(e), ground = behind(e);
+    const [a, b] = [light(over(parse(style.color), ground)), light(ground)].sort((x, y) => y - x);
+    const size = parseFloat(style.fontSize), bold = style.fontWeight >= 700;
+    const ratio = (a + 0.05) / (b + 0.05), needed = size >= 24 || (bold && size >= 18.66) ? 3 : 4.5;
+    if (ratio < needed) faint.add(`${ratio.toFixed(2)} ${text.slice(0, 40)} (${e.className})`);
+  }
+  return [...faint];
+}"""
+# What can be worked but has no name.
+NAMELESS = """() => [...document.querySelectorAll('button, a[href], input, textarea, select, [role=combobox]')]
+  .filter((e) => e.checkVisibility({visibilityProperty: true}) && e.type !== 'hidden' && e.type !== 'file')
+  .filter((e) => !(e.ariaLabel || e.title || e.textContent.trim() || e.labels?.length
+    || document.getElementById(e.getAttribute('aria-labelledby'))))
+  .map((e) => e.outerHTML.slice(0, 160))"""
+GROUPS = """() => [...document.querySelectorAll('fieldset')].filter((e) => e.checkVisibility()).map((e) => [
+  e.getAttribute('role'), document.getElementById(e.getAttribute('aria-labelledby'))?.textContent.trim(),
+  new Set([...e.querySelectorAll('input[type=radio]')].map((r) => r.name)).size])"""
+
+
+@pytest.fixture
+def service(tmp_path, text_encoder) -> Service:
+    paths = filled(tmp_path)
+    new_checkpoint(paths, 1)
+    return Service(paths)
+
+
+def check(page: Page) -> None:
+    assert page.evaluate(FAINT) == []
+    assert page.evaluate(NAMELESS) == []
+    for role, name, radio_groups in page.evaluate(GROUPS):
+        assert role in ("group", "radiogroup")
+        assert name
+        assert radio_groups == (role == "radiogroup")
+    if axe := os.environ.get("MMER_TEST_AXE"):
+        page.evaluate(Path(axe).read_text())
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+        found = page.evaluate("async (tags) => (await axe.run(document, {runOnly: tags})).violations", tags)
+        assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_tab_can_be_read_and_worked(service, serve, visit, scheme):
+    page = visit(f"{serve(service)}?__theme={scheme}")
+    page.wait_for_function("document.querySelector('#emotion') || document.querySelector('#words textarea')")
+    check(page)
+    page.locator("#words textarea").fill("I did not expect that <at> all")
+    page.locator("#analyse").click()
+    page.locator("#result .mm-emotion").wait_for(timeout=120_000)
+    page.locator("#explain").click()
+    page.locator("#why h2").wait_for()
+    page.locator("#save").hover()
+    page.wait_for_timeout(400)  # until its colour has changed
+    check(page)
+    page.locator("#save").click()
+    page.locator("#saved [role=alert]").wait_for()
+    check(page)
+    page.get_by_role("tab", name="Label").click()
+    page.locator("#label-name input, #label-name textarea").fill("bea")
+    page.locator("#label-start").click()
+    page.wait_for_function("mmerLabel.state.item")
+    page.mouse.move(0, 0)
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    page.locator("#label-all [data-rank]").first.wait_for()
+    check(page)
+    page.keyboard.press("c")
+    page.locator("#label-told", has_text="stored: cannot tell").wait_for()
+    page.get_by_role("tab", name="Review").click()
+    page.locator("#review-show").click()
+    page.locator("#review-items label").first.click()
+    page.locator("#review-detail h2").wait_for()
+    page.wait_for_timeout(400)
+    check(page)
+
+
+def test_a_screen_reader_hears_the_verdict_and_what_goes_wrong(service, serve, visit):
+    page = visit(serve(service))
+    page.locator("#words textarea").fill("I did not expect that at all")
+    page.locator("#analyse").click()
+    live = page.locator("#mm-page-live")
+    live.filter(has_text="Confidence").wait_for(state="attached", timeout=120_000)
+    headline = page.locator("#result .mm-emotion").inner_text()
+    assert live.inner_text().startswith(f"{headline}. Confidence ")
+    page.locator("#save").click()
+    page.locator("#saved [role=alert]", has_text="choose an emotion").wait_for()
+    left = page.evaluate(
+        "[...document.querySelectorAll('[data-testid=status-tracker] button')]"
+        ".filter((e) => e.checkVisibility({visibilityProperty: true})).length"
+    )
+    assert left == 0  # no invisible button for those who do not see that it is invisible
+
+
+def test_arrow_keys_move_through_radio_buttons(service, serve, visit):
+    page = visit(serve(service))
+    page.get_by_role("tab", name="Label").click()
+    page.locator("#label-name input, #label-name textarea").fill("bea")
+    page.locator("#label-start").click()
+    page.wait_for_function("mmerLabel.state.item")
+    page.keyboard.press("1")
+    page.wait_for_function("document.querySelector('#label-all input:checked')")
+    page.locator("#label-intensity input").first.focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    checked = "[...document.querySelectorAll('#label-intensity input')].map((e) => e.checked)"
+    assert page.evaluate(checked) == [False, False, True]
+    page.locator("#label-submit").click()
+    page.wait_for_function("!document.querySelector('#label-all input:checked')")
+    (label,) = service.store.labels()
+    assert (label.emotions, label.intensity) == ({"anger": 1.0}, 1.0)
