@@ -73,6 +73,7 @@ def retrain(paths: Paths, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices):
     paths = home_with(tmp_path / "home", voices[1:])
     page = build(Service(paths))
@@ -101,6 +102,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     assert checkpoint.roll_back(paths.checkpoints) == "base"
 
 
+@pytest.mark.slow
 def test_labels_are_learnt_from_where_only_the_branches_states_were_kept(tmp_path, voices):
     paths = replace(Paths.from_env(), home=tmp_path, database_url=f"sqlite:///{tmp_path / 'mmer.db'}", device="cpu")
     store, predictor = Store(paths.database_url, paths.media, paths.features), Predictor(paths)
@@ -115,6 +117,7 @@ def test_labels_are_learnt_from_where_only_the_branches_states_were_kept(tmp_pat
     assert not paths.media.exists()
 
 
+@pytest.mark.slow
 def test_labels_that_have_nothing_to_do_with_the_clips_are_refused(tmp_path, voices):
     names = [name for _, name in voices]
     random.Random(1).shuffle(names)
