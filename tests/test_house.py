@@ -137,3 +137,15 @@ def test_the_tree_of_the_readme_is_the_disk():
     )
     wanted = {f for f in listed if f.endswith(".py") and not f.startswith("tests/") and not f.endswith("__init__.py")}
     assert wanted <= named, f"missing from the tree: {sorted(wanted - named)}"
+
+
+def test_contributing_names_the_floors_and_files_that_there_are():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    drawn = text[text.index("errors, hashing <") :].split("```")[0]
+    assert [set(re.findall(r"\w+", floor)) for floor in drawn.split("<")] == FLOORS
+    today = text[: text.index("## Former names")]
+    files = re.findall(r"`((?:mmer|annotations|training|tests)/[\w/]+(?:\.\w+|/))`", today)
+    assert [f for f in files if not (ROOT / f).exists()] == []
+    renamed = re.findall(r"^\| .* \| `(\w+/[\w/]+\.py)`", text[len(today) :], re.M)
+    assert renamed
+    assert [f for f in renamed if not (ROOT / f).exists()] == []
