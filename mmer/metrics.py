@@ -204,6 +204,7 @@ def area_under_risk_coverage(confidence: np.ndarray, right: np.ndarray) -> float
     return float(risk_coverage(confidence, right)[1].mean())
 
 
+DEAF_VOICE = "voice without whisper"  # of the subsets of channels that have a threshold
 NEVER = 1.01  # a threshold for subsets of channels whose answers were never right often enough
 
 
@@ -222,16 +223,18 @@ def abstention_threshold(confidence: np.ndarray, right: np.ndarray, target: floa
     return {"threshold": threshold, "target": target, "coverage": float(coverage[i]), "accuracy": float(1 - risk[i])}
 
 
-def threshold_of(promise: dict | None, present: Sequence[bool]) -> float | None:
+def threshold_of(promise: dict | None, present: Sequence[bool], *, deaf: bool = False) -> float | None:
     """Return the confidence from which on a checkpoint's answers are to be relied on; None: always.
 
     Args:
         promise: `abstain` of its meta.json. Older ones have one threshold for every subset of channels.
         present: which of face, voice and text were read.
+        deaf: the voice branch had to do without Whisper's encoder.
     """
     if not promise:
         return None
     if "subsets" not in promise:
         return promise["threshold"]
-    found = promise["subsets"].get("+".join(m for m, here in zip(MODALITIES, present, strict=True) if here))
+    name = "+".join(m for m, here in zip(MODALITIES, present, strict=True) if here)
+    found = promise["subsets"].get(DEAF_VOICE if deaf and name == "voice" else name)
     return NEVER if found is None else found["threshold"]

@@ -80,7 +80,9 @@ def main() -> int:
     rows = [rows[i] for i in kept]
     loaded = predictor.checkpoint
     promise = loaded.meta.get("abstain")
-    thresholds = np.array([threshold_of(promise, p) for p in present], float) if promise else None
+    encoder = loaded.model.encoders["voice"]
+    deaf = encoder.whisper is not None and not predictor.perceiver.transcriber.loaded
+    thresholds = np.array([threshold_of(promise, p, deaf=deaf) for p in present], float) if promise else None
     found = report(rows, probs, problems, loaded.id, thresholds=thresholds, seed=args.seed)
     if args.figures:
         found["figures"] = draw(args.figures, found, np.array([r.label for r in rows]), probs)

@@ -14,6 +14,7 @@ from mmer.config import Config, ModelConfig, Paths
 from mmer.encoders import ResNet18
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
+from mmer.metrics import DEAF_VOICE
 from mmer.model import EmotionModel
 from mmer.speech import Transcriber
 from training import corpora
@@ -25,6 +26,7 @@ from training.learn.fusion import (
     N_TUPLES,
     Encoded,
     Tuples,
+    blurred,
     calibrate,
     encode_faces,
     encode_texts,
@@ -32,9 +34,11 @@ from training.learn.fusion import (
     encode_voices,
     encoded,
     fit_abstention,
+    joined,
     subset_probs,
     subset_table,
     train_fusion,
+    without_whisper,
 )
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
@@ -167,13 +171,18 @@ class _Run:
         )
         voices = self._voices(self.calibration, config.voice_whisper_views)
         parts = self._faces(self.calibration), voices, self._texts(self.calibration)
+        for i, m in enumerate(MODALITIES):
+            if self.loaded is not None and not (self.options.work / f"{m}.state.pt").is_file():
+                model.temperatures[i] = self.loaded.model.temperatures[i]  # its CNN or recurrence is as it was
+            else:
+                alone = encoded(model, without_whisper(parts[i]))
+                model.temperatures[i] = fit_temperature(alone.logits, alone.targets)
         if model.encoders["voice"].whisper is not None:
-            trained_with["streams"] = choose_rest(model, parts[1])
+            trained_with["streams"] = choose_rest(model, voices, float(model.temperatures[MODALITIES.index("voice")]))
             print(f"voice streams: {trained_with['streams']}")
         views = encode_views(model, *parts, config.seed)
-        for i, m in enumerate(MODALITIES):
-            model.temperatures[i] = fit_temperature(views[m].logits, views[m].targets)
-        tuples = Tuples(views, model.temperatures, config.conflict)
+        worse = encode_faces(model, blurred(parts[0], config.seed), fits=False)
+        tuples = Tuples({**views, "face": joined([views["face"], worse])}, model.temperatures, config.conflict)
         self._stage("fusion", lambda: train_fusion(model, tuples, config, self.options.work))
         held: dict[str, Faces | Voices | Texts] = {
             "face": self._faces(self.val),
@@ -201,18 +210,20 @@ class _Run:
             "face": [
                 (encode_faces(model, faces, fits=fits), [r.corpus for r in rows["face"]]) for fits in (True, False)
             ],
-            "voice": [(encode_voices(model, voices, with_whisper=w), list(voices.corpora)) for w in (True, False)],
+            "voice": [(encode_voices(model, voices), list(voices.corpora))],
+            DEAF_VOICE: [(encode_voices(model, voices, with_whisper=False), list(voices.corpora))],
             "text": [(encode_texts(model, texts), [r.corpus for r in rows["text"]])],
         }
-        found: Alone = {m: [] for m in MODALITIES}
-        for i, m in enumerate(MODALITIES):
-            for encoded_part, whose in answers[m]:
-                probs = (encoded_part.logits / model.temperatures[i]).softmax(1).numpy()
+        found: Alone = {name: [] for name in answers}
+        for name in answers:
+            temperature = model.temperatures[MODALITIES.index(name.split()[0])]
+            for encoded_part, whose in answers[name]:
+                probs = (encoded_part.logits / temperature).softmax(1).numpy()
                 one = (encoded_part.targets > 0.99).any(1).numpy()  # rows of several labels have no single truth
                 for corpus in sorted(set(whose)):
                     here = one & (np.array(whose) == corpus)
                     if here.sum() >= MIN_CALIBRATION:
-                        found[m].append((probs[here], encoded_part.targets.argmax(1).numpy()[here]))
+                        found[name].append((probs[here], encoded_part.targets.argmax(1).numpy()[here]))
         return found
 
     def _measure(self, held: dict[str, Encoded]) -> dict[str, dict]:

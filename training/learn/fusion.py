@@ -2,18 +2,19 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from mmer.config import SAMPLE_RATE
 from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
-from mmer.metrics import abstention_threshold, classification
+from mmer.metrics import NEVER, abstention_threshold, classification
 from mmer.model import BranchStates, EmotionModel
 from mmer.voice import log_mel
 from training.data import augment, voice_views
@@ -103,6 +104,20 @@ def encoded(model: EmotionModel, loaded: Faces | Voices | Texts) -> Encoded:
     if isinstance(loaded, Faces):
         return encode_faces(model, loaded, fits=True)
     return encode_voices(model, loaded) if isinstance(loaded, Voices) else encode_texts(model, loaded)
+
+
+def without_whisper(data: Faces | Voices | Texts) -> Faces | Voices | Texts:
+    """Return voices as a machine without Whisper's weights has them; anything else as it is."""
+    return replace(data, whisper=None) if isinstance(data, Voices) else data
+
+
+def blurred(faces: Faces, seed: int) -> Faces:
+    """Return faces out of focus by 1 to 4 pixels: the fusion learns there that such a face tells little."""
+    sigmas = 1 + 3 * torch.rand(len(faces.images), generator=torch.Generator().manual_seed(seed))
+    images = torch.stack(
+        [gaussian_blur(x[None], [13, 13], [float(s), float(s)])[0] for x, s in zip(faces.images, sigmas, strict=True)]
+    )
+    return replace(faces, images=images)
 
 
 def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
@@ -242,7 +257,8 @@ def fit_abstention(
     """Return for each subset of branches the confidence from which on answers are right at least `target` of the time.
 
     A branch alone keeps the promise on each corpus by itself, in the corpus' own mix of emotions: the highest of their
-    thresholds counts. Several branches have only label-matched tuples. None where no confidence keeps the promise.
+    thresholds counts. Several branches have only label-matched tuples, whose errors are independent, so they are asked
+    for the lowest threshold of their members at least. None where no confidence keeps the promise.
 
     Args:
         fused: (N, K) probabilities of tuples for every subset of branches, as `face+voice`.
@@ -254,8 +270,21 @@ def fit_abstention(
         return abstention_threshold(probs.max(1), probs.argmax(1) == truth, target)
 
     subsets: dict[str, dict[str, float] | None] = {}
-    for name, probs in fused.items():
-        found = [threshold(*part) for part in alone[name]] if name in alone else [threshold(probs, truth)]
+    for name, parts in alone.items():
+        found = [threshold(*part) for part in parts]
         kept = [f for f in found if f is not None]
         subsets[name] = max(kept, key=lambda f: f["threshold"]) if kept and len(kept) == len(found) else None
+    for name, probs in fused.items():
+        if "+" not in name:
+            continue
+        subsets[name] = found_here = threshold(probs, truth)
+        if found_here is not None:
+            members = [f["threshold"] for m in name.split("+") if (f := subsets[m]) is not None]
+            least = max(found_here["threshold"], min(members, default=NEVER))
+            kept_here = probs.max(1) >= least
+            found_here.update(
+                threshold=least,
+                coverage=float(kept_here.mean()),
+                accuracy=float((probs.argmax(1) == truth)[kept_here].mean()) if kept_here.any() else 1.0,
+            )
     return {"target": target, "subsets": subsets}

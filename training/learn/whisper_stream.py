@@ -80,7 +80,7 @@ def train_whisper(
 
 
 @torch.no_grad()
-def choose_rest(model: EmotionModel, data: Voices) -> dict[str, float]:
+def choose_rest(model: EmotionModel, data: Voices, temperature: float | None = None) -> dict[str, float]:
     """Set how much the CNN and the statistics count beside the stream, and the stream's scale; return the figures.
 
     The share is the one with the least negative log-likelihood on speakers who taught none of them, at its own
@@ -94,11 +94,11 @@ def choose_rest(model: EmotionModel, data: Voices) -> dict[str, float]:
     found = {}
     for share in RESTS:
         logits = head(share * rest + stream)
-        temperature = fit_temperature(logits, data.targets)
-        found[share] = float(-(data.targets * (logits / temperature).log_softmax(1)).sum(1).mean())
+        own = fit_temperature(logits, data.targets)
+        found[share] = float(-(data.targets * (logits / own).log_softmax(1)).sum(1).mean())
     best = min(found, key=lambda share: found[share])
-    alone = fit_temperature(head(rest), data.targets)
-    scale = alone / fit_temperature(head(best * rest + stream), data.targets)
+    wanted = temperature or fit_temperature(head(rest), data.targets)
+    scale = wanted / fit_temperature(head(best * rest + stream), data.targets)
     whisper.rest.fill_(best * scale)
     for parameter in whisper.layers[-2].parameters():  # what follows is a ReLU, which scales along
         parameter.mul_(scale)
