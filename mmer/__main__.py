@@ -144,7 +144,13 @@ def _one(predictor: "Predictor", files: list[str], args: argparse.Namespace) -> 
                 since = time.perf_counter()
                 segment = result.telling_segment
                 language = predictor.language if segment.features.words else None
-                explanation = explain(predictor.checkpoint_of(result), segment.features, result.emotion, language)
+                explanation = explain(
+                    predictor.checkpoint_of(result),
+                    segment.features,
+                    result.emotion,
+                    language,
+                    transcriber=predictor.transcriber,
+                )
                 line["explanation"] = explanation.to_dict()
                 line["timing_ms"]["explain"] = round((time.perf_counter() - since) * 1e3, 1)
                 line["timing_ms"]["total"] = round(line["timing_ms"]["total"] + line["timing_ms"]["explain"], 1)

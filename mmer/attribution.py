@@ -8,7 +8,7 @@ single branch both are that branch's own logit. A score above zero speaks for th
 Integrated gradients and Shapley values only call the model: nothing is hooked into it, so other threads may use it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from mmer import shapley
 from mmer.checkpoint import Checkpoint
-from mmer.config import VoiceConfig
+from mmer.config import SAMPLE_RATE, VoiceConfig
 from mmer.encoders import FaceEncoder
 from mmer.errors import ClipError, MmerError
 from mmer.face import REGIONS, FaceTrack
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import BranchStates
+from mmer.speech import ENCODER_S, Transcriber
 from mmer.voice import LogMel
 
 VERDICTS = ("trustworthy", "weak", "no clear evidence")
@@ -36,6 +37,7 @@ MIN_GAIN = 0.1  # over random maps, in areas under curves between 0 and 1: rando
 N_POINTS = 6  # intervals of a deletion curve
 N_RANDOM = 2  # random orders, each with its reverse: an order and its reverse average to a fair one
 KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms forth and 7 ms back
+WHISPER_HOP = 160  # samples between the frames of Whisper's spectrogram
 PATCH = 8  # pixels a side: the grain at which the face map is tested
 SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48-pixel crop melt away
 
@@ -122,6 +124,7 @@ def explain(
     target: str | None = None,
     language: LanguageModel | None = None,
     *,
+    transcriber: Transcriber | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Explanation:
     """Return why `target` got its logit in one utterance.
@@ -129,6 +132,8 @@ def explain(
     Args:
         target: an emotion; the winning one when None.
         language: what made the text states; needed when there are words.
+        transcriber: what made the voice's states of Whisper's encoder. Without it they stay as they are, and the map
+            of the voice is that of the rest.
         should_stop: asked before every run of the model.
 
     Raises:
@@ -146,7 +151,7 @@ def explain(
     if features.face is not None:
         face = _face(verdict, features.face, features.landmarks)
     if features.sound is not None:
-        voice = _voice(verdict, features.sound, features.start_s, loaded.config.voice)
+        voice = _voice(verdict, features, features.sound, loaded.config.voice, transcriber)
     if features.token_ids is not None and features.token_words is not None:
         if language is None:
             raise ValueError("the language model that read the words is needed to explain them")
@@ -434,42 +439,135 @@ def mel_centres(config: VoiceConfig) -> Tensor:
     return 700 * (10 ** (torch.linspace(float(low), float(high), config.n_mels + 2)[1:-1] / 2595) - 1)
 
 
-def _voice(verdict: _Verdict, sound: LogMel, start_s: float, config: VoiceConfig) -> dict[str, Any]:
-    """Attribute to the log-mel spectrogram against silence, the floor of the logarithm."""
-    encoder = verdict.model.encoders["voice"]
-    mel, mask, *whisper = verdict.model.inputs("voice", verdict.batch)  # the states of Whisper's encoder stay
+class _VoiceVerdict:
+    """The verdict as a function of the voice: of our spectrogram and of those that Whisper's encoder read.
+
+    There are none of the latter where the branch reads no Whisper, or where there is none to ask again: then what it
+    heard stays as it is.
+    """
+
+    def __init__(self, verdict: _Verdict, features: Features, sound: LogMel, transcriber: Transcriber | None):
+        self.verdict, self.encoder, self.transcriber = verdict, verdict.model.encoders["voice"], transcriber
+        mel, self.mask, *self.held = verdict.model.inputs("voice", verdict.batch)
+        # A checkpoint without the stream ignores what was heard for another one.
+        self.heard = features.heard if transcriber is not None and self.held else ()
+        self.sounds = (mel, *(h.mel.T[None].to(mel.device) for h in self.heard))  # (1, T, M) each
+        # Whisper cuts off what is 80 dB below the loudest moment, and its second of silence lies there.
+        self.silences = (torch.full_like(mel, sound.silence), *(torch.full_like(x, x.min()) for x in self.sounds[1:]))
+
+    def logit(self, mel: Tensor, *whispers: Tensor) -> Tensor:
+        """Return the logits (B,) for other spectrograms (B, T, M)."""
+        self.verdict.go_on()
+        held = [x.expand(len(mel), *x.shape[1:]) for x in (self.mask, *self.held)]
+        if whispers and self.transcriber is not None:
+            mels = [x.transpose(1, 2) for x in whispers]
+            states = self.transcriber.pooled_states(mels, [h.n_frames for h in self.heard])
+            held[1] = states.to(mel.device)
+        state = self.encoder(mel, *held)
+        return self.verdict.of(1, state.middle, state.top)
+
+    @torch.no_grad()
+    def kept(self, kept: Tensor, cells: Sequence[Tensor]) -> Tensor:
+        """Return the logits (R,) with all but the kept cells (R, n) silent.
+
+        Args:
+            cells: (T, M) int, the cell of each value of each spectrogram.
+        """
+
+        def mixed(rows: Tensor) -> list[Tensor]:
+            return [
+                torch.where(rows[:, cell], x, silence)
+                for cell, x, silence in zip(cells, self.sounds, self.silences, strict=True)
+            ]
+
+        # 5 s as (B, 24, 250, 32) maps: more rows at once only leave the cache. Whisper's take longer, and whoever wants
+        # to stop waits for them.
+        parts = kept.split(4 if self.heard else 8)
+        return torch.cat([self.logit(*mixed(rows)) for rows in parts])
+
+
+def _voice(
+    verdict: _Verdict, features: Features, sound: LogMel, config: VoiceConfig, transcriber: Transcriber | None
+) -> dict[str, Any]:
+    """Attribute to the spectrogram against silence, the floor of the logarithm."""
+    voice = _VoiceVerdict(verdict, features, sound, transcriber)
+    mel, silence = voice.sounds[0], voice.silences[0]
     _, T_a, _ = mel.shape
-    silence = torch.full_like(mel, sound.silence)
-
-    def logit(mel: Tensor) -> Tensor:
-        state = encoder(mel, *(x.expand(len(mel), *x.shape[1:]) for x in (mask, *whisper)))
-        return verdict.of(1, state.middle, state.top)
-
-    with torch.no_grad():
-        gap = logit(mel) - logit(silence)
-    (slopes,), delta = _slopes(logit, (mel,), (silence,))
-    shares = ((mel - silence) * slopes)[0]  # (T_a, M)
-
     edges, band = voice_edges(config)
     seconds = max(T_a - 1, 1) * config.hop_length / config.sample_rate  # frames are centred, the first at 0
-    n_cells = max(round(seconds / (0.25 if seconds <= 6 else 0.5)), 1)
+    n_cells, n_bands = max(round(seconds / (0.25 if seconds <= 6 else 0.5)), 1), len(edges) - 1
     moment = torch.arange(T_a) * n_cells // T_a
-    n_bands = len(edges) - 1
-    cell = (moment[:, None] * n_bands + band).to(mel.device)  # (T_a, M)
-    scores = mel.new_zeros(n_cells * n_bands).index_add(0, cell.flatten(), shares.flatten())
+    cells = [(moment[:, None] * n_bands + band).to(mel.device)]  # (T, M) of each spectrogram
+    for i, whisper in enumerate(voice.sounds[1:]):
+        _, T, n_mels = whisper.shape
+        times = i * (ENCODER_S - 1) + torch.arange(T) * WHISPER_HOP / SAMPLE_RATE
+        frames = (times * config.sample_rate / config.hop_length).round().long().clamp_max(T_a - 1)
+        at = torch.bucketize(whisper_centres(n_mels), torch.tensor(edges[1:-1]))
+        cells.append((moment[frames][:, None] * n_bands + at).to(mel.device))
 
-    def cells(kept: Tensor) -> Tensor:
-        parts = kept.split(8)  # 5 s as (B, 24, 250, 32) maps: more rows at once only leave the cache
-        return torch.cat([logit(torch.where(part[:, cell], mel, silence)) for part in parts])
+    if voice.heard:
+        scores, gap = _occluded(lambda kept: voice.kept(kept, cells), n_cells, n_bands, mel.device)
+        shares = (scores / cells[0].flatten().bincount(minlength=len(scores)).clamp_min(1))[cells[0]]
+        delta, method = (
+            abs(float(shares.sum()) - gap) / max(abs(gap), MIN_GAP),
+            "occlusion of times and bands by silence",
+        )
+    else:
+        with torch.no_grad():
+            gap = float(voice.logit(mel) - voice.logit(silence))
+        (slopes,), delta = _slopes(voice.logit, (mel,), (silence,))
+        shares = ((mel - silence) * slopes)[0]  # (T_a, M)
+        scores = mel.new_zeros(n_cells * n_bands).index_add(0, cells[0].flatten(), shares.flatten())
+        method = "integrated gradients against silence"
+        if features.whisper is not None and voice.held:
+            method += "; what Whisper heard stays as it is"
 
-    starts = [start_s + seconds * i / n_cells for i in range(n_cells + 1)]
+    starts = [features.start_s + seconds * i / n_cells for i in range(n_cells + 1)]
     bands = tuple(
         {"start_s": start, "end_s": end, "low_hz": low, "high_hz": high, "score": score}
         for (start, end), row in zip(pairwise(starts), scores.view(n_cells, n_bands).tolist(), strict=True)
         for (low, high), score in zip(pairwise(edges), row, strict=True)
     )
-    trust = _trust("integrated gradients against silence", delta, float(gap), scores, cells)
+    trust = _trust(method, delta, gap, scores, lambda kept: voice.kept(kept, cells))
     return {"map": shares.cpu(), "bands": bands, "trust": trust}
+
+
+def _occluded(
+    logit_of: Callable[[Tensor], Tensor], n_times: int, n_bands: int, device: torch.device
+) -> tuple[Tensor, float]:
+    """Return what each cell adds (n_times * n_bands,), and f(x) - f(silence), which they sum to.
+
+    Each stretch of time and each band falls silent once; a cell gets its part of what its stretch and its band took
+    away, averaged. What no single one takes away is divided equally, as costs that cannot be separated are
+    (https://doi.org/10.1016/0022-0531(85)90085-5).
+
+    Integrated gradients do not add up through Whisper's encoder: 4 and 8 steps gave -1.2 and 0.3 for a part of 0.2. On
+    real voices this finds what counts better than they do, and as well as silencing every cell, in a third of the runs.
+
+    Args:
+        logit_of: kept cells (R, n) bool -> logits (R,).
+    """
+    n = n_times * n_bands
+    cell = torch.arange(n, device=device)
+    kept = torch.ones(2 + n_times + n_bands, n, dtype=torch.bool, device=device)
+    kept[1] = False
+    for i in range(n_times):
+        kept[2 + i] = cell // n_bands != i
+    for i in range(n_bands):
+        kept[2 + n_times + i] = cell % n_bands != i
+    whole, silent, *without = logit_of(kept).split([1, 1, n_times, n_bands])
+    of_time, of_band = (whole - rest for rest in without)
+    scores = (of_time[cell // n_bands] / n_bands + of_band[cell % n_bands] / n_times) / 2
+    gap = whole - silent
+    return scores + (gap - scores.sum()) / n, float(gap)
+
+
+def whisper_centres(n_mels: int) -> Tensor:
+    """Return where each of Whisper's mel bands (n_mels,) lets most through, in Hz."""
+    from whisper.audio import mel_filters
+
+    filters = mel_filters("cpu", n_mels)  # (n_mels, F) from 0 Hz to half the sample rate
+    return torch.linspace(0, SAMPLE_RATE / 2, filters.shape[1])[filters.argmax(1)]
 
 
 def _text(

@@ -18,7 +18,7 @@ from mmer.errors import AssetError
 from mmer.face import FaceTrack
 from mmer.labels import check_modalities
 from mmer.model import Batch
-from mmer.speech import check_words
+from mmer.speech import Heard, check_words
 from mmer.voice import LogMel
 
 
@@ -129,6 +129,7 @@ class Features:
     landmarks: bool = True  # false where the crop came from a corpus and has no landmark fit
     sound: LogMel | None = None
     whisper: Tensor | None = None  # (depths, 2 * width) from Whisper's encoder, where the model reads it
+    heard: tuple[Heard, ...] = ()  # what that encoder read: where an explanation of its part starts
     words: tuple[str, ...] = ()
     token_ids: Tensor | None = None  # (S,)
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
@@ -156,7 +157,7 @@ class Features:
         if "face" not in modalities:
             cleared["face"] = None
         if "voice" not in modalities:
-            cleared.update(sound=None, whisper=None)
+            cleared.update(sound=None, whisper=None, heard=())
         if "text" not in modalities:
             cleared.update(words=(), token_ids=None, token_words=None, text_states=None)
         return replace(self, **cleared)

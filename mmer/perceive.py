@@ -239,7 +239,9 @@ class Perceiver:
             notices.append(Notice("whisper_unavailable", f"{what}, {has}; set MMER_WHISPER"))
             return items
         stretches = [sound[int(i.start_s * rate) : int(i.end_s * rate)] for i in items]
-        return [replace(item, whisper=self.transcriber.encode(x)) for item, x in zip(items, stretches, strict=True)]
+        heard = [self.transcriber.hear(x) for x in stretches]
+        encoded = [self.transcriber.encode_heard(h) for h in heard]
+        return [replace(i, whisper=e, heard=h) for i, e, h in zip(items, encoded, heard, strict=True)]
 
     def _read(
         self, items: list[Features], transcript: Transcript, whole: bool, notices: list[Notice]

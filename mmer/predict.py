@@ -18,7 +18,7 @@ from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import threshold_of
 from mmer.perceive import Observation, Perceiver
-from mmer.speech import Transcript
+from mmer.speech import Transcriber, Transcript
 
 _LOG = logging.getLogger(__name__)
 TIMED = ("decode", "face", "voice", "speech", "model", "explain", "total")
@@ -217,6 +217,11 @@ class Predictor:
     def language(self) -> LanguageModel:
         """The frozen text encoder, loaded at first use."""
         return self.perceiver.language
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """Whisper: it transcribes, and its encoder is part of the voice branch of some checkpoints."""
+        return self.perceiver.transcriber
 
     def warm(self) -> None:
         """Load what the first clip would wait for; what cannot be had is reported by that clip."""

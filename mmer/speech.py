@@ -59,6 +59,14 @@ class Transcript:
     message: str = ""  # why, in one line, when not ok
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What Whisper's encoder reads of an utterance in one pass."""
+
+    mel: torch.Tensor  # (bands, T) log-mel, 10 ms a frame; a second of silence at its end
+    n_frames: int  # of the encoder's states that are of the utterance, 20 ms each
+
+
 OFF = Transcript("", None, (), "off", "transcription was switched off")
 
 
@@ -191,8 +199,16 @@ class Transcriber:
     def encode(self, samples: np.ndarray) -> torch.Tensor:
         """Return the mean and the deviation over time of the encoder's states at each depth, (depths, 2 * width).
 
-        The encoder runs over the utterance and a second of silence instead of the half minute that transcription pads
-        to: a tenth of the time, and better for emotion. Only frames of the utterance are pooled.
+        Args:
+            samples: (L,) one utterance, mono at 16 kHz, in [-1, 1].
+
+        Raises:
+            AssetError: the weights cannot be had.
+        """
+        return self.encode_heard(self.hear(samples))
+
+    def hear(self, samples: np.ndarray) -> tuple[Heard, ...]:
+        """Return what the encoder reads of an utterance, in more than one pass when it is longer than half a minute.
 
         Args:
             samples: (L,) one utterance, mono at 16 kHz, in [-1, 1].
@@ -203,11 +219,32 @@ class Transcriber:
         model = self._load()
         samples = np.asarray(samples, dtype=np.float32)
         step = (ENCODER_S - 1) * SAMPLE_RATE
+        pieces = [samples[i : i + step] for i in range(0, max(len(samples), 1), step)]
+        return tuple(Heard(encoder_mel(model, x).cpu(), max(-(-len(x) // FRAME), 1)) for x in pieces)
+
+    def encode_heard(self, heard: Sequence[Heard]) -> torch.Tensor:
+        """As `encode`, of what `hear` returned."""
         with torch.inference_mode():
-            pieces = [encoder_states(model, samples[i : i + step])[-1] for i in range(0, max(len(samples), 1), step)]
-            states = torch.cat(pieces, 1).float()  # (depths, T, width)
-            pooled = torch.cat([states.mean(1), states.std(1, correction=0)], -1)
+            pooled = self.pooled_states([h.mel[None] for h in heard], [h.n_frames for h in heard])[0]
         return pooled.cpu().clone()  # outside inference mode, so that it can be part of a graph
+
+    def pooled_states(self, mels: Sequence[torch.Tensor], n_frames: Sequence[int]) -> torch.Tensor:
+        """Return the means and deviations over time (B, depths, 2 * width) of the encoder's states.
+
+        The encoder runs over the utterance and a second of silence instead of the half minute that transcription pads
+        to: a tenth of the time, and better for emotion. Only frames of the utterance are pooled.
+
+        Args:
+            mels: (B, bands, T) of each pass.
+            n_frames: of each pass, those of the utterance.
+
+        Raises:
+            AssetError: the weights cannot be had.
+        """
+        model = self._load()
+        pieces = [run_encoder(model, mel.to(model.device), n) for mel, n in zip(mels, n_frames, strict=True)]
+        states = torch.cat(pieces, 2).float()  # (B, depths, T, width)
+        return torch.cat([states.mean(2), states.std(2, correction=0)], -1)
 
     def _load(self):
         """Return the model, loading it once.
@@ -297,26 +334,20 @@ def encoder_mel(model, samples: np.ndarray) -> torch.Tensor:
     return whisper.log_mel_spectrogram(sound, model.dims.n_mels, padding=SAMPLE_RATE, device=model.device)
 
 
-def encoder_states(model, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the log-mel that was read and the states (depths, T, width) of the utterance's own frames, 20 ms each."""
-    mel = encoder_mel(model, samples)
-    n = max(-(-len(samples) // FRAME), 1)
-    return mel, run_encoder(model, mel, n)
-
-
 def run_encoder(model, mel: torch.Tensor, n_frames: int) -> torch.Tensor:
-    """Return the states (depths, n_frames, width) of Whisper's encoder on a log-mel shorter than half a minute.
+    """Return the states (B, depths, n_frames, width) of Whisper's encoder on log-mels (B, bands, T) shorter than half a
+    minute.
 
     `AudioEncoder.forward` accepts half a minute only; its positions are those of the first frames here.
     """
     encoder = model.encoder
-    x = gelu(encoder.conv1(mel[None].to(encoder.conv1.weight.dtype)))
-    x = gelu(encoder.conv2(x)).permute(0, 2, 1)  # (1, T, width)
+    x = gelu(encoder.conv1(mel.to(encoder.conv1.weight.dtype)))
+    x = gelu(encoder.conv2(x)).permute(0, 2, 1)  # (B, T, width)
     x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
     states = [x]
     for block in encoder.blocks:
         states.append(block(states[-1]))
-    return torch.cat(states)[:, :n_frames]
+    return torch.stack(states, 1)[:, :, :n_frames]
 
 
 def _state(file: Path) -> tuple | None:

@@ -18,9 +18,11 @@ from mmer.face import FaceTracker
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
+from mmer.speech import Transcriber
 from mmer.voice import log_mel
 from tests import synth
 from tests.test_model import make_model
+from tests.test_speech import dimensions
 
 CONFIG = Config(model=ModelConfig.tiny())
 SENTENCE = "I don't  know, it's unbelievably good-natured news!"
@@ -244,19 +246,26 @@ def trained_voice(make_samples, steps: int = 40) -> Checkpoint:
     return checkpoint_of(model)
 
 
+def tone_in_noise(high: bool, seed: int, at_s: float | None = None, noise: float = 0.01) -> np.ndarray:
+    """Return a second and a half of noise with half a second of a tone in it, of 3 kHz or of 600 Hz."""
+    rng = np.random.default_rng(seed)
+    sound = noise * rng.standard_normal(24_000).astype(np.float32)
+    at = int((rng.uniform(0.1, 0.9) if at_s is None else at_s) * 16_000)
+    sound[at : at + 8_000] += 0.1 * synth.tone(0.5, 3000 if high else 600)
+    return sound
+
+
+def log_mel_of_whisper(sound: np.ndarray, n_bands: int) -> torch.Tensor:
+    import whisper
+
+    return whisper.log_mel_spectrogram(sound, n_bands)
+
+
 def test_a_planted_tone_is_found_where_it_sounds():
     """The branch tells a tone of 3 kHz in noise from one of 600 Hz; the map says in which band it was, and when."""
-
-    def samples(high: bool, seed: int, at_s: float | None = None) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        sound = 0.01 * rng.standard_normal(24_000).astype(np.float32)
-        at = int((rng.uniform(0.1, 0.9) if at_s is None else at_s) * 16_000)
-        sound[at : at + 8_000] += 0.1 * synth.tone(0.5, 3000 if high else 600)
-        return sound
-
     with torch.random.fork_rng():
-        loaded = trained_voice(samples)
-    found = explain(loaded, Features(0.0, 1.5, sound=log_mel(samples(True, 10_000, at_s=0.75))), "happiness")
+        loaded = trained_voice(tone_in_noise)
+    found = explain(loaded, Features(0.0, 1.5, sound=log_mel(tone_in_noise(True, 10_000, at_s=0.75))), "happiness")
     assert found.logit > 0
     by_band = {}
     for b in found.voice_bands:
@@ -268,6 +277,114 @@ def test_a_planted_tone_is_found_where_it_sounds():
     trust = found.trust["voice"]
     assert min(trust.deletion, trust.insertion) > 0.15
     assert trust.verdict == "trustworthy"
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory) -> tuple[Checkpoint, Transcriber]:
+    """A Whisper of random weights, and a model that tells a tone of 3 kHz from one of 600 Hz and from silence by its
+    encoder alone."""
+    from whisper.model import ModelDimensions, Whisper
+
+    path = tmp_path_factory.mktemp("whisper") / "random.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dims = dimensions(n_layers=2)
+        torch.save({"dims": dims, "model_state_dict": Whisper(ModelDimensions(**dims)).state_dict()}, path)
+        transcriber = Transcriber(str(path))
+        depths, width = transcriber.encoder_size()
+        config = replace(CONFIG, model=replace(CONFIG.model, whisper_depths=depths, whisper_width=width))
+        model = make_model(config.model)  # its CNN counts nothing beside the stream
+        sounds = [clear_tone(i % 2 == 0, i) for i in range(64)] + 16 * [np.zeros(24_000, np.float32)]
+        states = torch.stack([transcriber.encode(sound) for sound in sounds])
+        answers = torch.full((80,), EMOTIONS.index("sadness"))
+        answers[:64:2] = EMOTIONS.index("happiness")
+        stream, head = model.encoders["voice"].whisper, model.heads["voice"]
+        optimizer = torch.optim.Adam([*stream.parameters(), *head.parameters()], 3e-3)
+        stream.train()
+        for _ in range(60):
+            loss = torch.nn.functional.cross_entropy(head(stream(states)), answers)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert float(loss.detach()) < 0.1
+    return Checkpoint("tiny", Path(), model.eval(), config, {}), transcriber
+
+
+def clear_tone(high: bool, seed: int, at_s: float | None = None) -> np.ndarray:
+    """Return a tone in noise that lies 80 dB below it, where Whisper's spectrogram ends."""
+    return tone_in_noise(high, seed, at_s, noise=1e-5)
+
+
+def heard_by(transcriber: Transcriber, sound: np.ndarray) -> Features:
+    heard = transcriber.hear(sound)
+    seconds = len(sound) / 16_000
+    return Features(0.0, seconds, sound=log_mel(sound), whisper=transcriber.encode_heard(heard), heard=heard)
+
+
+def test_a_planted_tone_that_only_whisper_hears_is_found(listening):
+    loaded, transcriber = listening
+    features = heard_by(transcriber, clear_tone(True, 10_000, at_s=0.75))
+    found = explain(loaded, features, "happiness", transcriber=transcriber)
+    best = max(found.voice_bands, key=lambda b: b["score"])
+    assert best["low_hz"] == 2500.0
+    assert 0.75 <= (best["start_s"] + best["end_s"]) / 2 <= 1.25
+    (heard,) = features.heard
+    silent = transcriber.encode_heard([replace(heard, mel=torch.full_like(heard.mel, float(heard.mel.min())))])
+    gap = found.logit - logit(loaded, replace(features, whisper=silent), "happiness")
+    assert gap > 1
+    assert float(found.voice_map.sum()) == pytest.approx(gap, rel=0.05)
+    assert sum(b["score"] for b in found.voice_bands) == pytest.approx(float(found.voice_map.sum()), abs=1e-3)
+    trust = found.trust["voice"]
+    assert min(trust.deletion, trust.insertion) > 0.1
+    assert trust.delta < 0.05
+
+
+def test_without_whisper_the_map_is_that_of_the_rest_and_says_so(listening):
+    loaded, transcriber = listening
+    features = heard_by(transcriber, clear_tone(True, 10_000))
+    found = explain(loaded, features, "happiness")
+    assert found.logit == pytest.approx(logit(loaded, features, "happiness"), abs=1e-4)
+    assert torch.all(found.voice_map == 0)  # the rest counts nothing in this model
+    assert found.trust["voice"].verdict == "no clear evidence"
+    assert "what Whisper heard stays as it is" in found.trust["voice"].method
+    deaf = explain(loaded, replace(features, whisper=None, heard=()), "happiness", transcriber=transcriber)
+    assert "Whisper" not in deaf.trust["voice"].method
+
+
+def test_a_voice_of_more_than_half_a_minute_is_one_map_over_whispers_passes(listening):
+    loaded, transcriber = listening
+    sound = np.concatenate([clear_tone(False, i) for i in range(20)] + [clear_tone(True, 20, at_s=0.75)])
+    features = heard_by(transcriber, sound)
+    assert [h.n_frames for h in features.heard] == [1450, 125]
+    found = explain(loaded, features, "happiness", transcriber=transcriber)
+    assert found.voice_map.shape == features.sound.mel.shape
+    best = max(found.voice_bands, key=lambda b: b["score"])
+    assert best["low_hz"] == 2500.0
+    assert 30.5 <= (best["start_s"] + best["end_s"]) / 2 <= 31.5
+
+
+@pytest.mark.parametrize("n_bands", [80, 128])
+def test_whispers_bands_are_where_a_tone_is_loudest(n_bands):
+    centres = attribution.whisper_centres(n_bands)
+    assert centres.diff().min() >= 0
+    for hz in (200, 1000, 3000, 6000):
+        loudest = int(log_mel_of_whisper(synth.tone(1.0, hz), n_bands).mean(1).argmax())
+        assert abs(float(centres[loudest]) / hz - 1) < 0.1
+
+
+def test_occlusion_gives_each_cell_its_part_of_a_sum():
+    """f adds up over times and bands: every cell gets its own value, and what only all together do is divided."""
+    times, bands = torch.tensor([4.0, -1.0, 0.5]), torch.tensor([1.0, -2.0])
+    values = (times[:, None] + bands).flatten()
+
+    def f(kept):
+        return (kept * values).sum(1) + 6 * kept.any(1)
+
+    scores, gap = attribution._occluded(f, 3, 2, torch.device("cpu"))
+    assert gap == pytest.approx(float(values.sum()) + 6)
+    of_times, of_bands = values.view(3, 2).sum(1), values.view(3, 2).sum(0)
+    expected = (of_times[:, None] / 2 + of_bands / 3) / 2
+    torch.testing.assert_close(scores, (expected + 1).flatten())
 
 
 def test_a_planted_mouth_is_found(face_and_voice):

@@ -163,7 +163,7 @@ def test_on_half_a_minute_the_short_encoder_is_whispers_own(random_whisper, said
     mel = encoder_mel(model, np.resize(said, 29 * RATE))
     assert mel.shape[1] == 3000
     with torch.no_grad():
-        own = model.encoder.ln_post(run_encoder(model, mel, 1500)[-1])
+        own = model.encoder.ln_post(run_encoder(model, mel[None], 1500)[0, -1])
         torch.testing.assert_close(own, model.encoder(mel[None])[0], atol=1e-5, rtol=1e-5)
 
 

@@ -148,7 +148,8 @@ class Service:
         segment, emotion = to_explain(result)
         language = self.predictor.language if segment.features.words else None
         loaded = self.predictor.checkpoint_of(result)
-        return explain(loaded, segment.features, emotion, language, should_stop=should_stop)
+        transcriber = self.predictor.transcriber
+        return explain(loaded, segment.features, emotion, language, transcriber=transcriber, should_stop=should_stop)
 
     def save(
         self,
