@@ -112,6 +112,11 @@ class Perceiver:
         self.paths, self.device = paths, device
         whisper = paths.whisper or ("turbo" if device == "cuda" else "base")
         self.transcriber = Transcriber(whisper, device, download_root=paths.assets / "whisper")
+        # The shipped voice branch learned from the encoder of `base`; a larger one may transcribe beside it.
+        other = whisper not in ("base", "") and not whisper.endswith(".pt")
+        self.encoder = (
+            Transcriber("base", device, download_root=paths.assets / "whisper") if other else self.transcriber
+        )
         self._language: LanguageModel | None = None
         self._lock = threading.Lock()
 
@@ -229,18 +234,18 @@ class Perceiver:
         """Give each utterance the states of Whisper's encoder; say why where the voice branch has to do without."""
         wanted, rate = (config.model.whisper_depths, config.model.whisper_width), config.voice.sample_rate
         try:
-            size = self.transcriber.encoder_size()
+            size = self.encoder.encoder_size()
         except AssetError as error:
             notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {error.message}"))
             return items
         if size != wanted:
             what = f"the voice branch reads a Whisper of {wanted[0] - 1} layers and width {wanted[1]}"
-            has = f"{self.transcriber.model_name} has {size[0] - 1} and {size[1]}"
+            has = f"{self.encoder.model_name} has {size[0] - 1} and {size[1]}"
             notices.append(Notice("whisper_unavailable", f"{what}, {has}; set MMER_WHISPER"))
             return items
         stretches = [sound[int(i.start_s * rate) : int(i.end_s * rate)] for i in items]
-        heard = [self.transcriber.hear(x) for x in stretches]
-        encoded = [self.transcriber.encode_heard(h) for h in heard]
+        heard = [self.encoder.hear(x) for x in stretches]
+        encoded = [self.encoder.encode_heard(h) for h in heard]
         return [replace(i, whisper=e, heard=h) for i, e, h in zip(items, encoded, heard, strict=True)]
 
     def _read(

@@ -81,7 +81,7 @@ def main() -> int:
     loaded = predictor.checkpoint
     promise = loaded.meta.get("abstain")
     encoder = loaded.model.encoders["voice"]
-    deaf = encoder.whisper is not None and not predictor.perceiver.transcriber.loaded
+    deaf = encoder.whisper is not None and not predictor.perceiver.encoder.loaded
     thresholds = np.array([threshold_of(promise, p, deaf=deaf) for p in present], float) if promise else None
     found = report(rows, probs, problems, loaded.id, thresholds=thresholds, seed=args.seed)
     if args.figures:
