@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import MmerError
+from mmer.labels import EMOTIONS
 
 if TYPE_CHECKING:
     from mmer.predict import Predictor
@@ -37,7 +38,13 @@ def _add_analyse(commands) -> None:
     analyse.add_argument("clips", nargs="*", metavar="CLIP", help="video, sound or picture; may be missing with --text")
     analyse.add_argument("--text", help="what is said, instead of transcribing it")
     analyse.add_argument("--no-speech", action="store_true", help="do not transcribe")
-    analyse.add_argument("--explain", action="store_true", help="add attributions and how far to trust them")
+    analyse.add_argument(
+        "--explain",
+        nargs="?",
+        const="",
+        metavar="EMOTION[:OTHER]",
+        help="add attributions and how far to trust them: of the answer, of EMOTION, or why it rather than OTHER",
+    )
     analyse.add_argument("--denoise", action="store_true", help="reduce steady background noise first")
     analyse.add_argument("--out", type=Path, metavar="F.jsonl", help="also write the lines to this file")
     analyse.add_argument("--checkpoint", metavar="ID", help="use this checkpoint instead of the promoted one")
@@ -105,7 +112,24 @@ def _roll_back(args: argparse.Namespace) -> int:
     return 0
 
 
+def _contrast(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return the emotion to explain and the one to hold it against, None where none is named.
+
+    What follows --explain and looks like a file is the first clip: the option takes an emotion or nothing.
+    """
+    if args.explain:
+        target, *other = args.explain.split(":")
+        if target in EMOTIONS and len(other) < 2 and set(other) <= set(EMOTIONS) - {target}:
+            return target, other[0] if other else None
+        if not Path(args.explain).suffix:
+            known = ", ".join(EMOTIONS)
+            args.parser.error(f"--explain takes EMOTION or EMOTION:OTHER, two of {known}; not {args.explain!r}")
+        args.clips.insert(0, args.explain)
+    return None, None
+
+
 def _analyse(args: argparse.Namespace) -> int:
+    args.target, args.against = _contrast(args)
     if not args.clips and not (args.text or "").strip():
         args.parser.error("give at least one CLIP, or --text")
     from tqdm import tqdm
@@ -136,7 +160,7 @@ def _one(predictor: "Predictor", files: list[str], args: argparse.Namespace) -> 
     try:
         result = predictor.analyse(*files, name=clip, text=args.text, speech=not args.no_speech, denoise=args.denoise)
         line = result.to_dict()
-        if args.explain:
+        if args.explain is not None:
             line["explanation"] = None
             if result.telling_segment is not None:
                 from mmer.attribution import explain
@@ -147,8 +171,9 @@ def _one(predictor: "Predictor", files: list[str], args: argparse.Namespace) -> 
                 explanation = explain(
                     predictor.checkpoint_of(result),
                     segment.features,
-                    result.emotion,
+                    args.target or result.emotion,
                     language,
+                    against=args.against,
                     transcriber=predictor.transcriber,
                 )
                 line["explanation"] = explanation.to_dict()

@@ -44,6 +44,15 @@ SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48
 # What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones,
 # hiss.
 VOICE_EDGES_HZ = (300.0, 1_000.0, 2_500.0, 4_000.0)
+_THE = {"face": "the face", "voice": "the voice", "text": "the words"}
+_SPEAK = {"face": "speaks", "voice": "speaks", "text": "speak"}
+_COUNT = {"face": "counts", "voice": "counts", "text": "count"}
+_MAP = {"face": "face", "voice": "voice", "text": "word"}
+_MEANING = {
+    "trustworthy": ("is trustworthy", "are trustworthy"),
+    "weak": ("is weak", "are weak"),
+    "no clear evidence": ("shows no clear evidence", "show no clear evidence"),
+}
 _BLENDSHAPES = {
     "brows": slice(1, 6),
     "eyes": slice(9, 23),
@@ -92,15 +101,62 @@ class Explanation:
     face_map: Tensor | None = None  # (T_f, H, W); NaN in all but the `KEY_FRAMES` crops with the largest moments
     voice_map: Tensor | None = None  # (T_a, M)
     token_scores: Tensor | None = None  # (S,)
+    against: str | None = None  # the emotion it is held against: the scores are then shares of both logits' difference
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{m} {v:+.2f}" for m, v in self.modality.items() if v is not None)
-        return f"Explanation({self.target}, logit {self.logit:.2f}, {shares})"
+        target = self.target if self.against is None else f"{self.target} rather than {self.against}"
+        return f"Explanation({target}, logit {self.logit:.2f}, {shares})"
+
+    @property
+    def sentence(self) -> str:
+        """What the figures say in words, no more than the verdicts on the maps allow."""
+        shares = {m: v for m, v in self.modality.items() if v is not None}
+        leader = max(shares, key=lambda m: shares[m])
+        what = self.target.capitalize() + (f" rather than {self.against}" if self.against else "")
+        if shares[leader] < MIN_GAP:
+            said = [f"{what}: nothing speaks for it clearly."]
+            rest = shares
+        else:
+            most = shares[leader] > sum(map(abs, shares.values())) / 2
+            where = self._where(leader)
+            said = [f"{what}: {'mostly' if most else 'above all'} {_THE[leader]}{where and f', {where}'}."]
+            rest = {m: v for m, v in shares.items() if m != leader}
+        for m, share in rest.items():
+            if share <= -MIN_GAP:
+                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} against it.")
+            elif share >= MIN_GAP:
+                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} for it too.")
+            else:
+                said.append(f"{_THE[m].capitalize()} hardly {_COUNT[m]}.")
+        for verdict, (one, many) in _MEANING.items():
+            maps = [_MAP[m] for m, trust in self.trust.items() if trust is not None and trust.verdict == verdict]
+            if maps:
+                named = " and ".join([", ".join(maps[:-1])] * (len(maps) > 1) + maps[-1:])
+                said.append(f"The {named} map {one}." if len(maps) == 1 else f"The {named} maps {many}.")
+        return " ".join(said)
+
+    def _where(self, branch: str) -> str:
+        """Return what in a branch speaks most for the target; nothing unless its map is trustworthy."""
+        trust = self.trust[branch]
+        if trust is None or trust.verdict != VERDICTS[0]:
+            return ""
+        if branch == "voice":
+            best = max(self.voice_bands, key=lambda band: band["score"])
+            band = f"{best['low_hz']:.0f} to {best['high_hz']:.0f} Hz"
+            return f"strongest from {best['start_s']:.1f} to {best['end_s']:.1f} s at {band}"
+        scores = self.face_regions if branch == "face" else self.words
+        if not scores:
+            return ""
+        name, score = max(scores, key=lambda pair: pair[1])
+        return "" if score <= 0 else f"strongest at the {name}" if branch == "face" else f'strongest in "{name}"'
 
     def to_dict(self) -> dict:
         """Return the JSON object `explanation` of `python -m mmer analyse --explain`."""
         return {
             "target": self.target,
+            "against": self.against,
+            "sentence": self.sentence,
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
             "logit": round(self.logit, 4),
@@ -124,6 +180,7 @@ def explain(
     target: str | None = None,
     language: LanguageModel | None = None,
     *,
+    against: str | None = None,
     transcriber: Transcriber | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Explanation:
@@ -131,6 +188,7 @@ def explain(
 
     Args:
         target: an emotion; the winning one when None.
+        against: why `target` rather than this one: the difference of their logits is explained.
         language: what made the text states; needed when there are words.
         transcriber: what made the voice's states of Whisper's encoder. Without it they stay as they are, and the map
             of the voice is that of the rest.
@@ -138,13 +196,13 @@ def explain(
 
     Raises:
         ClipError: `nothing_to_explain` when no modality is present.
-        MmerError: `stopped` when `should_stop` said so.
+        MmerError: `stopped` when `should_stop` said so; `bad_contrast` for an emotion held against itself.
     """
     if not any(features.present):
         raise ClipError(
             "nothing_to_explain", "neither a face, nor a voice, nor words were found; there is nothing to explain"
         )
-    verdict = _Verdict(loaded, features, target, should_stop)
+    verdict = _Verdict(loaded, features, target, against, should_stop)
     face: dict[str, Any] = {}
     voice: dict[str, Any] = {}
     text: dict[str, Any] = {}
@@ -171,26 +229,35 @@ def explain(
         face_map=face.get("map"),
         voice_map=voice.get("map"),
         token_scores=text.get("map"),
+        against=against,
     )
 
 
 class _Verdict:
-    """The fused logit of one emotion as a function of one branch's state, the other branches held."""
+    """The fused logit of one emotion, or how far it is above another's, as a function of one branch's state, the other
+    branches held."""
 
     @torch.no_grad()
-    def __init__(self, loaded: Checkpoint, features: Features, target: str | None, should_stop):
+    def __init__(self, loaded: Checkpoint, features: Features, target: str | None, against: str | None, should_stop):
         self.model, self._should_stop = loaded.model, should_stop
         self.batch = collate([features], loaded.config).to(self.model.temperatures.device)
         self.states = self.model.branches(self.batch)
         fused = self.model.fuse(self.states, self.batch.present).logits[0]
         self.k = int(fused.argmax()) if target is None else EMOTIONS.index(target)
-        self.logit = float(fused[self.k])
+        self.other = None if against is None else EMOTIONS.index(against)
+        if self.k == self.other:
+            raise MmerError("bad_contrast", f"{against} cannot be held against itself; name another emotion")
+        self.logit = float(self.asked(fused))
         self.nothing = float(self.among(torch.zeros_like(self.batch.present, dtype=torch.float32)))
+
+    def asked(self, logits: Tensor) -> Tensor:
+        """Return what is explained (...) of logits (..., K)."""
+        return logits[..., self.k] - (0 if self.other is None else logits[..., self.other])
 
     def among(self, mask: Tensor) -> Tensor:
         """Return the logit (B,) when only the branches in the mask (B, 3) are there."""
         states = self._rows(len(mask))
-        return self.model.fuse(states, mask.bool() & self.batch.present).logits[:, self.k]
+        return self.asked(self.model.fuse(states, mask.bool() & self.batch.present).logits)
 
     def of(self, branch: int, middle: Tensor, top: Tensor) -> Tensor:
         """Return the logit (B,) for other states of a branch: (B, C_middle) and (B, state)."""
@@ -202,7 +269,7 @@ class _Verdict:
         tops = torch.stack([top if i == branch else held.tops[:, i] for i in range(len(MODALITIES))], 1)
         votes = torch.stack([vote if i == branch else held.logits[:, i] for i in range(len(MODALITIES))], 1)
         states = BranchStates((face, voice, text), tops, votes)
-        return self.model.fuse(states, self.batch.present.expand(B, -1)).logits[:, self.k]
+        return self.asked(self.model.fuse(states, self.batch.present.expand(B, -1)).logits)
 
     def go_on(self) -> None:
         if self._should_stop is not None and self._should_stop():
@@ -227,7 +294,7 @@ def _modality(verdict: _Verdict) -> dict[str, float | None]:
     """Return the exact Shapley value of each branch that is present. https://arxiv.org/abs/1705.07874"""
     present = verdict.batch.present
     with torch.no_grad():
-        values = shapley.of_branches(verdict.model, verdict.states, present)[0, :, verdict.k].tolist()
+        values = verdict.asked(shapley.of_branches(verdict.model, verdict.states, present)[0]).tolist()
     return {m: v if here else None for m, v, here in zip(MODALITIES, values, present[0].tolist(), strict=True)}
 
 

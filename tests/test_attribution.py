@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from mmer import attribution
-from mmer.attribution import REGIONS, explain, soften, voice_edges
+from mmer.__main__ import _contrast as asked_emotions
+from mmer.__main__ import _parser as command_line
+from mmer.attribution import REGIONS, Explanation, Trust, explain, soften, voice_edges
 from mmer.checkpoint import Checkpoint
 from mmer.config import Config, ModelConfig, VoiceConfig
 from mmer.errors import ClipError, MmerError
@@ -162,6 +164,65 @@ def test_words_are_the_typed_ones_and_sum_to_what_padding_would_take_away(loaded
         assert score == pytest.approx(float(explained.token_scores[everything.token_words == i].sum()), abs=1e-5)
     assert (everything.token_words == 3).sum() > 1  # "unbelievably"
     assert torch.all(explained.token_scores[everything.token_words < 0] == 0)
+
+
+def test_a_contrast_divides_the_difference_of_two_logits(loaded, everything):
+    voice = everything.only(("voice",))
+    found = explain(loaded, voice, "anger", against="disgust")
+    difference = logit(loaded, voice, "anger") - logit(loaded, voice, "disgust")
+    assert found.logit == pytest.approx(difference, abs=1e-4)
+    assert found.modality["voice"] == pytest.approx(difference, abs=1e-4)
+    silent = torch.full_like(collate([voice], CONFIG).log_mel, voice.sound.silence)
+    gap = difference - logit(loaded, voice, "anger", log_mel=silent) + logit(loaded, voice, "disgust", log_mel=silent)
+    assert float(found.voice_map.sum()) == pytest.approx(gap, abs=0.05 * max(abs(gap), 0.1))
+    assert found.to_dict()["against"] == "disgust"
+    assert found.sentence.startswith("Anger rather than disgust: ")
+    with pytest.raises(MmerError, match="anger cannot be held against itself"):
+        explain(loaded, voice, "anger", against="anger")
+
+
+def why(verdict: str, **shares: float) -> Explanation:
+    """An explanation of anger with these shares, whose maps have this verdict."""
+    trust = {m: Trust("m", 0.0, 0.2, 0.2, verdict) if m in shares else None for m in MODALITIES}
+    band = {"start_s": 0.8, "end_s": 1.3, "low_hz": 300.0, "high_hz": 1000.0, "score": 1.0}
+    modality = {m: shares.get(m) for m in MODALITIES}
+    return Explanation("anger", 0, 2, 1, 0, modality, (("fine", -1.0),), (band,), (("brows", 0.5),), (), trust)
+
+
+def test_the_sentence_says_who_leads_who_contradicts_and_what_can_be_trusted():
+    assert why("trustworthy", face=0.5, voice=2.0, text=-0.8).sentence == (
+        "Anger: mostly the voice, strongest from 0.8 to 1.3 s at 300 to 1000 Hz. The face speaks for it too. "
+        "The words speak against it. The face, voice and word maps are trustworthy."
+    )
+    assert why("weak", voice=2.0, text=0.05).sentence == (
+        "Anger: mostly the voice. The words hardly count. The voice and word maps are weak."
+    )
+    assert why("no clear evidence", text=-0.4).sentence == (
+        "Anger: nothing speaks for it clearly. The words speak against it. The word map shows no clear evidence."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clips", "asked"),
+    [
+        (["a.mp4", "--explain"], ["a.mp4"], (None, None)),
+        (["--explain", "a.mp4", "b.mp4"], ["a.mp4", "b.mp4"], (None, None)),
+        (["a.mp4", "--explain", "anger"], ["a.mp4"], ("anger", None)),
+        (["--explain", "anger:disgust", "a.mp4"], ["a.mp4"], ("anger", "disgust")),
+    ],
+)
+def test_explain_takes_an_emotion_and_another_but_no_clip(arguments, clips, asked):
+    args = command_line().parse_args(["analyse", *arguments])
+    assert asked_emotions(args) == asked
+    assert args.clips == clips
+
+
+@pytest.mark.parametrize("wrong", ["angry", "anger:anger", "anger:", "anger:fear:disgust"])
+def test_explain_names_the_emotions_it_knows(wrong, capsys):
+    args = command_line().parse_args(["analyse", "a.mp4", "--explain", wrong])
+    with pytest.raises(SystemExit):
+        asked_emotions(args)
+    assert "EMOTION:OTHER, two of anger, disgust, fear" in capsys.readouterr().err
 
 
 def test_an_absent_modality_gets_nothing(loaded, everything, explained):
