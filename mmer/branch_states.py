@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmer.errors import CheckpointError
-from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.labels import MODALITIES
 from mmer.model import BranchStates, EmotionModel
 
 
@@ -25,17 +25,20 @@ def dump(
         share: (U,) weight of each in the clip's verdict.
         spans: where each begins and ends, in seconds.
     """
+    if states.pooled is None:
+        raise CheckpointError("bad_states", "these states are not of clips: they say nothing of what was pooled")
     tensors = {f"middle.{m}": x for m, x in zip(MODALITIES, states.middles, strict=True)}
-    tensors |= {"tops": states.tops, "present": present, "share": share}
+    tensors |= {f"pooled.{m}": x for m, x in zip(MODALITIES, states.pooled, strict=True)}
+    tensors |= {"present": present, "share": share}
     plain = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    return save(plain, {"encoders": _identity(model), "spans": json.dumps([[round(t, 3) for t in s] for s in spans])})
+    return save(plain, {"encoders": identity(model), "spans": json.dumps([[round(t, 3) for t in s] for s in spans])})
 
 
 def load(
     file: Path, model: EmotionModel, start_s: float | None = None, end_s: float | None = None
 ) -> tuple[BranchStates, Tensor, Tensor]:
-    """Return states (their logits are zeros), present and shares of the whole clip, or of the utterance with these
-    bounds.
+    """Return states (as the model's own last layers and heads see them), present and shares of the whole clip, or of
+    the utterance with these bounds.
 
     Raises:
         CheckpointError: `bad_states`; `stale_states` when other encoders than the model's made them;
@@ -46,26 +49,32 @@ def load(
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  it is no dict
             about = stored.metadata()
             encoders, spans = about["encoders"], json.loads(about["spans"])
-            middles, tops = tuple(tensors[f"middle.{m}"] for m in MODALITIES), tensors["tops"]
+            if encoders != identity(model):
+                raise CheckpointError(
+                    "stale_states",
+                    f"{file.name} is of other branches than the model's; only a recording can be read again",
+                )
+            middles, pooled = ([tensors[f"{part}.{m}"] for m in MODALITIES] for part in ("middle", "pooled"))
             present, share = tensors["present"], tensors["share"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError("bad_states", f"{file.name} cannot be read: {error}") from None
-    if encoders != _identity(model):
-        raise CheckpointError(
-            "stale_states", f"{file.name} is of other branches than the model's; only a recording can be read again"
-        )
+    with torch.no_grad():
+        device = model.temperatures.device
+        tops = model.project([p.to(device) for p in pooled], present.to(device))
+        tops, logits = tops.cpu(), model.vote(tops, present.to(device)).cpu()
     if start_s is not None:
         rows = [i for i, span in enumerate(spans) if span == [start_s, end_s]]
         if not rows:
             raise CheckpointError("no_such_utterance", f"{file.name} has no utterance from {start_s} to {end_s} s")
-        middles, tops = tuple(m[rows] for m in middles), tops[rows]
-        present, share = present[rows], torch.ones(1)
-    logits = tops.new_zeros(len(tops), len(MODALITIES), N_EMOTIONS)
-    return BranchStates(middles, tops, logits), present, share
+        middles, pooled = [m[rows] for m in middles], [p[rows] for p in pooled]
+        tops, logits, present, share = tops[rows], logits[rows], present[rows], torch.ones(1)
+    (face, voice, text), (at_face, at_voice, at_text) = middles, pooled
+    return BranchStates((face, voice, text), tops, logits, (at_face, at_voice, at_text)), present, share
 
 
-def _identity(model: EmotionModel) -> str:
+def identity(model: EmotionModel) -> str:
+    """Return a hash of the weights that made the states: retraining changes none of them."""
     digest = hashlib.sha256()
-    for name, weights in sorted(model.encoders.state_dict().items()):
+    for name, weights in sorted(model.pool_weights().items()):
         digest.update(name.encode() + weights.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

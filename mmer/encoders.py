@@ -28,6 +28,7 @@ class Encoder(nn.Module):
 
     middle_size: int
     pooled_size: int
+    projecting: tuple[str, ...] = ()  # names of the parts that only `project` reads
 
     def pool(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, middle_size) from inside the branch and (B, pooled_size) over time."""
@@ -36,6 +37,10 @@ class Encoder(nn.Module):
     def project(self, pooled: Tensor) -> Tensor:
         """Return (B, state) of what `pool` gave."""
         raise NotImplementedError
+
+    def is_pooling(self, name: str) -> bool:
+        """Whether `pool` reads the weight of this name."""
+        return not name.startswith(tuple(f"{part}." for part in self.projecting)) and name not in self.projecting
 
     def forward(self, *inputs: Tensor) -> BranchState:
         """Return the branch's states; the inputs are those of `pool`."""
@@ -307,6 +312,8 @@ class VoiceEncoder(Encoder):
     Beside it, statistics over the whole utterance and, with `config.whisper_depths`, what Whisper's encoder made of it.
     """
 
+    projecting = ("whisper.layers", "whisper.rest")
+
     def __init__(self, config: ModelConfig, n_mels: int):
         super().__init__()
         self.cnn = ResidualStages(config.voice_widths, config.voice_blocks, 2, config.skip)
@@ -366,6 +373,8 @@ class TextEncoder(Encoder):
 
     With `config.text_tuned` the language model's last two layers stand in front, trained with the branch.
     """
+
+    projecting = ("embed",)
 
     def __init__(self, config: ModelConfig):
         super().__init__()

@@ -1,5 +1,6 @@
 """The multi-branch network: a head per branch, attention fusion at two depths, masked by what is present."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -180,6 +181,31 @@ class EmotionModel(nn.Module):
         return BranchStates(
             (face, voice, text), torch.stack(tops, 1), torch.stack(logits, 1), (at_face, at_voice, at_text)
         )
+
+    def project(self, pooled: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Return the top states (B, 3, state) of what the branches' `pool` gave, zeros where a branch is absent."""
+        tops = []
+        for i, (modality, x) in enumerate(zip(MODALITIES, pooled, strict=True)):
+            rows = present[:, i]
+            top = x.new_zeros(len(x), self.config.state)
+            if bool(rows.any()):
+                top = top.masked_scatter(rows[:, None], self.encoders[modality].project(x[rows]))
+            tops.append(top)
+        return torch.stack(tops, 1)
+
+    def vote(self, tops: Tensor, present: Tensor) -> Tensor:
+        """Return the heads' calibrated logits (B, 3, K) of the top states, zeros where a branch is absent."""
+        votes = [self.heads[m](tops[:, i]) / self.temperatures[i] for i, m in enumerate(MODALITIES)]
+        return torch.stack(votes, 1) * present[..., None]
+
+    def pool_weights(self) -> dict[str, Tensor]:
+        """Return the weights that decide what `pool` gives: what corrections teach is not among them."""
+        return {
+            f"{modality}.{name}": weight
+            for modality, encoder in self.encoders.items()
+            for name, weight in encoder.state_dict().items()
+            if encoder.is_pooling(name)
+        }
 
     def fuse(self, states: BranchStates, present: Tensor) -> Output:
         """Fuse branch states under an availability mask (B, 3) bool, which may hide branches that were computed."""

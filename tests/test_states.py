@@ -41,11 +41,21 @@ def test_one_utterance_is_found_by_its_bounds(kept):
         branch_states.load(file, model, 1.0, 2.0)
 
 
-def test_heads_and_fusion_may_have_learnt_but_not_the_encoders(kept):
-    model, file, *_ = kept
+def test_heads_last_layers_and_fusion_may_have_learnt_but_not_what_pools(kept):
+    model, file, found, present = kept
     with torch.no_grad():
         model.heads["voice"][1].weight += 1
-    branch_states.load(file, model)
+        model.encoders["text"].embed[1].weight += 1
+        again, *_ = branch_states.load(file, model)
+    assert torch.equal(again.pooled[2], found.pooled[2])
+    expected = model.encoders["text"].project(found.pooled[2])
+    assert torch.equal(again.tops[:, 2], expected)
+    assert not torch.allclose(again.tops[:, 2], found.tops[:, 2])
+    assert torch.equal(again.logits, model.vote(again.tops, present))
+    with torch.no_grad():
+        model.encoders["voice"].mix.weight += 1
+    with pytest.raises(CheckpointError, match="other branches"):
+        branch_states.load(file, model)
     with pytest.raises(CheckpointError, match="other branches"):
         branch_states.load(file, make_model(seed=3))
     file.write_bytes(file.read_bytes()[:100])
