@@ -9,5 +9,9 @@ ROLES = ("viewer", "annotator", "reviewer", "admin")  # each may do what those b
 ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "random")  # what a queue shows first
 FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")  # of files with labels
 
+# What a clip is for, decided when it is first seen: to learn from; to measure on people who are also learned from; to
+# measure on, as everything of its speaker.
+SIDES = TRAIN, HELD_OUT, STRANGER = ("train", "held_out", "stranger")
+
 PER_ITEM, GOLD_SHARE, LEASE_S = 2, 0.1, 900  # a project's defaults: annotators, share of gold items, seconds
 METHODS = ("majority", "gold", "dawid_skene", "soft")  # how several annotators' labels become one distribution

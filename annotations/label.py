@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from annotations.choices import OUTCOMES, TARGETS
+from annotations.choices import OUTCOMES, TARGETS, TRAIN
 from annotations.db.schema import UNDO, now
 from annotations.text import check_text, clean_name
 from mmer.errors import LabelError
@@ -46,6 +46,7 @@ class Label:
     item_id: int | None = None  # in a project's queue
     words: str | None = None  # what is said in it, as it came or was transcribed; `transcript` is the annotator's
     states: Path | None = None  # file of the clip's branch embeddings, kept with consent instead of the media
+    side: str = TRAIN  # one of SIDES: what the clip is for in retraining
 
 
 def check_label(

@@ -7,7 +7,7 @@ row is on the disk. The current label of an annotator for a clip's segment and t
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields, replace
 from datetime import datetime
@@ -18,8 +18,8 @@ from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, s
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from annotations import item_summary, retention
-from annotations.choices import OUTCOMES
+from annotations import item_summary, retention, sides
+from annotations.choices import OUTCOMES, TRAIN
 from annotations.db.engine import connect, inserted_id, sqlite_file
 from annotations.db.schema import (
     UNDO,
@@ -140,6 +140,7 @@ class Store:
         in_place: bool = False,
         source: str = "upload",
         duration_s: float | None = None,
+        words: str | None = None,
         session: Session | None = None,
     ) -> int:
         """Return the id of the clip with this content; what an earlier registration did not know is filled in.
@@ -150,6 +151,7 @@ class Store:
             consent_text: what the person agreed to: the one way into the media folder and the features folder.
             features: the clip's branch embeddings; with them the consent is to keep these and no recording.
             keep_until: when what is kept under the consent has to go; an earlier date given before stands.
+            words: what is said in it; clips of one speaker with the same words are for the same in retraining.
 
         Raises:
             LabelError: `bad_hash, speaker_conflict, clip_unreadable, disk_full, bad_text, no_consent`.
@@ -168,6 +170,7 @@ class Store:
                 in_place=in_place,
                 source=source,
                 duration_s=duration_s,
+                words=words,
             )
 
     def save(
@@ -179,12 +182,14 @@ class Store:
         clip: Mapping,
         label: Mapping,
         prediction: Mapping | int | None = None,
+        lines: Sequence[tuple[float, float, str]] = (),
     ) -> tuple[int, int | None, int]:
         """Return the ids of a clip, of the prediction an annotator saw and of their label: all are stored, or none.
 
         Args:
             clip: what else `register_clip` takes, and `label` what `add_label` does.
             prediction: as `add_prediction` takes it, or the id of one that is stored.
+            lines: when each utterance begins and ends, in seconds, and what is said in it.
 
         Raises:
             LabelError: as those three.
@@ -195,6 +200,8 @@ class Store:
             if isinstance(prediction, Mapping):
                 prediction = self.add_prediction(clip_id, prediction, session)
             label_id = self.add_label(clip_id, annotator, prediction_id=prediction, session=session, **label)
+            for start_s, end_s, line in lines:
+                self.utterance(clip_id, start_s, end_s, transcript=line, session=session)
             return clip_id, prediction, label_id
 
     @contextmanager
@@ -235,12 +242,14 @@ class Store:
         in_place: bool = False,
         source: str = "upload",
         duration_s: float | None = None,
+        words: str | None = None,
     ) -> int:
         speaker = clean_name(speaker or "", "speaker") or None
         clip = _get_or_add(session, ClipRecord, {"name": check_text(name, "name"), "source": source}, sha256=sha256)
         if speaker and clip.speaker and composed(clip.speaker) != speaker:
             raise LabelError("speaker_conflict", f"{name} is on record with speaker {clip.speaker!r}, not {speaker!r}")
         clip.speaker = clip.speaker or speaker
+        clip.side = clip.side or sides.side_of(session, clip, words)
         clip.duration_s = clip.duration_s or duration_s
         if in_place and path:
             clip.path = check_text(str(Path(path).resolve()), "path")
@@ -470,7 +479,7 @@ class Store:
         query = (
             select(*(getattr(LabelRecord, name) for name in _SHARED_FIELDS), AnnotatorRecord.name)
             .add_columns(ClipRecord.sha256, ClipRecord.name, ClipRecord.speaker, ClipRecord.media, ClipRecord.path)
-            .add_columns(ClipRecord.features, UtteranceRecord.transcript)
+            .add_columns(ClipRecord.features, UtteranceRecord.transcript, ClipRecord.side)
             .join(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
             .join(ClipRecord, LabelRecord.clip_id == ClipRecord.id)
             .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
@@ -484,7 +493,9 @@ class Store:
         if unconsumed:
             query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
-            for *shared, annotator, sha256, name, speaker, stored, path, features, words in session.execute(query):
+            for *shared, annotator, sha256, name, speaker, stored, path, features, words, side in session.execute(
+                query
+            ):
                 media = self.file_of(stored, path)
                 yield Label(
                     **dict(zip(_SHARED_FIELDS, shared, strict=True)),
@@ -496,7 +507,22 @@ class Store:
                     speaker=speaker and composed(speaker),
                     words=words,
                     states=self.features_dir / features if features and self.features_dir else None,
+                    side=side or TRAIN,
                 )
+
+    def lines(self) -> dict[str, list[tuple[float, float, str]]]:
+        """Return, for each clip whose utterances' words were kept, when each begins and ends and what is said in it."""
+        found: dict[str, list[tuple[float, float, str]]] = {}
+        query = (
+            select(ClipRecord.sha256, UtteranceRecord.start_s, UtteranceRecord.end_s, UtteranceRecord.transcript)
+            .join(UtteranceRecord, UtteranceRecord.clip_id == ClipRecord.id)
+            .where(UtteranceRecord.start_s.is_not(None), UtteranceRecord.transcript.is_not(None))
+            .order_by(ClipRecord.id, UtteranceRecord.start_s)
+        )
+        with self._readers() as session:
+            for sha256, start_s, end_s, line in session.execute(query):
+                found.setdefault(sha256, []).append((start_s, end_s, line))
+        return found
 
     def file_of(self, media: str | None, path: str | None) -> Path | None:
         """Return where a clip's media lies, kept here or registered in its owner's place; None when it is not there."""

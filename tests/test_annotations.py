@@ -611,7 +611,7 @@ def test_restore_refuses_what_is_no_backup_and_replaces_a_damaged_database(store
 def test_database_of_another_version_or_program_is_refused(store, tmp_path):
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    with pytest.raises(LabelError, match="schema 0999, this program 0003"):
+    with pytest.raises(LabelError, match="schema 0999, this program 0004"):
         Store(str(store.engine.url), tmp_path)
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE recipes (id)")

@@ -28,8 +28,8 @@ from sqlalchemy.types import TypeDecorator
 
 from annotations.choices import GOLD_SHARE, LEASE_S, ORDERS, OUTCOMES, PER_ITEM, TARGETS
 
-VERSION = "0003"  # the newest of migrations/versions
-OLDER = ("0001", "0002")  # those that `python -m annotations upgrade` brings up to it
+VERSION = "0004"  # the newest of migrations/versions
+OLDER = ("0001", "0002", "0003")  # those that `python -m annotations upgrade` brings up to it
 UNDO = "undo"  # the outcome of a row that only takes another one back
 CLOSED = -1_000_000  # free slots of an item that nobody can be shown any more: no slot given back opens it
 LEASED, DONE, RELEASED, EXPIRED = "leased", "done", "released", "expired"  # the life of an assignment
@@ -78,6 +78,7 @@ class ClipRecord(Base):
     duration_s: Mapped[float | None]
     features: Mapped[str | None]  # file name in the features folder: kept without face and voice
     keep_until: Mapped[datetime | None] = mapped_column(index=True)  # the retention period ends: media and features go
+    side: Mapped[str | None]  # one of SIDES, for good; None only until the row is complete
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

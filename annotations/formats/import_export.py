@@ -111,7 +111,8 @@ def import_labels(
             with _recording_bad_row(report, file, where):
                 one = reader.parse(row)
                 if consent_text and one.clip["path"]:  # before the transaction: copying would keep writers waiting
-                    store.register_clip(**one.clip, consent_text=consent_text)
+                    said = one.words or one.label.get("transcript")
+                    store.register_clip(**one.clip, consent_text=consent_text, words=said)
                 parsed.append((where, one))
         _add(store, file, parsed, not consent_text, report)
     return report
@@ -138,7 +139,8 @@ def _add(store: Store, file: Path, parsed: list[tuple[str, ParsedRow]], in_place
                 if last and last[0] == row.clip:
                     clip_id = last[1]
                 else:
-                    clip_id = store.register_clip(**row.clip, in_place=in_place, session=session)
+                    said = row.words or row.label.get("transcript")
+                    clip_id = store.register_clip(**row.clip, in_place=in_place, words=said, session=session)
                 if row.words:
                     store.utterance(clip_id, transcript=row.words, session=session)
                 if _is_present(session, clip_id, row.label):
