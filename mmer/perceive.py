@@ -136,7 +136,7 @@ class Perceiver:
         self,
         config: Config,
         *files: str | Path,
-        text: str | None = None,
+        text: str | Transcript | None = None,
         speech: bool = True,
         modalities: Sequence[str] = MODALITIES,
         start_s: float | None = None,
@@ -150,7 +150,7 @@ class Perceiver:
 
         Args:
             files: media that belong together: the picture is taken from the first that has one, the sound likewise.
-            text: what is said; replaces transcription, and every utterance gets it.
+            text: what is said; replaces transcription. Every utterance gets it, of a transcript with times its words.
             speech: transcribe when no text is given.
             modalities: leave the others out.
             start_s: read only this stretch of the media; times in what comes back count from here.
@@ -166,7 +166,7 @@ class Perceiver:
         """
         clock = _Clock()
         check_modalities(modalities)
-        text = check_words((text or "").strip())
+        text = text if isinstance(text, Transcript) else check_words((text or "").strip())
         if not files and not text:
             raise ClipError(
                 "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
@@ -220,7 +220,7 @@ class Perceiver:
 
     def _transcribe(self, samples, spans, text, wants_words, clock, should_stop) -> Transcript:
         if text:
-            return typed(text)
+            return text if isinstance(text, Transcript) else typed(text)
         if not wants_words:
             return OFF
         if samples is None:

@@ -235,7 +235,7 @@ class Predictor:
     def observe(
         self,
         *files: str | Path,
-        text: str | None = None,
+        text: str | Transcript | None = None,
         speech: bool = True,
         modalities: Sequence[str] = MODALITIES,
         start_s: float | None = None,
@@ -284,7 +284,7 @@ class Predictor:
         self,
         *files: str | Path,
         name: str | None = None,
-        text: str | None = None,
+        text: str | Transcript | None = None,
         speech: bool = True,
         modalities: Sequence[str] = MODALITIES,
         start_s: float | None = None,

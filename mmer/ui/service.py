@@ -171,6 +171,7 @@ class Service:
         """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
+        lines = _lines(session.result, words)
         words = words.strip() or session.result.transcript.text
         result, files = session.result, session.result.observation.files
         why_not = "" if consent else "the consent box was not ticked"
@@ -197,11 +198,18 @@ class Service:
             "features": self._states_of(result) if keep_numbers else None,
             "keep_until": self._keep_until() if keep_media or keep_numbers else None,
             "duration_s": result.duration_s,
+            "words": words if keep_words else None,
         }
         seen = session.prediction_id or (result.to_dict() if result.emotion is not None else None)
         recording = Path(files[0].path) if keep_media else None
         _, prediction_id, label_id = self.store.save(
-            recording, result.sha256, annotator, clip=clip, prediction=seen, label=label
+            recording,
+            result.sha256,
+            annotator,
+            clip=clip,
+            prediction=seen,
+            label=label,
+            lines=lines if keep_words else (),
         )
         session = replace(session, prediction_id=prediction_id)
         return session, Saved(
@@ -232,3 +240,19 @@ class Service:
         if (refusal := self.predictor.refusal) is not None:
             return {"status": "degraded", "checkpoint": answers, "device": device, "message": refusal.message}
         return {"status": "ok", "checkpoint": answers, "device": device}
+
+
+def _lines(result: EmotionResult, words: str) -> list[tuple[float, float, str]]:
+    """Return what each utterance was read as, so that retraining reads it so; [] where the words are of the whole clip.
+
+    Args:
+        words: as they were edited; empty: not at all.
+    """
+    read = [" ".join(s.features.words) for s in result.segments]
+    lines = words.split("\n")
+    if not words.strip() or words.split() == " ".join(read).split():
+        lines = read
+    same_of_all = len(read) > 1 and len(set(read)) == 1 and lines is read  # typed for the whole clip
+    if len(lines) != len(result.segments) or same_of_all or any(s.end_s <= s.start_s for s in result.segments):
+        return []
+    return [(s.start_s, s.end_s, " ".join(line.split())) for s, line in zip(result.segments, lines, strict=True)]
