@@ -18,8 +18,19 @@ from mmer.metrics import DEAF_VOICE
 from mmer.model import EmotionModel
 from mmer.speech import Transcriber
 from training import corpora
-from training.data.load import Faces, Texts, Voices, at_most, load_faces, load_texts, load_voices, split_calibration
+from training.data.load import (
+    Faces,
+    Texts,
+    Voices,
+    at_most,
+    load_every_voice,
+    load_faces,
+    load_texts,
+    load_voices,
+    split_calibration,
+)
 from training.data.manifest import Row, data_hash
+from training.learn import exemplars
 from training.learn.branches import face_encoder, text_encoder, train_face, train_statistics, train_text, train_voice
 from training.learn.config import CORPORA, TrainConfig
 from training.learn.fusion import (
@@ -73,6 +84,12 @@ def build(options: BuildOptions, config: TrainConfig) -> str:
     if "fusion" not in options.stages:
         return f"trained {', '.join(options.stages)}; give --stage fusion to write a checkpoint"
     return run.train_fusion()
+
+
+def write_exemplars(options: BuildOptions, config: TrainConfig, *, checkpoint_id: str) -> str:
+    """Write the exemplars of a checkpoint that these options trained beside it; return what was done in one line."""
+    run = _Run(replace(options, init=checkpoint_id, stages=("fusion",)), config)
+    return run.write_exemplars(checkpoint.folder_of(checkpoint_id, run.paths.checkpoints))
 
 
 class _Run:
@@ -257,4 +274,34 @@ class _Run:
         }
         out = options.out or self.paths.checkpoints
         name = checkpoint.save(self.model, self.settings, out, meta, name=options.name)
-        return f"wrote {out / name}"
+        return f"wrote {out / name}; {self.write_exemplars(out / name)}"
+
+    @torch.no_grad()
+    def write_exemplars(self, folder: Path) -> str:
+        """Write a sample of what the branches learned from, as they pool it, and of the calibration split."""
+        self.model.eval()
+        branches = {}
+        for m in MODALITIES:
+            sets = (self.train, exemplars.TRAINING), (self.calibration, exemplars.CALIBRATION)
+            chosen = [exemplars.balanced(rows[m], n) for rows, n in sets]
+            rows = tuple(r for part in chosen for r in part)
+            found = encoded(self.model, self._loaded(m, rows))
+            branches[m] = exemplars.Exemplar(
+                found.middle,
+                found.pooled,
+                found.targets,
+                tuple(r.corpus for r in rows),
+                tuple(exemplars.speaker_hash(r.corpus, r.speaker) for r in rows),
+                torch.arange(len(rows)) >= len(chosen[0]),
+            )
+        exemplars.save(folder / exemplars.FILE, self.model, exemplars.Exemplars(branches))
+        counts = ", ".join(f"{len(part.targets)} of {m}" for m, part in branches.items())
+        return f"its exemplars are {counts}"
+
+    def _loaded(self, modality: str, rows: tuple[Row, ...]) -> Faces | Voices | Texts:
+        one = {modality: rows}
+        if modality == "face":
+            return self._faces(one)
+        if modality == "text":
+            return self._texts(one)
+        return load_every_voice(rows, self.whisper, self.options.work)

@@ -36,6 +36,7 @@ class Encoded:
     top: Tensor  # (N, state)
     logits: Tensor  # (N, K) before calibration
     targets: Tensor  # (N, K)
+    pooled: Tensor  # (N, C_pooled)
 
 
 def joined(parts: list[Encoded]) -> Encoded:
@@ -46,13 +47,14 @@ def joined(parts: list[Encoded]) -> Encoded:
 @torch.no_grad()
 def encode(model: EmotionModel, modality: str, inputs: Iterator[tuple], targets: Tensor) -> Encoded:
     """Run a branch over batches of its encoder's inputs."""
-    middles, tops, logits = [], [], []
+    middles, pooled, tops, logits = [], [], [], []
     for batch in inputs:
         state = model.encoders[modality](*batch)
+        pooled.append(state.pooled)
         middles.append(state.middle)
         tops.append(state.top)
         logits.append(model.heads[modality](state.top))
-    return Encoded(torch.cat(middles), torch.cat(tops), torch.cat(logits), targets)
+    return Encoded(torch.cat(middles), torch.cat(tops), torch.cat(logits), targets, torch.cat(pooled))
 
 
 def encode_faces(model: EmotionModel, data: Faces, *, fits: bool) -> Encoded:
