@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from gradio_client import Client, handle_file
 from sqlalchemy import select
 
@@ -20,15 +19,12 @@ from annotations.review.aggregate import METHODS
 from annotations.store import Store
 from mmer import checkpoint, media
 from mmer.config import Paths
-from mmer.labels import EMOTIONS, MODALITIES
+from mmer.labels import EMOTIONS
 from mmer.predict import Predictor
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
-from tests.test_model import make_model
-from training.corrections import adapt
 from training.corrections.collect import gather
-from training.corrections.config import AdaptConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PITCH_HZ = {"happiness": 260, "sadness": 95}
@@ -166,23 +162,9 @@ def test_too_few_labels_are_said_so(tmp_path, voices):
 
 def test_bad_usage_has_its_own_status(tmp_path):
     paths = home_with(tmp_path / "home", [])
-    done = retrain(paths, "--epochs", "many")
+    done = retrain(paths, "--steps", "many")
     assert done.returncode == 2
     assert "invalid int value" in done.stderr
-
-
-def test_encoders_learn_only_from_what_can_be_looked_at_again():
-    """Many judgements of clips of which only states were kept: heads and fusion learn, nothing asks for the clips."""
-    model, g = make_model(), torch.Generator().manual_seed(0)
-    n = 9
-    middles = tuple(torch.randn(n, model.encoders[m].middle_size, generator=g) for m in MODALITIES)
-    targets = torch.zeros(n, 4, 7)
-    targets[:, 0] = torch.eye(7)[torch.arange(n) % 3]
-    tops, present = torch.randn(n, 3, model.config.state, generator=g), torch.ones(n, 3, dtype=torch.bool)
-    ex = adapt.examples(model, middles, tops, present, torch.ones(n), torch.arange(n), targets)
-    found = adapt.choose(model, ex, [str(i) for i in range(n)], AdaptConfig(epochs=2, deep_from=n))
-    assert not found.deep
-    assert found.nll <= found.served_nll
 
 
 def test_a_sentence_that_came_as_a_row_teaches_its_words(tmp_path):

@@ -8,16 +8,14 @@ sentence. Several annotators of one clip or segment make one target, by --aggreg
 (soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their
 confusions. A reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
-Groups (the speaker, else the clip) whose hash falls below --held-out are never trained on, in this run or a later one.
-The encoders stay as they are: their states are computed once, and the heads and the fusion learn on them, held to the
-served model by their start weights (https://arxiv.org/abs/1802.01483) and by what it said of the emotions that were not
-labelled (https://arxiv.org/abs/2203.08679). From --deep-from clips on, the last layers of the encoders may learn too.
-How strongly, how deep and how long is chosen by cross-validation inside the training part.
+A clip is for learning or for measuring from the moment it is first seen (annotations/sides.py). What the branches pool stays
+as it is: it is computed once, and heads, last layers and fusion learn on it, beside exemplars of what the base model learned
+from, where they lie beside its checkpoint. How deep and how long is chosen by cross-validation over clips and over speakers.
 
-The gate promotes the new model only if on the held-out clips its UAR is higher than the served one's (the same UAR
-and a lower negative log-likelihood count as higher), in nine of ten bootstrap draws by clip too; if in as many draws
-it beats naming one emotion for everything, which a model can learn from labels that have nothing to do with the
-clips; and if it still answers as the served model where that was sure and the label agreed.
+The gate asks two questions: is the new model better for the people who were labelled, on other clips of theirs, and for
+strangers? Held-out clips and clips that were left out in turn answer them; the new model is promoted when one answer is yes
+with --confidence, and neither the other nor the base exemplars lose more than a point of UAR. The more often the same clips
+have measured a run, the more confidence is asked for. --force puts it in use all the same, and the run says so.
 
 Exit status: 0 promoted, 3 refused by the gate, 4 too few labels, 2 bad usage, 1 another error.
 """
@@ -58,15 +56,17 @@ def parser() -> argparse.ArgumentParser:
         "--speech", action="store_true", help="transcribe clips whose words nobody kept; else they have none"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would happen; write only the features cache")
+    parser.add_argument("--force", action="store_true", help="put the new model in use although the gate refuses it")
     return parser
 
 
 def settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[RetrainConfig, Paths]:
     """Return the settings and places that the options name; a bad one ends the program with status 2."""
     config = RetrainConfig(**{f.name: getattr(args, f.name) for f in fields(RetrainConfig)})
-    if not 0 < config.held_out < 1:
-        parser.error(f"--held-out {config.held_out} is not between 0 and 1")
-    for name in ("min_labels", "min_held_out", "epochs", "lr", "draws"):
+    for name in ("share", "confidence"):
+        if not 0 < getattr(config, name) < 1:
+            parser.error(f"--{name} {getattr(config, name)} is not between 0 and 1")
+    for name in ("min_labels", "min_judged", "steps", "lr"):
         if not getattr(config, name) > 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(config, name)} is not above 0")
     if config.seed < 0:
@@ -96,7 +96,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        status, line = retrain(paths, config, speech=args.speech, dry_run=args.dry_run)
+        status, line = retrain(paths, config, speech=args.speech, dry_run=args.dry_run, force=args.force)
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.code == "bad_database_url" else 1

@@ -1,4 +1,4 @@
-"""Corrections to training examples: which labels can be learned from, branch embeddings, which clips only measure."""
+"""Corrections to training examples: which labels can be learned from, what was seen, heard and said in their clips."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from annotations.choices import TRAIN
 from annotations.label import Label
 from annotations.review.aggregate import Key, aggregate
 from mmer.branch_states import load as load_states
@@ -23,11 +24,12 @@ from mmer.hashing import content_hash
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.model import Batch, BranchStates
 from mmer.predict import Predictor
+from mmer.speech import Transcript, Word
 from training.corrections.adapt import OUTPUTS, Examples, examples
 from training.corrections.config import RetrainConfig
 from training.data.load import save_atomically
 
-_CACHE = 1  # version of the cached features
+_CACHE = 2  # version of the cached features
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,22 @@ class TrainingExample:
     start_s: float | None
     end_s: float | None
     words: str | None  # as an annotator left them
-    group: str  # never on both sides of a split
+    lines: tuple[tuple[float, float, str], ...]  # what each utterance was heard to say, where that was kept
+    speaker: str | None
+    side: str  # one of SIDES, since the clip was first seen
     targets: dict[str, list[float]]  # output -> (K,) shares: the annotators' labels aggregated
     label_ids: tuple[int, ...]
     states: Path | None = None  # branch embeddings, where no media was kept
 
     @property
     def key(self) -> str:
-        return f"{self.sha256} {self.start_s} {self.end_s} {self.words}"
+        return f"{self.sha256} {self.start_s} {self.end_s} {self.words} {self.lines}"
+
+    @property
+    def likeness(self) -> list[tuple[str, ...]]:
+        """What near-duplicates of it share: the recording, or the speaker and the words."""
+        said = " ".join((self.words or " ".join(line for *_, line in self.lines)).lower().split())
+        return [("recording", self.sha256), *([("words", self.speaker, said)] if self.speaker and said else [])]
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,14 @@ def gather(
     *,
     gold: Mapping[str, tuple[int, int]] | None = None,
     final: Mapping[Key, Mapping[str, float]] | None = None,
+    lines: Mapping[str, Sequence[tuple[float, float, str]]] | None = None,
 ) -> tuple[list[TrainingExample], list[Skipped]]:
     """Return what can be trained on, and each clip or segment that cannot.
 
     Args:
         labels: of any outcome: a reviewer may have decided where nobody could tell.
         method: of `annotations.review.aggregate`, as `gold` and `final` are.
+        lines: of each clip, what its utterances were heard to say.
     """
     aggregated = aggregate(labels, method, gold=gold, final=final)
     by_segment: dict[tuple, list[Label]] = {}
@@ -99,19 +111,28 @@ def gather(
                     Skipped(sha256, first.name, "media_missing: the recording was not kept, or is no longer there")
                 )
                 continue
-        group = f"speaker {first.speaker}" if first.speaker else f"clip {sha256}"
+        heard = tuple((lines or {}).get(sha256, ())) if start_s is None else ()
+        if words is not None and words.split() != " ".join(line for *_, line in heard).split():
+            heard = ()  # typed since, for the whole clip
         ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
         items.append(
             TrainingExample(
-                sha256, first.name, first.media, first.in_place, start_s, end_s, words, group, targets, ids, states
+                sha256=sha256,
+                name=first.name,
+                media=first.media,
+                in_place=first.in_place,
+                start_s=start_s,
+                end_s=end_s,
+                words=words,
+                lines=heard,
+                speaker=first.speaker,
+                side=first.side,
+                targets=targets,
+                label_ids=ids,
+                states=states,
             )
         )
     return items, skipped
-
-
-def is_held_out(group: str, share: float) -> bool:
-    """Whether a group only ever measures; a larger share keeps those of a smaller one."""
-    return int(hashlib.sha256(f"held out {group}".encode()).hexdigest()[:12], 16) < share * 16**12
 
 
 def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None) -> tuple[Batch, Tensor]:
@@ -123,8 +144,9 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
     config = predictor.checkpoint.config
     if item.media is not None and content_hash(item.media) != item.sha256:
         raise ClipError("clip_changed", "the file is no longer the one that was labelled")
-    transcribed_by = predictor.perceiver.transcriber.model_name if speech and item.words is None else None
-    made_with = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, transcribed_by])
+    text = _said(item)
+    transcribed_by = predictor.perceiver.transcriber.model_name if speech and text is None else None
+    made_with = json.dumps([_CACHE, asdict(config), item.start_s, item.end_s, item.words, item.lines, transcribed_by])
     file = cache / f"{item.sha256}-{hashlib.sha256(made_with.encode()).hexdigest()[:16]}.pt" if cache else None
     if file is not None and file.is_file():
         try:
@@ -135,8 +157,8 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
     files = [item.media] if item.media is not None else []
     seen = predictor.observe(
         *files,
-        text=item.words,
-        speech=speech and item.words is None,
+        text=text,
+        speech=speech and text is None,
         start_s=item.start_s,
         end_s=item.end_s,
         whole=item.start_s is not None,
@@ -151,6 +173,14 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
     return batch, share
 
 
+def _said(item: TrainingExample) -> str | Transcript | None:
+    """Return the words as they were served: to each utterance its own where these were kept, else to each all of them."""
+    if not item.lines:
+        return item.words
+    words = tuple(Word(line, start_s, end_s, 1.0) for start_s, end_s, line in item.lines)
+    return Transcript(" ".join(line for *_, line in item.lines), None, words, "ok")
+
+
 @dataclass(frozen=True)
 class _Embedded:
     """What the branches of the served model make of one clip's utterances."""
@@ -158,16 +188,13 @@ class _Embedded:
     states: BranchStates
     present: Tensor  # (U, 3) bool
     share: Tensor  # (U,)
-    batch: Batch | None  # where the encoders may learn: a 2 s clip has 150 kB of crops and log-mel
 
 
-def _embed(
-    predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None, deep: bool
-) -> _Embedded | Skipped:
+def _embed(predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None) -> _Embedded | Skipped:
     loaded = predictor.checkpoint
     try:
         if item.states:
-            return _Embedded(*load_states(item.states, loaded.model, item.start_s, item.end_s), None)
+            return _Embedded(*load_states(item.states, loaded.model, item.start_s, item.end_s))
         batch, share = perceive(predictor, item, speech=speech, cache=cache)
     except MmerError as error:
         return Skipped(item.sha256, item.name, f"{error.code}: {error.message}")
@@ -175,18 +202,24 @@ def _embed(
         return Skipped(item.sha256, item.name, f"clip_unreadable: {error.strerror}")
     with torch.no_grad():
         states = loaded.model.branches(batch.to(predictor.device))
-    return _Embedded(states, batch.present, share, batch if deep else None)
+    return _Embedded(states, batch.present, share)
+
+
+def _pooled(embedded: _Embedded) -> tuple[Tensor, Tensor, Tensor]:
+    if embedded.states.pooled is None:
+        raise TypeError("the branches were not run")
+    return embedded.states.pooled
 
 
 def read(
-    predictor: Predictor, items: Sequence[TrainingExample], *, speech: bool, cache: Path | None, deep: bool
+    predictor: Predictor, items: Sequence[TrainingExample], *, speech: bool, cache: Path | None
 ) -> tuple[list[TrainingExample], Examples | None, list[Skipped]]:
     """Return the clips that can be read, their branch embeddings, and the clips that cannot."""
     readable, embedded = [], []
     skipped: list[Skipped] = []
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
     try:
-        embed = partial(_embed, predictor, speech=speech, cache=cache, deep=deep)
+        embed = partial(_embed, predictor, speech=speech, cache=cache)
         stream = tqdm(pool.map(embed, items), total=len(items), desc="clips", unit="clip", mininterval=1)
         for item, made in zip(items, stream, strict=True):
             if isinstance(made, Skipped):
@@ -198,16 +231,16 @@ def read(
         pool.shutdown(cancel_futures=True)
     if not readable:
         return [], None, skipped
+    at_face, at_voice, at_text = (torch.cat([_pooled(e)[i].cpu() for e in embedded]) for i in range(len(MODALITIES)))
     face, voice, text = (torch.cat([e.states.middles[i].cpu() for e in embedded]) for i in range(len(MODALITIES)))
     ex = examples(
         predictor.checkpoint.model,
         (face, voice, text),
-        torch.cat([e.states.tops.cpu() for e in embedded]),
+        (at_face, at_voice, at_text),
         torch.cat([e.present for e in embedded]),
         torch.cat([e.share for e in embedded]),
         torch.repeat_interleave(torch.arange(len(readable)), torch.tensor([len(e.share) for e in embedded])),
         torch.tensor([[item.targets.get(o, [0.0] * N_EMOTIONS) for o in OUTPUTS] for item in readable]),
-        tuple(e.batch for e in embedded if e.batch is not None),
     )
     useful = ex.labelled.any(1)
     nothing = "nothing_to_teach: what the label is about was not found in it"
@@ -221,18 +254,12 @@ def too_few(items: Sequence[TrainingExample], config: RetrainConfig) -> str | No
     n_labels = sum(len(i.label_ids) for i in items)
     if n_labels < config.min_labels:
         return f"{n_labels} labels can be trained on, {config.min_labels} are needed"
-    held = [i for i in items if is_held_out(i.group, config.held_out)]
-    rest = [i for i in items if not is_held_out(i.group, config.held_out)]
-    for part, use in ((held, "measuring"), (rest, "training")):
-        n_clips, n_groups = len({i.sha256 for i in part}), len({i.group for i in items})
-        if n_clips < config.min_held_out:
-            return (
-                f"{n_clips} clips are for {use}, {config.min_held_out} are needed; speakers are never split "
-                f"(there are {n_groups} speakers or clips without one): label more of them"
-            )
-        named = {e for i in part for t in i.targets.values() if (e := _majority(t)) is not None}
-        if len(named) < 2:
-            return f"the clips for {use} name fewer than two emotions; label clips with other emotions too"
+    learn = [i for i in items if i.side == TRAIN]
+    if (n_clips := len({i.sha256 for i in learn})) < config.min_judged:
+        return f"{n_clips} clips are for training, {config.min_judged} are needed; label more"
+    named = {e for i in learn for t in i.targets.values() if (e := _majority(t)) is not None}
+    if len(named) < 2:
+        return "the clips for training name fewer than two emotions; label clips with other emotions too"
     return None
 
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    epochs: int = 60  # at most; cross-validation chooses how many
-    lr: float = 5e-3  # Adam, heads and fusion; a tenth for the encoders' last layers
-    deep_from: int = 300  # clips: below it the encoders' last layers fit the few faces and voices by heart
+    steps: int = 400  # at most; cross-validation chooses how many
+    lr: float = 1e-3  # Adam; the weights end as their average over the last steps
+    share: float = 0.25  # of the loss that is the corrections', the rest is rehearsal; half of it costs EMO-DB 5 points
+    deep_from: int = 30  # clips: below it only heads and fusion learn, not the branches' last layers
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class RetrainConfig(AdaptConfig):
-    min_labels: int = 20  # below it a third of the labels cannot tell a better model from a lucky one
-    held_out: float = 0.3  # share of the groups that measure and are never trained on
-    min_held_out: int = 6  # clips: with fewer, no honest difference passes the gate
-    draws: int = 2000  # of the gate's bootstrap
+    min_labels: int = 20  # below it no honest gain can be told from luck
+    min_judged: int = 12  # clips that the served model has not learned from
+    confidence: float = 0.9  # that the new model is better, before the gate lets it through
     aggregation: str = "soft"  # of several annotators: one of METHODS

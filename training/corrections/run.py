@@ -4,9 +4,10 @@ import copy
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +24,17 @@ from mmer.errors import LabelError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.predict import Predictor
-from training.corrections.adapt import Examples, answers, choose, fit, probabilities
-from training.corrections.collect import Skipped, TrainingExample, digest, gather, is_held_out, read, too_few
+from training.corrections.adapt import Examples, Rehearsal, answers, cross_fit, fit
+from training.corrections.collect import Skipped, TrainingExample, digest, gather, read, too_few
 from training.corrections.config import RetrainConfig
+from training.corrections.evidence import base_uar, on_people, on_strangers, sides
+from training.corrections.folds import Folds, near_duplicates, of_clips, of_speakers
 from training.corrections.gate import gate, guard
+from training.corrections.history import JUDGED, learned_from, looks
 from training.corrections.lock import locked, uninterrupted
+from training.corrections.recalibrate import recalibrate
 from training.corrections.report import one_line, write_report
+from training.learn.exemplars import Exemplars, of_checkpoint
 
 PROMOTED, REFUSED, TOO_FEW = 0, 3, 4  # exit statuses
 
@@ -41,6 +47,19 @@ class Collected:
     skipped: list[Skipped]
     served: Checkpoint
     examples: Examples
+    exemplars: Exemplars | None  # None: there is nothing to rehearse
+    known: set[str]  # hashes of what the served model and those before it learned from
+    looks: Callable[[Collection[str]], float]  # how often clips measured earlier runs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A new model and what is said of it."""
+
+    model: EmotionModel
+    abstain: dict[str, Any] | None  # of its meta.json
+    report: dict[str, Any]
+    measured: set[str]  # hashes of the clips that the gate judged it by
 
 
 @dataclass(frozen=True)
@@ -51,8 +70,15 @@ class TooFew:
     skipped: list[Skipped]
 
 
-def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_run: bool = False) -> tuple[int, str]:
-    """Do all of it; return the exit status and one line."""
+def retrain(
+    paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_run: bool = False, force: bool = False
+) -> tuple[int, str]:
+    """Do all of it; return the exit status and one line.
+
+    Args:
+        dry_run: write nothing but the cache of features.
+        force: put what was learned in use whatever the gate says; the run is recorded as forced.
+    """
     try:
         store = Store(paths.database_url, paths.media, paths.features, create=False)
     except LabelError as error:
@@ -68,13 +94,13 @@ def retrain(paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_ru
         if isinstance(found, TooFew):
             return TOO_FEW, f"too few labels: {found.missing}{left_out}"
         if dry_run:
-            _, report = train(found.served, found.items, found.examples, config)
-            report |= {"removed": [], "skipped": _reasons(found.skipped)}
+            report = train(found, config).report
+            report |= {"removed": [], "skipped": _reasons(found.skipped), "verdict": _verdict(report, force)}
             line = f"dry run: {one_line(report)}"
         else:
-            report = _recorded(paths, store, config, found, note)
+            report = _recorded(paths, store, config, found, note, force=force)
             line = one_line(report)
-        return REFUSED if report["reasons"] else PROMOTED, line + left_out
+        return REFUSED if report["verdict"] == "refused" else PROMOTED, line + left_out
 
 
 def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) -> Collected | TooFew:
@@ -82,71 +108,129 @@ def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) 
     with store.reading() as session:
         gold = gold_accuracy(session)
     labels = list(store.labels(OUTCOMES))
-    items, skipped = gather(labels, config.aggregation, gold=gold, final=final_labels(store))
+    final, lines = final_labels(store), store.lines()
+    items, skipped = gather(labels, config.aggregation, gold=gold, final=final, lines=lines)
     if missing := too_few(items, config):
         return TooFew(missing, skipped)
     predictor = Predictor(paths, checkpoint.promoted(paths.checkpoints))
-    # Encoders can learn only from what they can look at again.
-    deep = len({i.sha256 for i in items}) >= config.deep_from and not any(i.states for i in items)
-    items, examples, unread = read(predictor, items, speech=speech, cache=paths.features, deep=deep)
+    items, examples, unread = read(predictor, items, speech=speech, cache=paths.features)
     skipped += unread
     missing = too_few(items, config)
     if missing or examples is None:
         return TooFew(missing or "no clip can be read", skipped)
-    return Collected(items, skipped, predictor.checkpoint, examples)
+    served = predictor.checkpoint
+    exemplars = of_checkpoint(served, paths.checkpoints)
+    if exemplars is None:
+        print(f"no exemplars fit {served.id}: nothing of what it learned from can be rehearsed", file=sys.stderr)
+    return Collected(items, skipped, served, examples, exemplars, learned_from(store, served.id), partial(looks, store))
+
+
+def _verdict(report: dict[str, Any], force: bool) -> str:
+    if not report["reasons"]:
+        return "promoted"
+    return "forced" if force and report["choice"]["steps"] else "refused"
 
 
 def _reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
     return dict(Counter(one.reason.split(":")[0] for one in skipped))
 
 
-def train(
-    served: Checkpoint, items: Sequence[TrainingExample], ex: Examples, config: RetrainConfig
-) -> tuple[EmotionModel, dict[str, Any]]:
-    """Return a model trained on the part that may be trained on, and how it did on the held-out part."""
-    held = torch.tensor([is_held_out(i.group, config.held_out) for i in items])
-    learn, test = (ex.part(torch.nonzero(where).flatten()) for where in (~held, held))
-    parts = {
-        "train": [i for i, h in zip(items, held, strict=True) if not h],
-        "held_out": [i for i, h in zip(items, held, strict=True) if h],
-    }
+def train(found: Collected, config: RetrainConfig) -> Trained:
+    """Return a model trained on what may be learned from, and what the gate says of it."""
+    items, ex, served = found.items, found.examples, found.served
+    groups = near_duplicates([i.likeness for i in items], *_clip_states(ex))
+    who = sides(items, groups, found.known)
+    index = torch.nonzero(who.learn).flatten()
+    learn, learners = ex.part(index), [items[i] for i in index.tolist()]
+    folds = {"people": of_clips([i.speaker for i in learners], [groups[i] for i in index.tolist()])}
+    if by_speaker := of_speakers([i.speaker for i in learners], [groups[i] for i in index.tolist()]):
+        folds["strangers"] = by_speaker
     model = copy.deepcopy(served.model).cpu()
-    choice = choose(model, learn, [i.group for i in parts["train"]], config)
-    if choice.epochs:
-        fit(model, learn, config, choice.strength, choice.epochs, deep=choice.deep)
-        model.fusion.temperature *= choice.temperature
+    rehearsal = Rehearsal(found.exemplars, model) if found.exemplars else None
+    before = base_uar(model, found.exemplars)
+
+    def cost(trained: EmotionModel) -> float:
+        after = base_uar(trained, found.exemplars)
+        return min((uar - before[m] for m, uar in after.items()), default=0.0)
+
+    crossed = cross_fit(model, learn, folds, rehearsal, cost, config)
+    abstain = served.meta.get("abstain")
+    if crossed.choice.steps:
+        fit(model, learn, rehearsal, config, crossed.choice.steps, deep=crossed.choice.deep)
+        abstain = recalibrate(model, learn, crossed.logits["people"], found.exemplars, abstain, config.seed)
     with torch.no_grad():
-        new = probabilities(answers(model, test, deep=choice.deep), test)
-        confident = guard(learn, answers(model, learn, deep=choice.deep))
-    where, old = test.labelled, probabilities(test.served, test)
-    clips = [parts["held_out"][i].sha256 for i in torch.nonzero(where)[:, 0].tolist()]
-    truth, before, after = (x[where].numpy() for x in (test.targets, old, new))
-    held_out = gate(truth, before, after, clips, draws=config.draws, seed=config.seed)
-    reasons = [] if choice.epochs else ["no way of training helped on the inner folds"]
-    return model, {
+        new = answers(model, ex)
+    rows = torch.isin(ex.clip, index)
+    unseen = {name: new.clone() for name in folds}
+    for name, logits in crossed.logits.items():
+        unseen[name][rows] = logits
+    judged = {"people": (who.fresh & _judged(folds["people"], index, len(items))) | who.held}
+    people = on_people(items, groups, ex, unseen["people"], judged["people"])
+    strangers = None
+    if by_speaker:
+        unheard = torch.tensor([i.speaker not in who.heard_before for i in items])
+        judged["strangers"] = (who.fresh & _judged(by_speaker, index, len(items)) & unheard) | who.strange
+        strangers = on_strangers(items, ex, unseen["strangers"], judged["strangers"])
+    elif who.strange.any():
+        judged["strangers"] = who.strange
+        strangers = on_strangers(items, ex, new, who.strange)
+    measured = {items[i].sha256 for where in judged.values() for i in torch.nonzero(where).flatten().tolist()}
+    after = base_uar(model, found.exemplars)
+    base = {m: (before[m], uar) for m, uar in after.items() if uar != before[m]}
+    times = found.looks(measured)
+    verdict = gate(people, strangers, base, confidence=config.confidence, looks=times)
+    confident = guard(people.served, people.new, people.truth)
+    nothing = [] if crossed.choice.steps else ["no way of training helped on clips that were left out"]
+    parts = {"train": who.learn, "fresh": who.fresh, "held_out": who.held, "strangers": who.strange}
+    report = {
         "parent": served.id,
-        "reasons": [*reasons, *held_out.pop("reasons"), *confident.pop("reasons")],
-        "held_out": held_out,
+        "reasons": [*nothing, *verdict.reasons, *confident.pop("reasons")],
+        **{k: v for k, v in verdict.to_dict().items() if k != "reasons"},
+        "looks": times,
         "confident": confident,
-        "choice": asdict(choice),
-        "trained": ["heads", "fusion", *(["encoders' last layers"] if choice.deep else [])],
+        "choice": asdict(crossed.choice),
+        "rehearsed": found.exemplars is not None,
+        "trained": ["heads", "fusion", *(["branches' last layers"] if crossed.choice.deep else [])],
         "aggregation": config.aggregation,
         "settings": asdict(config),
-        "data": {name: _described(part) for name, part in parts.items()},
+        "data": {n: _described([i for i, w in zip(items, part, strict=True) if w]) for n, part in parts.items()},
     }
+    return Trained(model, abstain, report, measured)
+
+
+def _clip_states(ex: Examples) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return what each branch pooled of a clip (N, C), mean over its utterances, and which it has (N, 3)."""
+    n = len(ex.targets)
+    present = torch.zeros(n, len(MODALITIES)).index_add_(0, ex.clip, ex.present.float())
+    sums = [torch.zeros(n, x.shape[1]).index_add_(0, ex.clip, x) for x in ex.pooled]
+    return [x / present[:, i : i + 1].clamp_min(1) for i, x in enumerate(sums)], present > 0
+
+
+def _judged(folds: Folds, index: torch.Tensor, n: int) -> torch.Tensor:
+    """Return which of all clips a fold judged, as a mask (n,); the folds are of the clips in `index`."""
+    judged = torch.zeros(n, dtype=torch.bool)
+    for part in folds.parts:
+        judged[index[part]] = True
+    return judged
 
 
 def _described(part: Sequence[TrainingExample]) -> dict[str, Any]:
     return {
         "clips": len({i.sha256 for i in part}),
-        "groups": len({i.group for i in part}),
+        "speakers": len({i.speaker for i in part if i.speaker}),
         "labels": sum(len(i.label_ids) for i in part),
         "sha256": digest(part),
     }
 
 
 def _recorded(
-    paths: Paths, store: Store, config: RetrainConfig, found: Collected, note: Callable[[int | None], None]
+    paths: Paths,
+    store: Store,
+    config: RetrainConfig,
+    found: Collected,
+    note: Callable[[int | None], None],
+    *,
+    force: bool,
 ) -> dict[str, Any]:
     """Train, decide and record it as a run of the database; a run that fails or is stopped is closed as such."""
     run = store.start_run(found.served.id)
@@ -154,36 +238,35 @@ def _recorded(
         note(run)
         with store.writing() as session:
             session.get_one(TrainingRunRecord, run).aggregation = config.aggregation
-        model, report = train(found.served, found.items, found.examples, config)
-        report |= {"removed": store.removals(run), "skipped": _reasons(found.skipped)}
+        trained = train(found, config)
+        trained.report |= {"run": run, "removed": store.removals(run), "skipped": _reasons(found.skipped)}
         with uninterrupted():
-            _conclude(paths, store, run, found, model, report)
+            _conclude(paths, store, run, found, trained, force=force)
     except BaseException as error:
         with uninterrupted():
             why = f"failed: {type(error).__name__}"  # its message may name a clip
             store.finish_run(run, "stopped" if isinstance(error, KeyboardInterrupt) else why)
         raise
-    return report
+    return trained.report
 
 
-def _conclude(
-    paths: Paths, store: Store, run: int, found: Collected, model: EmotionModel, report: dict[str, Any]
-) -> None:
+def _conclude(paths: Paths, store: Store, run: int, found: Collected, trained: Trained, *, force: bool) -> None:
     """Put the model in use if nothing speaks against it, and record the run."""
-    served, items = found.served, found.items
+    served, items, report = found.served, found.items, trained.report
+    report["verdict"], report["checkpoint"] = _verdict(report, force), None
     if (now := checkpoint.promoted(paths.checkpoints)) != served.id:
         report["reasons"].append(f"meanwhile {now} was put in use; run again")
+        report["verdict"] = "refused"
     if gone := store.deleted({i.sha256 for i in items}):
         delete_files([paths.features], sorted(gone))  # what this run cached of them since
         report["reasons"].append(f"{len(gone)} of its clips were deleted meanwhile; run again")
-    report["verdict"], report["checkpoint"] = ("refused" if report["reasons"] else "promoted"), None
+        report["verdict"] = "refused"
     try:
-        if not report["reasons"]:
-            report["checkpoint"] = _save(paths, served, model, report)
+        if report["verdict"] != "refused":
+            report["checkpoint"] = _save(paths, served, trained)
         # The files name no clip: a deletion cleans the database's copy of the report, which does.
         write_report(paths.home / "runs" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{run}", report)
-        held_out = {i.sha256 for i in items if is_held_out(i.group, report["settings"]["held_out"])}
-        clips = {"skipped_clips": {one.sha256 for one in found.skipped}, "held_out_clips": held_out}
+        clips = {"skipped_clips": {one.sha256 for one in found.skipped}, JUDGED: trained.measured}
         ids = [label for i in items for label in i.label_ids]
         store.finish_run(
             run, report["verdict"], checkpoint=report["checkpoint"], report=report, clips=clips, label_ids=ids
@@ -196,14 +279,16 @@ def _conclude(
         raise
 
 
-def _save(paths: Paths, served: Checkpoint, model: EmotionModel, report: dict[str, Any]) -> str:
-    meta = {k: report[k] for k in ("parent", "trained", "data", "settings", "choice", "aggregation")}
-    meta |= {k: served.meta[k] for k in ("training", "stages") if k in served.meta}  # how its branches were made
+def _save(paths: Paths, served: Checkpoint, trained: Trained) -> str:
+    model, report = trained.model, trained.report
+    meta = {k: report[k] for k in ("parent", "trained", "data", "settings", "choice", "aggregation", "verdict")}
+    # How its branches were made.
+    meta |= {k: served.meta[k] for k in ("training", "stages", "whisper", "streams") if k in served.meta}
     temperatures = dict(zip(MODALITIES, model.temperatures.tolist(), strict=True))
     meta |= {
         "seed": report["settings"]["seed"],
         "temperature": {**temperatures, "fused": float(model.fusion.temperature)},
-        "abstain": served.meta.get("abstain"),  # the temperatures are fitted again, so confidence means what it did
-        "metrics": {"held_out": report["held_out"], "confident": report["confident"]},
+        "abstain": trained.abstain,
+        "metrics": {k: report[k] for k in ("people", "strangers", "base", "confident")},
     }
     return checkpoint.save(model, served.config, paths.checkpoints, meta)
