@@ -1,7 +1,7 @@
 """What a clip is for in retraining: decided when it is first seen, and never again.
 
-A nickname typed later, another label, another run: none of them moves a clip from what is learned from to what is measured
-on, or back.
+A nickname typed later, another label, another run: none of them moves a clip from what is learned from to what is
+measured on, or back.
 """
 
 import hashlib

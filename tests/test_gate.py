@@ -75,7 +75,7 @@ def test_labels_at_random_never_pass():
 
 
 def test_what_strangers_gain_is_asked_of_speakers_and_of_three_at_least():
-    """With equal accuracy and speakers who differ, clips as clusters promoted noise in 38 of 100 runs of one speaker."""
+    """With equal accuracy and speakers who differ, clips as units promoted noise in 38 of 100 runs of one speaker."""
     rng, passed = np.random.default_rng(1), 0
     for _ in range(400):
         n_speakers, n = 3, 20

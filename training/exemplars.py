@@ -1,9 +1,9 @@
-"""Write the exemplars of a checkpoint: branch embeddings of a sample of what it learned from, to rehearse in retraining.
+"""Write the exemplars of a checkpoint: branch embeddings of a sample of what it learned from, to rehearse.
 
     python training/exemplars.py --corpora DIR --work DIR [--checkpoint ID] [--whisper NAME|FILE]
 
-training/train.py does the same when it writes a checkpoint. Give the corpora and the Whisper that it was trained with. The
-file, exemplars.safetensors beside the checkpoint, holds numbers alone: no face, voice or name.
+training/train.py does the same when it writes a checkpoint. Give the corpora and the Whisper that it was trained with.
+The file, exemplars.safetensors beside the checkpoint, holds numbers alone: no face, voice or name.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path

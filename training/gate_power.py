@@ -2,9 +2,9 @@
 
     python training/gate_power.py [--runs N] [--speakers N]
 
-Draws labels of speakers who differ in how well they are read (standard deviation 1 in log odds) and in what the new model
-gains for each (a third of that), judged by a served model that is right 60 % of the time and by a new one that changes a
-quarter of the answers, and asks the gate about them as training/retrain.py does.
+Draws labels of speakers who differ in how well they are read (standard deviation 1 in log odds) and in what the new
+model gains for each (a third of that), judged by a served model that is right 60 % of the time and by a new one that
+changes a quarter of the answers, and asks the gate about them as training/retrain.py does.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path

@@ -8,14 +8,16 @@ sentence. Several annotators of one clip or segment make one target, by --aggreg
 (soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their
 confusions. A reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
-A clip is for learning or for measuring from the moment it is first seen (annotations/sides.py). What the branches pool stays
-as it is: it is computed once, and heads, last layers and fusion learn on it, beside exemplars of what the base model learned
-from, where they lie beside its checkpoint. How deep and how long is chosen by cross-validation over clips and over speakers.
+A clip is for learning or for measuring from the moment it is first seen (annotations/sides.py). What the branches pool
+stays as it is: it is computed once, and heads, last layers and fusion learn on it, beside exemplars of what the base
+model learned from, where they lie beside its checkpoint. How deep depends on how many labels there are; how long is
+chosen by cross-validation over clips and over speakers.
 
 The gate asks two questions: is the new model better for the people who were labelled, on other clips of theirs, and for
-strangers? Held-out clips and clips that were left out in turn answer them; the new model is promoted when one answer is yes
-with --confidence, and neither the other nor the base exemplars lose more than a point of UAR. The more often the same clips
-have measured a run, the more confidence is asked for. --force puts it in use all the same, and the run says so.
+strangers? Held-out clips and clips that were left out in turn answer them; the new model is promoted when one answer is
+yes with --confidence, and neither the other nor the base exemplars lose more than a point of UAR. The more often the
+same clips have measured a run, the more confidence is asked for. --force puts it in use all the same, and the run says
+so.
 
 Exit status: 0 promoted, 3 refused by the gate, 4 too few labels, 2 bad usage, 1 another error.
 """

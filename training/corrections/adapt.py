@@ -1,7 +1,7 @@
 """Few labels, a trained model: its heads, last layers and fusion learn on states computed once, beside rehearsal.
 
-What a branch pools (`mmer.encoders`) is fixed, so a clip is seen and heard once. Each step takes some corrections and some
-exemplars of what the base model learned from, which are drawn as label-matched tuples of branches and held to the labels
+What a branch pools (`mmer.encoders`) is fixed, so a clip is seen and heard once. Each step takes some corrections and
+some exemplars of what the base model learned from, drawn as label-matched tuples of branches and held to the labels
 and to the served model's answers alike: https://arxiv.org/abs/1606.09282, https://arxiv.org/abs/1902.10486.
 """
 
@@ -121,7 +121,7 @@ def _answers(
 
 
 def probabilities(logits: Tensor, ex: Examples) -> Tensor:
-    """Return (N, 4, K): the mean over a clip's utterances, weighted as the predictor does; zeros where none is there."""
+    """Return (N, 4, K): the mean over a clip's utterances, weighted as when served; zeros where none is there."""
     weight = ex.share[:, None] * ex.there  # (U, 4)
     total = torch.zeros(len(ex.targets), len(OUTPUTS)).index_add_(0, ex.clip, weight)
     sums = torch.zeros(ex.targets.shape).index_add_(0, ex.clip, logits.softmax(-1) * weight[..., None])

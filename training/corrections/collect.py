@@ -174,7 +174,7 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
 
 
 def _said(item: TrainingExample) -> str | Transcript | None:
-    """Return the words as they were served: to each utterance its own where these were kept, else to each all of them."""
+    """Return the words as they were served: to each utterance its own where these were kept, else all of them."""
     if not item.lines:
         return item.words
     words = tuple(Word(line, start_s, end_s, 1.0) for start_s, end_s, line in item.lines)

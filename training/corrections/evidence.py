@@ -19,7 +19,7 @@ from training.learn.exemplars import Exemplars
 def on_people(
     items: Sequence[TrainingExample], groups: Sequence[int], ex: Examples, new: Tensor, judged: Tensor
 ) -> Evidence:
-    """Return the evidence on other clips of the people who were labelled: near-duplicates are one, each speaker a stratum.
+    """Return the evidence on other clips of the people who were labelled: near-duplicates are one, speakers strata.
 
     Args:
         new: (U, 4, K) logits of models that had not seen the clip.

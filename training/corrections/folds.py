@@ -1,4 +1,4 @@
-"""Which clips are near-duplicates of each other, and which are judged together by a model that learned from the others."""
+"""Which clips are near-duplicates, and which are judged together, by a model that learned from the rest."""
 
 import hashlib
 from collections import Counter

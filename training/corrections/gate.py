@@ -1,9 +1,9 @@
 """Whether a new model may replace the served one: two questions, each with known odds.
 
 Is it better for the *people who were labelled*, on other clips of theirs? There, clips are what might have come out
-differently, within each speaker. Is it better for *strangers*? There, the speakers are, and at least three are needed. The
-gain is in UAR. Its standard error is that of a sum over clusters (clips with their near-duplicates, or speakers), and it is
-compared with Student's distribution, so that few clusters promise little.
+differently, within each speaker. Is it better for *strangers*? There, the speakers are, and at least three are needed.
+The gain is in UAR. Its standard error is that of a sum over clusters (clips with their near-duplicates, or speakers),
+and it is compared with Student's distribution, so that few clusters promise little.
 """
 
 import math
@@ -59,8 +59,8 @@ class Answer:
 def needed_confidence(confidence: float, looks: float) -> float:
     """Return the confidence that is asked for on clips that earlier runs were measured on.
 
-    The chance of error is spent in the proportion 1, 1/4, 1/9, ...: however often one set of clips is used, noise is let
-    through in all at most 1.64 times as often as the first time.
+    The chance of error is spent in the proportion 1, 1/4, 1/9, ...: however often one set of clips is used, noise is
+    let through in all at most 1.64 times as often as the first time.
 
     Args:
         looks: how many earlier runs measured themselves on the clips, mean over them: new clips bring it down.
@@ -205,7 +205,8 @@ def gate(
     for name, found in asked.items():
         if name not in passed and passed and found.gain < -TOLERANCE:
             reasons.append(
-                f"for {name} it is worse by {-found.gain:.1%} of UAR on {found.n} judgements; {TOLERANCE:.0%} may be lost"
+                f"for {name} it is worse by {-found.gain:.1%} of UAR on {found.n} judgements; "
+                f"{TOLERANCE:.0%} may be lost"
             )
     for name, (before, after) in base.items():
         if after < before - TOLERANCE:
@@ -215,8 +216,8 @@ def gate(
             )
     if on_people.n and on_people.informed < INFORMED:
         reasons.append(
-            f"its answers may have nothing to do with the clips: that they are better than one emotion for everything is "
-            f"{on_people.informed:.1%} sure, {INFORMED:.1%} are needed"
+            "its answers may have nothing to do with the clips: that they are better than one emotion for everything "
+            f"is {on_people.informed:.1%} sure, {INFORMED:.1%} are needed"
         )
         advice.append("look through the labels: are they of these clips, and do annotators agree?")
     return Verdict(on_people, on_strangers, needed, base, reasons, list(dict.fromkeys(advice)))

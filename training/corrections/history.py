@@ -13,7 +13,7 @@ JUDGED = "judged_clips"  # of a run's report: what its model was measured on
 
 
 def learned_from(store: Store, checkpoint: str) -> set[str]:
-    """Return the hashes of the clips that a checkpoint and those before it learned from, as far as they are on record."""
+    """Return the hashes of the clips that a checkpoint and those before it learned from, as far as on record."""
     clips = (
         select(ClipRecord.sha256)
         .join(LabelRecord, LabelRecord.clip_id == ClipRecord.id)

@@ -51,8 +51,9 @@ def page(report: Mapping[str, Any]) -> list[str]:
         "",
         *_base(report),
         "",
-        f"{report['confident']['kept']} of {report['confident']['confirmed']} sure and confirmed answers are kept. Its clips "
-        f"have measured {report['looks']:.1f} runs before this one, so {report['needed']:.0%} confidence is asked for.",
+        f"{report['confident']['kept']} of {report['confident']['confirmed']} sure and confirmed answers are kept. Its "
+        f"clips have measured {report['looks']:.1f} runs before this one, so {report['needed']:.0%} confidence is "
+        "asked for.",
         "",
         "| part | clips | speakers | labels |",
         "|---|---|---|---|",

@@ -1,7 +1,7 @@
 """Exemplars: branch embeddings of a sample of what the base model learned from, to rehearse while corrections teach.
 
-A file of numbers beside the base checkpoint: no face, no voice and no name is in it. A part of it, of people the branches
-never learned from, only measures what a retraining costs the base.
+A file of numbers beside the base checkpoint: no face, no voice and no name is in it. A part of it, of people the
+branches never learned from, only measures what a retraining costs the base.
 """
 
 import hashlib
