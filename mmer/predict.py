@@ -221,7 +221,7 @@ class Predictor:
     @property
     def transcriber(self) -> Transcriber:
         """Whisper: it transcribes, and its encoder is part of the voice branch of some checkpoints."""
-        return self.perceiver.transcriber
+        return self.perceiver.encoder
 
     def warm(self) -> None:
         """Load what the first clip would wait for; what cannot be had is reported by that clip."""
