@@ -5,7 +5,8 @@ f(nothing) between the branches. The map of a branch divides f(x) - f(its baseli
 other branches stay as they are, so a map answers for what was decided, not for what a branch would say alone. With a
 single branch both are that branch's own logit. A score above zero speaks for the emotion, below zero against it.
 
-Integrated gradients and Shapley values only call the model: nothing is hooked into it, so other threads may use it.
+Integrated gradients, occlusion and Shapley values only call the model: nothing is hooked into it, so other threads may
+use it.
 """
 
 from collections.abc import Callable, Sequence
@@ -606,7 +607,7 @@ def _occluded(
 
     Each stretch of time and each band falls silent once; a cell gets its part of what its stretch and its band took
     away, averaged. What no single one takes away is divided equally, as costs that cannot be separated are
-    (https://doi.org/10.1016/0022-0531(85)90085-5).
+    (Moulin, The separability axiom and equal-sharing methods, 1985).
 
     Integrated gradients do not add up through Whisper's encoder: 4 and 8 steps gave -1.2 and 0.3 for a part of 0.2. On
     real voices this finds what counts better than they do, and as well as silencing every cell, in a third of the runs.
