@@ -1,6 +1,7 @@
 """Utterances to tensors: what each branch reads, gathered per utterance and padded into batches."""
 
 import json
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmer import media, voice
+from mmer import english, media, voice
 from mmer.config import Config, VoiceConfig
-from mmer.errors import AssetError
+from mmer.errors import AssetError, Notice
 from mmer.face import FaceTrack
 from mmer.labels import check_modalities
 from mmer.model import Batch
@@ -83,6 +84,16 @@ class LanguageModel:
                 return_tensors="pt",
             )
         return encoding["input_ids"], torch.tensor([-1 if w is None else w for w in encoding.word_ids(0)])
+
+    def pieces(self, words: Sequence[str]) -> list[list[str]]:
+        """Return the word pieces of each word, however many there are."""
+        pieces: list[list[str]] = [[] for _ in words]
+        if words:
+            with self._lock:
+                encoding = self._tokenizer([list(words)], is_split_into_words=True, add_special_tokens=False)
+            for piece, owner in zip(encoding.tokens(0), encoding.word_ids(0), strict=True):
+                pieces[owner].append(piece)
+        return pieces
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds
@@ -205,6 +216,53 @@ def with_text(features: Features, text: str, language: LanguageModel) -> Feature
     ids, owners = language.word_index(words)
     states = language.states(ids, torch.ones_like(ids, dtype=torch.bool))[0]
     return replace(features, words=words, token_ids=ids[0], token_words=owners, text_states=states.cpu())
+
+
+def read_words(
+    items: Sequence[Features], texts: Sequence[str], language: LanguageModel
+) -> tuple[list[Features], list[Notice]]:
+    """Return utterances with their words, and what to know of words that were not read or not to their end.
+
+    Words that the text branch cannot read are left out. A text that stands alone is read in windows, one item each;
+    elsewhere what follows the first window is cut.
+    """
+    read: list[Features] = []
+    unread: dict[str, int] = {}
+    n_cut = 0
+    for item, text in zip(items, texts, strict=True):
+        words = check_words(text).split()
+        pieces = language.pieces(words)
+        if words and (why := english.why_unread(words, pieces)):
+            unread[why] = unread.get(why, 0) + 1
+            read.append(item)
+            continue
+        windows = _windows(words, [len(p) for p in pieces], language.max_tokens - 2) or [""]
+        alone = len(items) == 1 and not any(item.present)
+        n_cut += len(windows) > 1 and not alone
+        read += [with_text(item, window, language) for window in (windows if alone else windows[:1])]
+    notices = []
+    if unread:
+        why = "; ".join(unread)
+        part = "" if len(items) == 1 else f" of {sum(unread.values())} of {len(items)} utterances"
+        notices.append(Notice("text_not_read", f"the words{part} were left out: {why}"))
+    if n_cut:
+        notices.append(Notice("text_cut", f"only the first {language.max_tokens} pieces of a long text were read"))
+    return read, notices
+
+
+def _windows(words: Sequence[str], n_pieces: Sequence[int], most: int) -> list[str]:
+    """Return words in runs of `most` pieces at most, of about equal length; a longer word is a run of its own."""
+    total = sum(n_pieces)
+    aim = total / max(math.ceil(total / most), 1)
+    windows: list[list[str]] = []
+    n_here, n_before = 0, 0
+    for word, n in zip(words, n_pieces, strict=True):
+        if not windows or n_here + n > most or n_before >= aim * len(windows):
+            windows.append([])
+            n_here = 0
+        windows[-1].append(word)
+        n_here, n_before = n_here + n, n_before + n
+    return [" ".join(window) for window in windows]
 
 
 def collate(items: Sequence[Features], config: Config) -> Batch:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmer import assets, media, voice
+from mmer import assets, english, media, voice
 from mmer import face as faces
 from mmer.config import Config, Paths
 from mmer.errors import AssetError, ClipError, MmerError, Notice
 from mmer.face import FaceTrack, FaceTracker
-from mmer.features import Features, LanguageModel, corpus_face, trim, with_text
+from mmer.features import Features, LanguageModel, corpus_face, read_words, trim, with_text
 from mmer.labels import MODALITIES, check_modalities
 from mmer.media import AudioChunk, MediaInfo, VideoFrame
 from mmer.speech import OFF, Transcriber, Transcript, check_words, typed
@@ -257,10 +257,18 @@ class Perceiver:
         except AssetError as error:
             notices.append(Notice("text_unavailable", f"the words were not read: {error}"))
             return items
-        if whole or not transcript.words:
+        if whole and transcript.status == "typed" and not any(any(item.present) for item in items):
+            # A row of a corpus that is nothing but words is known to be an utterance.
             return [with_text(item, transcript.text, language) for item in items]
-        texts = [_words_in(item, transcript) for item in items]
-        return [with_text(item, text, language) for item, text in zip(items, texts, strict=True)]
+        if transcript.language not in (None, english.LANGUAGE):
+            heard = f"{transcript.language!r} was heard, and English alone was learned"
+            notices.append(Notice("text_not_read", f"the words were left out: {heard}"))
+            return items
+        everything = whole or not transcript.words
+        texts = [transcript.text if everything else _words_in(item, transcript) for item in items]
+        items, found = read_words(items, texts, language)
+        notices += found
+        return items
 
 
 def _decode(

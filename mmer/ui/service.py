@@ -14,7 +14,7 @@ from annotations.text import check_text
 from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
-from mmer.features import with_text
+from mmer.features import read_words
 from mmer.labels import EMOTIONS
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
@@ -122,18 +122,21 @@ class Service:
     def _reread(self, result: EmotionResult, words: str) -> EmotionResult:
         since = time.perf_counter()
         observed = result.observation
-        lines = words.split("\n")
-        if len(lines) != len(observed.features):
-            lines = [words] * len(observed.features)
         features = [f.only(("face", "voice")) for f in observed.features]
+        if not observed.files:
+            features = features[:1]  # of a text alone there may be several: its windows
+        lines = words.split("\n")
+        if len(lines) != len(features):
+            lines = [words] * len(features)
+        quality = [n for n in observed.quality if n.code not in ("text_unavailable", "text_not_read", "text_cut")]
         if words.strip():
-            language = self.predictor.language
-            features = [with_text(f, line, language) for f, line in zip(features, lines, strict=True)]
+            features, found = read_words(features, lines, self.predictor.language)
+            quality += found
         changed = replace(
             observed,
             features=tuple(features),
             transcript=typed(words) if words.strip() else _NO_WORDS,
-            quality=tuple(n for n in observed.quality if n.code != "text_unavailable"),
+            quality=tuple(quality),
             timing_ms={},
         )
         return self.predictor.conclude(changed, name=result.clip, since=since)
