@@ -37,6 +37,7 @@ _EXIF_TURN = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 
 _DAMAGED = (OSError, ValueError, TypeError, SyntaxError, struct.error, RuntimeError)
 _GUESSED = ("aac", "mp3")  # bare streams, whose length FFmpeg guesses from their first bits: off by a factor of 30
 _SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 kHz
+_LOST_POWER = 0.1  # of a channel that is left in the mean; one live channel of two leaves a quarter
 _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
 _PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
 _N_THREADS = min(4, os.cpu_count() or 1)  # each decoder thread holds whole frames
@@ -295,6 +296,7 @@ class _Sound(_Decoder):
         self.sample_rate, self.anchor_s, self.n_out = sample_rate, 0.0, 0
         self.resampler: av.AudioResampler | None = None
         self.shape: tuple[str, str, int] | None = None
+        self.powers = np.zeros(0)  # of the channels' mean, then of each channel
 
     def pieces(self, frame, zero_s: float) -> Iterator[AudioChunk]:
         """Yield the frame's sound, with a new resampler wherever the format changes or time jumps."""
@@ -317,7 +319,7 @@ class _Sound(_Decoder):
             self.resampler = None
 
     def _chunks(self, resampler: av.AudioResampler, frame) -> Iterator[AudioChunk]:
-        for out in resampler.resample(frame and _mono(frame)):
+        for out in resampler.resample(frame and self._mono(frame)):
             samples = np.nan_to_num(out.to_ndarray()[0]).clip(-1.0, 1.0)
             at_s = self.anchor_s + self.n_out / self.sample_rate
             self.n_out += len(samples)
@@ -328,24 +330,31 @@ class _Sound(_Decoder):
             if first < last:
                 yield AudioChunk(at_s + first / self.sample_rate, samples[first:last])
 
+    def _mono(self, frame):
+        """Return an audio frame as a mono float frame: its channels' mean, or one channel where the mean loses it.
 
-def _mono(frame):
-    """Return the mean of an audio frame's channels as a mono float frame.
+        Channels that cancel each other and a voice on one of many are far below the loudest channel in the mean.
+        Power adds up from the beginning, so that pauses change nothing.
 
-    FFmpeg's own mix to float mono is not normalised (two equal channels come out at 1.41, 5.1 at 3.41: it clips) and
-    refuses nine channels and more.
-    """
-    samples, n_channels = frame.to_ndarray(), len(frame.layout.channels)
-    samples = samples if frame.format.is_planar else samples.reshape(-1, n_channels).T  # (C, L)
-    if samples.dtype == np.uint8:
-        samples = (samples - 128.0) / 128.0
-    elif samples.dtype.kind == "i":
-        samples = samples / float(2 ** (8 * samples.dtype.itemsize - 1))
-    mono = av.AudioFrame.from_ndarray(
-        samples.mean(0, keepdims=True, dtype=np.float64).astype(np.float32), "flt", "mono"
-    )
-    mono.sample_rate = frame.sample_rate
-    return mono
+        FFmpeg's own mix to float mono is not normalised (two equal channels come out at 1.41, 5.1 at 3.41: it clips)
+        and refuses nine channels and more.
+        """
+        samples, n_channels = frame.to_ndarray(), len(frame.layout.channels)
+        samples = samples if frame.format.is_planar else samples.reshape(-1, n_channels).T  # (C, L)
+        if samples.dtype == np.uint8:
+            samples = (samples - 128.0) / 128.0
+        elif samples.dtype.kind == "i":
+            samples = samples / float(2 ** (8 * samples.dtype.itemsize - 1))
+        mono = samples.mean(0, keepdims=True, dtype=np.float64)
+        if n_channels > 1:
+            powers = np.square(np.nan_to_num(np.concatenate([mono, samples]))).sum(1, dtype=np.float64)
+            self.powers = powers if len(self.powers) != len(powers) else self.powers + powers
+            loudest = int(self.powers[1:].argmax())
+            if self.powers[0] < _LOST_POWER * self.powers[1 + loudest]:
+                mono = samples[loudest : loudest + 1]
+        mixed = av.AudioFrame.from_ndarray(mono.astype(np.float32), "flt", "mono")
+        mixed.sample_rate = frame.sample_rate
+        return mixed
 
 
 def _checked(path: str | os.PathLike, limits: MediaLimits) -> tuple[Path, int]:

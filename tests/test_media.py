@@ -623,3 +623,28 @@ def test_memory_does_not_grow_with_length(tmp_path):
         assert n_pieces > 20 * seconds
         peaks_mb.append(peak_kb / 1024)
     assert peaks_mb[1] - peaks_mb[0] < 10, peaks_mb
+
+
+def test_channels_out_of_phase_were_silence(tmp_path):
+    """The plain mean of a voice and its mirror image is nothing."""
+    tone = synth.tone(1)
+    path = synth.write_clip(tmp_path / "anti.flac", voice=np.stack([tone, -tone]))
+    np.testing.assert_allclose(np.abs(read_audio(path)), np.abs(tone), atol=2e-3)
+
+
+def test_one_live_microphone_of_sixteen_was_a_sixteenth_as_loud(tmp_path):
+    tone = synth.tone(1)
+    channels = np.zeros((len(tone), 16))
+    channels[:, 11] = tone
+    with wave.open(str(tmp_path / "array.wav"), "wb") as out:
+        out.setnchannels(16)
+        out.setsampwidth(2)
+        out.setframerate(synth.RATE)
+        out.writeframes((channels * 32_767).astype("<i2").tobytes())
+    np.testing.assert_allclose(read_audio(tmp_path / "array.wav"), tone, atol=2e-3)
+
+
+def test_one_live_channel_of_two_stays_at_half(tmp_path):
+    tone = synth.tone(1)
+    path = synth.write_clip(tmp_path / "left.flac", voice=np.stack([tone, np.zeros_like(tone)]))
+    np.testing.assert_allclose(read_audio(path), tone / 2, atol=2e-3)
