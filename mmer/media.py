@@ -525,7 +525,12 @@ def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where the EXIF is missing, damaged or says something else."""
+    """Return the EXIF orientation, 1 to 8; 1 where the EXIF is missing, damaged or says something else.
+
+    A TIFF is turned by Pillow when it is loaded, and its size is that of the turned picture.
+    """
+    if image.format == "TIFF":
+        return 1
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except _DAMAGED:

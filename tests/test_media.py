@@ -648,3 +648,12 @@ def test_one_live_channel_of_two_stays_at_half(tmp_path):
     tone = synth.tone(1)
     path = synth.write_clip(tmp_path / "left.flac", voice=np.stack([tone, np.zeros_like(tone)]))
     np.testing.assert_allclose(read_audio(path), tone / 2, atol=2e-3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_was_turned_twice(tmp_path, orientation):
+    path = synth.write_image(tmp_path / "photo.tif", QUADRANTS, orientation=orientation)
+    info = probe(path)
+    assert (info.width, info.height) == QUADRANTS.size
+    (frame,) = stream(path)
+    np.testing.assert_array_equal(frame.rgb, np.asarray(QUADRANTS))
