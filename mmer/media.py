@@ -42,6 +42,7 @@ _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is 
 _PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
 _N_THREADS = min(4, os.cpu_count() or 1)  # each decoder thread holds whole frames
 _BURST_S = 2.0  # a camera that stalled gives a second's pictures at once
+_UNTIMED_S = 0.1  # browsers show a picture of an animation that says nothing of its time for so long
 _MAX_FPS = 480  # a webm without timing claims 1000
 
 
@@ -101,16 +102,25 @@ def probe(path: str | os.PathLike, limits: MediaLimits | None = None, *, whole: 
     with image:
         orientation = _orientation(image)
         width, height = image.size if orientation < 5 else image.size[::-1]
+        duration_s: float | None = None
+        fps: float | None = None
+        if _animated(image):
+            duration_s, n_pictures = 0.0, 0
+            for at_s, length_s in _showings(path, image, limits):
+                duration_s, n_pictures = at_s + length_s, n_pictures + 1
+                if whole and duration_s > limits.max_seconds + _SLACK_S:
+                    raise _too_long(path, duration_s, limits, "at least ")
+            fps = n_pictures / duration_s
     return MediaInfo(
         path=str(path),
         name=path.name,
         sha256=content_hash(path),
         size_bytes=size_bytes,
-        kind="image",
-        duration_s=None,
+        kind="image" if duration_s is None else "video",
+        duration_s=duration_s,
         width=width,
         height=height,
-        fps=None,
+        fps=fps,
         rotation=_EXIF_DEGREES.get(orientation, 0),
         sample_rate=None,
         channels=None,
@@ -143,7 +153,9 @@ def stream(
     path, _ = _checked(path, limits)
     if (image := _open_image(path, limits)) is not None:
         with image:
-            if picture:
+            if picture and _animated(image):
+                yield from _animation(path, image, limits, fps, start_s, end_s)
+            elif picture:
                 yield VideoFrame(0.0, _decode_image(path, image, limits))
         return
     whole = not start_s and end_s is None
@@ -524,6 +536,47 @@ def _open_image(path: Path, limits: MediaLimits) -> Image.Image | None:
     return image
 
 
+def _animated(image: Image.Image) -> bool:
+    """Return whether a picture moves; GIF and PNG that do are FFmpeg's, which does not read WebP and AVIF that do."""
+    return image.format in ("WEBP", "AVIF") and getattr(image, "is_animated", False)
+
+
+def _showings(path: Path, image: Image.Image, limits: MediaLimits) -> Iterator[tuple[float, float]]:
+    """Decode an animation picture by picture; yield when each begins to show and for how long."""
+    at_s = 0.0
+    for i in range(getattr(image, "n_frames", 1)):
+        try:
+            image.seek(i)
+            image.load()
+        except _DAMAGED as error:
+            if i:
+                return  # what came before the damage stands, as in a film
+            raise _damaged(path, error) from error
+        length_s = image.info.get("duration", 0) / 1000 or _UNTIMED_S
+        decoded_s = at_s + length_s + _BURST_S
+        if (i + 1) * image.width * image.height > limits.max_pixel_rate * decoded_s:
+            raise _too_many_frames(path, image.width, image.height, (i + 1) / decoded_s, limits)
+        yield at_s, length_s
+        at_s += length_s
+
+
+def _animation(
+    path: Path, image: Image.Image, limits: MediaLimits, fps: float, start_s: float | None, end_s: float | None
+) -> Iterator[VideoFrame]:
+    """Yield the pictures of a stretch, at most `fps` a second."""
+    begin_s = start_s or 0.0
+    slot: int | None = None
+    for at_s, _ in _showings(path, image, limits):
+        if at_s >= (math.inf if end_s is None else end_s):
+            return
+        if at_s - begin_s > limits.max_seconds + _SLACK_S:
+            raise _too_long(path, at_s - begin_s, limits, "at least ")
+        if at_s < begin_s or slot == math.floor(at_s * fps + 1e-3):
+            continue
+        slot = math.floor(at_s * fps + 1e-3)
+        yield VideoFrame(at_s, _decode_image(path, image.copy(), limits))
+
+
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where the EXIF is missing, damaged or says something else.
 
@@ -549,7 +602,11 @@ def _decode_image(path: Path, image: Image.Image, limits: MediaLimits) -> np.nda
             image = _eight_bits(image)
         return np.array((image if turn is None else image.transpose(turn)).convert("RGB"))
     except _DAMAGED as error:
-        raise ClipError("undecodable", f"{path.name} is a damaged picture ({error}); export it again") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ClipError:
+    return ClipError("undecodable", f"{path.name} is a damaged picture ({error}); export it again")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

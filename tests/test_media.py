@@ -657,3 +657,22 @@ def test_a_tiff_was_turned_twice(tmp_path, orientation):
     assert (info.width, info.height) == QUADRANTS.size
     (frame,) = stream(path)
     np.testing.assert_array_equal(frame.rgb, np.asarray(QUADRANTS))
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif"])
+def test_an_animation_that_ffmpeg_does_not_read_was_its_first_picture(tmp_path, suffix):
+    pictures = [Image.new("RGB", (160, 120), (20 * i, 0, 0)) for i in range(9)]
+    path = tmp_path / f"moving{suffix}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=125, quality=95)
+    info = probe(path)
+    assert (info.kind, info.width, info.height, info.has_sound) == ("video", 160, 120, False)
+    assert (info.duration_s, info.fps) == (pytest.approx(1.125), pytest.approx(8))
+    frames = list(stream(path, fps=4))
+    assert [f.time_s for f in frames] == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    assert [f.rgb[..., 0].mean() for f in frames] == pytest.approx([0, 40, 80, 120, 160], abs=4)
+    part = list(stream(path, fps=8, start_s=0.25, end_s=0.6))
+    assert [f.time_s for f in part] == pytest.approx([0.25, 0.375, 0.5])
+    with pytest.raises(ClipError, match="lasts at least 1 s; clips up to 1 s are accepted"):
+        probe(path, MediaLimits(max_seconds=0.6))
+    with pytest.raises(ClipError, match="pictures of 160 x 120 a second"):
+        probe(path, MediaLimits(max_pixel_rate=160 * 120))
