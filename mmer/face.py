@@ -94,7 +94,7 @@ class FaceTracker:
             AssetError: the landmarker's file is missing, or the machine lacks a library it needs.
         """
         self.config = config or FaceConfig()
-        self.n_frames = 0  # pictures looked at
+        self.times_s: list[float] = []  # of the pictures looked at
         self._lookers: dict[bool, _Looker] = {}
         self._model = Path(model_path) if model_path else assets.find("face_landmarker")
         self._still = still
@@ -112,13 +112,18 @@ class FaceTracker:
         while self._lookers:
             self._lookers.popitem()[1].close()
 
+    @property
+    def n_frames(self) -> int:
+        """Pictures looked at."""
+        return len(self.times_s)
+
     def add(self, frame: VideoFrame) -> None:
         """Look for faces in the next picture; times do not go back.
 
         Where the whole picture shows none its squares are looked at, one by one: the detector sees 128 pixels a side,
         and a face lower than 0.20 of a 16:9 picture's height escapes it; in squares it finds them down to 0.12.
         """
-        self.n_frames += 1
+        self.times_s.append(frame.time_s)
         faces = self._looker(self._still).look(frame.rgb, frame.time_s)
         if not faces:
             for x, y, square in _squares(frame.rgb):

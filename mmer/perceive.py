@@ -21,6 +21,7 @@ from mmer.media import AudioChunk, MediaInfo, VideoFrame
 from mmer.speech import OFF, Transcriber, Transcript, check_words, typed
 from mmer.voice import Span
 
+_SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
 _OFF_S = 1.0  # by which a container may be off: a stream that ends earlier than another is nothing to correct
 
 
@@ -199,7 +200,8 @@ class Perceiver:
         if voiced is not None and denoise:
             voiced = voice.denoise(voiced, config.voice.sample_rate)
         still = not duration_s or (picture is not None and picture.kind == "image")
-        items = [_cut_out(config, cut, tracks, voiced, whole or still) for cut in cuts]
+        shown_s = [] if tracker is None else tracker.times_s
+        items = [_cut_out(config, cut, tracks, voiced, whole or still, shown_s) for cut in cuts]
         if voiced is not None and config.model.whisper_depths:
             items = self._encode(config, items, voiced, notices)
         clock.add("voice", since)
@@ -342,17 +344,23 @@ def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, 
     return [Span(duration_s * i / n, duration_s * (i + 1) / n) for i in range(n)]
 
 
-def _cut_out(config: Config, cut: Span, tracks: list[FaceTrack], sound, whole_face: bool) -> Features:
+def _cut_out(
+    config: Config, cut: Span, tracks: list[FaceTrack], sound, whole_face: bool, shown_s: Sequence[float]
+) -> Features:
     """Return the face and the voice of one utterance.
 
     Args:
         whole_face: all of the face belongs to it: a picture shows no moment of the sound that comes with it.
+        shown_s: when each picture began to show; it stays until the next, so the last before an utterance is part of
+            one in which none begins.
     """
     rate, item = config.voice.sample_rate, Features(cut.start_s, cut.end_s)
     if tracks:
         # Silence at the ends of a whole row is cut from the voice but not from the face: it may show more before a
         # word.
         start_s, end_s = (0.0, float("inf")) if whole_face else (cut.start_s, cut.end_s)
+        if not any(start_s <= s <= end_s for s in shown_s):
+            start_s = max((s for s in shown_s if s < start_s), default=start_s) - _SAME_S
         track = trim(tracks[0], start_s, end_s, config.model.max_crops)
         item = replace(item, face=track, landmarks=track is not None and bool(track.regions.any()))
     if sound is not None:

@@ -351,3 +351,14 @@ def test_the_command_line_needs_something_to_analyse(home):
     done = command(home)
     assert done.returncode == 2
     assert "give at least one CLIP, or --text" in done.stderr
+
+
+def test_a_picture_that_is_held_on_screen_belonged_to_no_utterance(predictor, tmp_path, face_model):
+    """A film of one picture, or one that stands still: what is said later is said by the face that is still shown."""
+    sound = np.concatenate([synth.silence(1.5), synth.voice(1.5), synth.silence(1.5), synth.voice(1.5)])
+    picture = synth.face(smile=1.0)
+    clip = synth.write_clip(tmp_path / "held.mkv", seconds=6, face=picture, times=[0.0], voice=sound)
+    result = predictor.analyse(clip, speech=False)
+    assert [s.present for s in result.segments] == [(True, True, False)] * 2
+    assert [s.features.face.times_s.tolist() for s in result.segments] == [[0.0]] * 2
+    assert all(s.start_s > 1 for s in result.segments)
