@@ -224,7 +224,7 @@ def read_words(
     """Return utterances with their words, and what to know of words that were not read or not to their end.
 
     Words that the text branch cannot read are left out. A text that stands alone is read in windows, one item each;
-    elsewhere what follows the first window is cut.
+    elsewhere what follows the first `max_tokens` is cut.
     """
     read: list[Features] = []
     unread: dict[str, int] = {}
@@ -239,7 +239,7 @@ def read_words(
         windows = _windows(words, [len(p) for p in pieces], language.max_tokens - 2) or [""]
         alone = len(items) == 1 and not any(item.present)
         n_cut += len(windows) > 1 and not alone
-        read += [with_text(item, window, language) for window in (windows if alone else windows[:1])]
+        read += [with_text(item, part, language) for part in (windows if alone else [text])]
     notices = []
     if unread:
         why = "; ".join(unread)
