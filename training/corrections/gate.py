@@ -17,6 +17,7 @@ from mmer.metrics import classification
 
 SPEAKERS = 3  # with fewer nothing is said about strangers
 TOLERANCE = 0.01  # of UAR that may be lost elsewhere
+LIKELY = 0.75  # how sure it must be that more was lost: half the sessions without a loss show one of a point by luck
 INFORMED = 0.999  # how sure it must be that the answers have to do with the clips: labels at random never get there
 SURE, KEPT = 0.6, 0.8  # of answers the served model gave with SURE or more and labels confirmed, KEPT must stay
 
@@ -203,7 +204,8 @@ def gate(
                 )
         advice += _advice(asked, needed)
     for name, found in asked.items():
-        if name not in passed and passed and found.gain < -TOLERANCE:
+        lost = t_cdf((-TOLERANCE - found.gain) / found.error, found.freedom)
+        if name not in passed and passed and lost > LIKELY:
             reasons.append(
                 f"for {name} it is worse by {-found.gain:.1%} of UAR on {found.n} judgements; "
                 f"{TOLERANCE:.0%} may be lost"
