@@ -59,7 +59,8 @@ def test_a_run_that_failed_is_not_kept_and_finds_its_work_again(tmp_path):
 def encoded(n: int, seed: int) -> Encoded:
     g = torch.Generator().manual_seed(seed)
     targets = torch.eye(7)[torch.arange(n) % 7]
-    return Encoded(torch.randn(n, 8, generator=g), torch.randn(n, 16, generator=g), targets * 4, targets)
+    top = torch.randn(n, 16, generator=g)
+    return Encoded(torch.randn(n, 8, generator=g), top, targets * 4, targets, top)
 
 
 def test_what_only_concerns_other_branches_does_not_decide_a_run():
@@ -91,7 +92,7 @@ def test_nothing_is_in_both_folds_in_any_view():
     for i, (m, n) in enumerate(sizes.items()):
         e = encoded(n * N_VIEWS[m], i)
         number = torch.arange(n).repeat(N_VIEWS[m])[:, None].float()  # which example a view is of
-        calibration[m] = Encoded(e.middle, number, e.logits, e.targets)
+        calibration[m] = Encoded(e.middle, number, e.logits, e.targets, e.pooled)
     one, two = two_folds(calibration, speakers)
     for m, n in sizes.items():
         numbers = [set(half[m].top.flatten().tolist()) for half in (one, two)]
@@ -126,7 +127,7 @@ def test_subsets_of_one_branch_are_that_branch():
     held = {}
     for i, (m, size) in enumerate(sizes.items()):
         e = encoded(35, i)
-        held[m] = Encoded(torch.randn(35, size), e.top, e.logits, e.targets)
+        held[m] = Encoded(torch.randn(35, size), e.top, e.logits, e.targets, e.pooled)
     given = drawn(held, torch.ones(3), 50)
     probs = subset_probs(model, given.states)
     assert len(probs) == 7

@@ -162,8 +162,8 @@ def test_the_calibration_split_depended_on_where_the_corpora_lie(tmp_path):
 
 def test_an_emotion_nobody_shows_is_named():
     eye = torch.eye(7)
-    encoded = {m: Encoded(eye, eye, eye, eye) for m in ("face", "voice", "text")}
-    encoded["voice"] = Encoded(*[eye[:5]] * 4)
+    encoded = {m: Encoded(eye, eye, eye, eye, eye) for m in ("face", "voice", "text")}
+    encoded["voice"] = Encoded(*[eye[:5]] * 5)
     with pytest.raises(TrainingError, match="no voice example says sadness, surprise"):
         Tuples(encoded, torch.ones(3), 0.0)
 
@@ -285,7 +285,7 @@ def test_the_temperature_that_was_put_in_is_found():
 def test_tuples_carry_one_label_and_conflicts_share_it():
     """The states are the labels themselves, so what was drawn can be read back."""
     eye = torch.eye(7).repeat(4, 1)
-    encoded = {m: Encoded(eye, eye, eye, eye) for m in ("face", "voice", "text")}
+    encoded = {m: Encoded(eye, eye, eye, eye, eye) for m in ("face", "voice", "text")}
     g = torch.Generator().manual_seed(0)
     states, present, targets = Tuples(encoded, torch.ones(3), 0.0).draw(500, g)
     assert set(present.sum(1).tolist()) == {2, 3}
@@ -357,7 +357,8 @@ def test_the_training_command_writes_a_checkpoint(trained):
     }
     assert all(t > 0 for t in loaded.meta["temperature"].values())
     promise = loaded.meta["abstain"]  # an hour of training keeps it, a minute may find no confidence that does
-    assert promise is None or promise["accuracy"] >= promise["target"]
+    assert {"face", "voice", "text", "face+voice", "face+voice+text"} <= set(promise["subsets"])
+    assert all(s is None or s["accuracy"] >= promise["target"] for s in promise["subsets"].values())
 
 
 def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpora_folder, tmp_path, voice_only):

@@ -131,7 +131,7 @@ class Ablation:
                 else:
                     held = {m: encoded(model, self.data.load(model, m, part)) for m in MODALITIES}
                 self._held[known] = held
-                save_atomically({m: [e.middle, e.top, e.logits, e.targets] for m, e in held.items()}, path)
+                save_atomically({m: [e.middle, e.top, e.logits, e.targets, e.pooled] for m, e in held.items()}, path)
         held = self._held[known]
         if part == "calibration" and not self.served:
             for i, m in enumerate(MODALITIES):

@@ -171,7 +171,7 @@ def drawn(held: dict[str, Encoded], temperatures: Tensor, n: int = N_TUPLES) -> 
     numbered = {}
     for m, e in held.items():
         number = torch.arange(len(e.targets))[:, None].double()
-        numbered[m] = Encoded(number, number, number, e.targets)
+        numbered[m] = Encoded(number, number, number, e.targets, number)
     picks, _, _ = Tuples(numbered, torch.ones(len(MODALITIES)), 0.0).draw(n, g.manual_seed(2), subsets=False)
     return Drawn(states, targets.argmax(1).numpy(), torch.cat(picks.middles, 1).long().numpy())
 

@@ -158,9 +158,9 @@ def assemble(
         m = name.split(".")[1]
         stage = next((f"voice_{s}" for s in ("statistics", "whisper") if name.startswith(f"encoders.voice.{s}.")), m)
         if work / f"{stage}.state.pt" not in states[m]:
-            missing = work / f"{stage}.state.pt"
-            option = stage if stage == "voice_whisper" else m
-            raise TrainingError("no_state", f"{missing} is missing; give --stage {option} first, or --init ID")
+            missing, inside = work / f"{stage}.state.pt", f"give --stage {stage}" if stage == "voice_whisper" else ""
+            way = inside or f"train the {m} branch"
+            raise TrainingError("no_state", f"{missing} is missing; {way} first or give --init ID")
     with torch.no_grad():
         priors = (("face", "face_tau", -config.face_tau), ("text", "text_prior_restore", config.text_prior_restore))
         for m, field, tau in priors:
