@@ -521,7 +521,8 @@ class Store:
         )
         with self._readers() as session:
             for sha256, start_s, end_s, line in session.execute(query):
-                found.setdefault(sha256, []).append((start_s, end_s, line))
+                if start_s is not None and end_s is not None and line is not None:
+                    found.setdefault(sha256, []).append((start_s, end_s, line))
         return found
 
     def file_of(self, media: str | None, path: str | None) -> Path | None:

@@ -521,7 +521,10 @@ class _VoiceVerdict:
         self.heard = features.heard if transcriber is not None and self.held else ()
         self.sounds = (mel, *(h.mel.T[None].to(mel.device) for h in self.heard))  # (1, T, M) each
         # Whisper cuts off what is 80 dB below the loudest moment, and its second of silence lies there.
-        self.silences = (torch.full_like(mel, sound.silence), *(torch.full_like(x, x.min()) for x in self.sounds[1:]))
+        self.silences = (
+            torch.full_like(mel, sound.silence),
+            *(torch.full_like(x, float(x.min())) for x in self.sounds[1:]),
+        )
 
     def logit(self, mel: Tensor, *whispers: Tensor) -> Tensor:
         """Return the logits (B,) for other spectrograms (B, T, M)."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mmer.config import ModelConfig
-from mmer.encoders import FaceEncoder, TextEncoder, VoiceEncoder
+from mmer.encoders import Encoder, FaceEncoder, TextEncoder, VoiceEncoder
 from mmer.labels import MODALITIES, N_EMOTIONS
 
 
@@ -142,6 +143,10 @@ class EmotionModel(nn.Module):
         self.fusion = AttentionFusion(config, self.middle_sizes)
         self.register_buffer("temperatures", torch.ones(len(MODALITIES)))
 
+    def encoder(self, modality: str) -> Encoder:
+        """Return a branch up to its head."""
+        return cast(Encoder, self.encoders[modality])
+
     def inputs(self, modality: str, batch: Batch) -> tuple[Tensor, ...]:
         """Return what the branch's encoder takes from a batch."""
         if modality == "face":
@@ -189,7 +194,7 @@ class EmotionModel(nn.Module):
             rows = present[:, i]
             top = x.new_zeros(len(x), self.config.state)
             if bool(rows.any()):
-                top = top.masked_scatter(rows[:, None], self.encoders[modality].project(x[rows]))
+                top = top.masked_scatter(rows[:, None], self.encoder(modality).project(x[rows]))
             tops.append(top)
         return torch.stack(tops, 1)
 
@@ -202,9 +207,9 @@ class EmotionModel(nn.Module):
         """Return the weights that decide what `pool` gives: what corrections teach is not among them."""
         return {
             f"{modality}.{name}": weight
-            for modality, encoder in self.encoders.items()
-            for name, weight in encoder.state_dict().items()
-            if encoder.is_pooling(name)
+            for modality in MODALITIES
+            for name, weight in self.encoder(modality).state_dict().items()
+            if self.encoder(modality).is_pooling(name)
         }
 
     def fuse(self, states: BranchStates, present: Tensor) -> Output:

@@ -107,7 +107,7 @@ def _answers(
         top, vote = nothing.new_zeros(len(present), model.config.state), nothing
         if outputs[i + 1] or outputs[0]:
             here = present[:, i, None].to(nothing.dtype)
-            top = model.encoders[modality].project(pooled[i]) * here
+            top = model.encoder(modality).project(pooled[i]) * here
             vote = model.heads[modality](top) / model.temperatures[i] * here
         tops.append(top)
         votes.append(vote)
@@ -168,7 +168,7 @@ class Rehearsal:
         self.served = []
         with torch.no_grad():
             for i, (modality, part) in enumerate(zip(MODALITIES, self.parts, strict=True)):
-                logits = model.heads[modality](model.encoders[modality].project(part.pooled))
+                logits = model.heads[modality](model.encoder(modality).project(part.pooled))
                 self.served.append((logits / model.temperatures[i]).softmax(1))
 
     def draw(self, n: int, g: torch.Generator) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
@@ -205,7 +205,7 @@ def _taught(model: EmotionModel, weight: Tensor, *, deep: bool) -> _Taught:
     for modality, some in zip(MODALITIES, outputs[1:].tolist(), strict=True):
         if some:
             modules.append(model.heads[modality])
-            names = [n for n in model.encoders[modality].projecting if deep and n != "whisper.rest"]
+            names = [n for n in model.encoder(modality).projecting if deep and n != "whisper.rest"]
             found = (_find(model.encoders[modality], name) for name in names)
             modules += [module for module in found if module is not None]
     return _Taught(outputs, modules)
@@ -218,7 +218,7 @@ def _find(module: nn.Module | None, name: str) -> nn.Module | None:
 
 
 @contextmanager
-def _with_weights(parameters: Sequence[nn.Parameter], weights: Sequence[Tensor]) -> Iterator[None]:
+def _with_weights(parameters: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
     kept = [p.data for p in parameters]
     for p, w in zip(parameters, weights, strict=True):
         p.data = w
@@ -260,8 +260,10 @@ def fit(
         torch.manual_seed(config.seed)  # of dropout
         for step in range(1, steps + 1):
             rows = torch.multinomial(often, n_new, replacement=True, generator=g)
-            drawn = [tuple(x[rows] for x in part) for part in (ex.middles, ex.pooled)]
-            loss = loss_of(_answers(model, *drawn, ex.present[rows], outputs), targets[rows], weight[rows])
+            drawn = _answers(
+                model, [x[rows] for x in ex.middles], [x[rows] for x in ex.pooled], ex.present[rows], outputs
+            )
+            loss = loss_of(drawn, targets[rows], weight[rows])
             if rehearsal is not None:
                 middles, pooled, present, known = rehearsal.draw(BATCH - n_new, g)
                 counts = torch.cat([present.sum(1, keepdim=True) > 1, present], 1) & taught.outputs

@@ -85,7 +85,7 @@ def base_uar(model: EmotionModel, exemplars: Exemplars | None) -> dict[str, floa
         part = exemplars.calibration(modality) if exemplars else None
         if part is None or not len(part.targets):
             continue
-        logits = model.heads[modality](model.encoders[modality].project(part.pooled)) / model.temperatures[i]
+        logits = model.heads[modality](model.encoder(modality).project(part.pooled)) / model.temperatures[i]
         truth, said = part.targets.argmax(1).numpy(), logits.argmax(1).numpy()
         found[modality] = float(np.mean([(said[truth == k] == k).mean() for k in np.unique(truth)]))
     return found

@@ -64,7 +64,7 @@ def _judgements(ex: Examples, logits: Tensor, i: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _encoded(model: EmotionModel, modality: str, part: Exemplar) -> Encoded:
-    top = model.encoders[modality].project(part.pooled)
+    top = model.encoder(modality).project(part.pooled)
     return Encoded(part.middle, top, model.heads[modality](top), part.targets, part.pooled)
 
 

@@ -239,7 +239,7 @@ def _recorded(
         with store.writing() as session:
             session.get_one(TrainingRunRecord, run).aggregation = config.aggregation
         trained = train(found, config)
-        trained.report |= {"run": run, "removed": store.removals(run), "skipped": _reasons(found.skipped)}
+        trained.report.update(run=run, removed=store.removals(run), skipped=_reasons(found.skipped))
         with uninterrupted():
             _conclude(paths, store, run, found, trained, force=force)
     except BaseException as error:
