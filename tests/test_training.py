@@ -396,6 +396,10 @@ def test_a_voice_branch_learns_from_whispers_encoder_and_uses_it(trained, corpor
     loaded = checkpoint.load("listening", home / "checkpoints")
     assert (loaded.config.model.whisper_depths, loaded.config.model.whisper_width) == (2, 32)
     assert loaded.meta["whisper"] == "whisper.pt"
+    again = ("--model", "tiny", "--init", "listening", "--stage", "fusion")
+    refused = run("train", "--corpora", corpora_folder, "--work", tmp_path / "again", *again, home=home)
+    assert refused.returncode == 1
+    assert "the voice branch of listening reads Whisper's encoder; give --whisper" in refused.stderr
     with_it, without, other = (
         Predictor(replace(Paths.from_env(), home=home, device="cpu", whisper=str(w)), "listening")
         for w in (weights, tmp_path / "nowhere.pt", whisper_checkpoint(tmp_path / "wider.pt", width=64))

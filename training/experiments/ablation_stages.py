@@ -75,7 +75,7 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
 def calibration_views(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
     """Return what fusion learns from: branch embeddings of the calibration split."""
     parts = data.faces("calibration"), data.voices("calibration"), data.texts(model, "calibration")
-    return encode_views(model, *parts, seed)
+    return encode_views(model, *parts, seed).joined()
 
 
 def two_folds(

@@ -168,7 +168,7 @@ def train(
     train_whisper(model, voices, config, work)
     model.eval()
     if inner is not None and inner.whisper is not None:
-        choose_rest(model, inner)
+        choose_rest(model, inner, encode_voices(model, inner, with_whisper=False).top)
     chosen = stop if inner is None else max(map(int, curve), key=lambda epoch: (curve[str(epoch)], epoch))
     return model.eval(), chosen, curve
 

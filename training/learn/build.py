@@ -1,6 +1,6 @@
 """A model trained from corpora: its branches, then their fusion, calibrated, measured and written as a checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
 from mmer.encoders import ResNet18
+from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.metrics import DEAF_VOICE
@@ -37,19 +38,17 @@ from training.learn.fusion import (
     N_TUPLES,
     Encoded,
     Tuples,
+    Views,
     blurred,
     calibrate,
     encode_faces,
-    encode_texts,
+    encode_through_whisper,
     encode_views,
-    encode_voices,
     encoded,
     fit_abstention,
-    joined,
     subset_probs,
     subset_table,
     train_fusion,
-    without_whisper,
 )
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
@@ -103,6 +102,9 @@ class _Run:
         self.loaded = checkpoint.load(options.init, self.paths.checkpoints) if options.init else None
         self.whisper = self._transcriber()
         self.settings = Config(model=self._shape())
+        if self.settings.model.whisper_depths and self.whisper is None and "fusion" in options.stages:
+            message = f"the voice branch of {options.init} reads Whisper's encoder; give --whisper base or its .pt file"
+            raise TrainingError("no_whisper", message)
         self.train, self.calibration, self.val = self._read()
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
         if {"text", "fusion"} & set(options.stages):
@@ -169,13 +171,13 @@ class _Run:
         if "face" in stages:
             faces = self._faces(self.train)
             self._stage("face", lambda: train_face(model, faces, config, work))
-        if "voice" in stages:
-            voices = self._voices(self.train)
-            self._stage("voice", lambda: train_voice(model, voices, config, work))
-            self._stage("voice statistics", lambda: train_statistics(model, voices, config, work))
-        if {"voice", "voice_whisper"} & set(stages) and self.whisper is not None:
+        if {"voice", "voice_whisper"} & set(stages):
             voices = self._voices(self.train, config.voice_whisper_views)
-            self._stage("voice, Whisper's encoder", lambda: train_whisper(model, voices, config, work))
+            if "voice" in stages:
+                self._stage("voice", lambda: train_voice(model, voices, config, work))
+                self._stage("voice statistics", lambda: train_statistics(model, voices, config, work))
+            if self.whisper is not None:
+                self._stage("voice, Whisper's encoder", lambda: train_whisper(model, voices, config, work))
         if "text" in stages:
             texts = self._texts(self.train)
             self._stage("text", lambda: train_text(model, texts, self.train["text"], config, work))
@@ -187,19 +189,21 @@ class _Run:
             model, self.options.work, config, self.loaded, self.fresh, self.options.reset, self.train
         )
         voices = self._voices(self.calibration, config.voice_whisper_views)
-        parts = self._faces(self.calibration), voices, self._texts(self.calibration)
-        for i, m in enumerate(MODALITIES):
-            if self.loaded is not None and not (self.options.work / f"{m}.state.pt").is_file():
-                model.temperatures[i] = self.loaded.model.temperatures[i]  # its CNN or recurrence is as it was
-            else:
-                alone = encoded(model, without_whisper(parts[i]))
+        faces = self._faces(self.calibration)
+        views = encode_views(model, faces, voices, self._texts(self.calibration), config.seed)
+        for i, alone in enumerate((views.faces[0], views.deaf[0], views.texts)):
+            if self._learned(MODALITIES[i]):
                 model.temperatures[i] = fit_temperature(alone.logits, alone.targets)
-        if model.encoders["voice"].whisper is not None:
-            trained_with["streams"] = choose_rest(model, voices, float(model.temperatures[MODALITIES.index("voice")]))
+            elif self.loaded is not None:  # its CNN or recurrence is as it was
+                model.temperatures[i] = self.loaded.model.temperatures[i]
+        if self.whisper is not None and self._learned("voice_whisper"):
+            temperature = float(model.temperatures[MODALITIES.index("voice")])
+            trained_with["streams"] = choose_rest(model, voices, views.deaf[0].top, temperature)
             print(f"voice streams: {trained_with['streams']}")
-        views = encode_views(model, *parts, config.seed)
-        worse = encode_faces(model, blurred(parts[0], config.seed), fits=False)
-        tuples = Tuples({**views, "face": joined([views["face"], worse])}, model.temperatures, config.conflict)
+        views = replace(views, voices=encode_through_whisper(model, voices))
+        worse = encode_faces(model, blurred(faces, config.seed), fits=False)
+        learned_from = replace(views, faces=[*views.faces, worse]).joined()
+        tuples = Tuples(learned_from, model.temperatures, config.conflict)
         self._stage("fusion", lambda: train_fusion(model, tuples, config, self.options.work))
         held: dict[str, Faces | Voices | Texts] = {
             "face": self._faces(self.val),
@@ -208,7 +212,7 @@ class _Run:
         }
         if not self.team.is_main_process:
             return "the first process writes the checkpoint"
-        threshold = self._calibrate(views, self._alone(*parts))
+        threshold = self._calibrate(views.joined(), self._alone(views, voices.corpora))
         table = self._measure({m: encoded(model, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
 
@@ -220,16 +224,19 @@ class _Run:
         states, _, targets = agreeing.draw(N_TUPLES, generator, subsets=False)
         return fit_abstention(subset_probs(self.model, states), targets.argmax(1).numpy(), alone)
 
-    def _alone(self, faces: Faces, voices: Voices, texts: Texts) -> Alone:
+    def _learned(self, stage: str) -> bool:
+        """Whether the work folder holds what a stage learned."""
+        return (self.options.work / f"{stage}.state.pt").is_file()
+
+    def _alone(self, views: Views, voice_corpora: Sequence[str]) -> Alone:
         """Return probabilities and truth of each branch alone on every corpus of the calibration split."""
         model, rows = self.model, self.calibration
-        answers = {
-            "face": [
-                (encode_faces(model, faces, fits=fits), [r.corpus for r in rows["face"]]) for fits in (True, False)
-            ],
-            "voice": [(encode_voices(model, voices), list(voices.corpora))],
-            DEAF_VOICE: [(encode_voices(model, voices, with_whisper=False), list(voices.corpora))],
-            "text": [(encode_texts(model, texts), [r.corpus for r in rows["text"]])],
+        face_corpora, text_corpora = ([r.corpus for r in rows[m]] for m in ("face", "text"))
+        answers: dict[str, list[tuple[Encoded, Sequence[str]]]] = {
+            "face": [(view, face_corpora) for view in views.faces],
+            "voice": [((views.voices or views.deaf)[0], voice_corpora)],
+            DEAF_VOICE: [(views.deaf[0], voice_corpora)],
+            "text": [(views.texts, text_corpora)],
         }
         found: Alone = {name: [] for name in answers}
         for name in answers:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +108,6 @@ def encoded(model: EmotionModel, loaded: Faces | Voices | Texts) -> Encoded:
     return encode_voices(model, loaded) if isinstance(loaded, Voices) else encode_texts(model, loaded)
 
 
-def without_whisper(data: Faces | Voices | Texts) -> Faces | Voices | Texts:
-    """Return voices as a machine without Whisper's weights has them; anything else as it is."""
-    return replace(data, whisper=None) if isinstance(data, Voices) else data
-
-
 def blurred(faces: Faces, seed: int) -> Faces:
     """Return faces out of focus by 1 to 4 pixels: the fusion learns there that such a face tells little."""
     sigmas = 1 + 3 * torch.rand(len(faces.images), generator=torch.Generator().manual_seed(seed))
@@ -122,21 +117,35 @@ def blurred(faces: Faces, seed: int) -> Faces:
     return replace(faces, images=images)
 
 
-def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> dict[str, Encoded]:
-    """Return what fusion learns from: faces with and without landmark fits, voices clean and augmented, sentences."""
+@dataclass(frozen=True)
+class Views:
+    """What fusion learns from: each branch's embeddings of the calibration split, in several views of its examples."""
+
+    faces: list[Encoded]  # with landmark fits, and without
+    deaf: list[Encoded]  # voices without Whisper's encoder: clean, then augmented
+    texts: Encoded
+    voices: list[Encoded] = field(default_factory=list)  # with it, where there is one: clean, then augmented
+
+    def joined(self) -> dict[str, Encoded]:
+        """Return all views of each branch as one set; of the voices half without Whisper, since fusion serves both."""
+        return {"face": joined(self.faces), "voice": joined([*self.deaf, *self.voices]), "text": self.texts}
+
+
+def encode_views(model: EmotionModel, faces: Faces, voices: Voices, texts: Texts, seed: int) -> Views:
+    """Return every view but those through Whisper's encoder, see `encode_through_whisper`."""
     g = torch.Generator().manual_seed(seed)
-    # Half of the voices are those of a machine without Whisper's weights: the fusion serves both.
-    sounds = [
-        encode_voices(model, voices, noisy, with_whisper=False) for noisy in (None, *(N_VIEWS["voice"] - 1) * [g])
-    ]
-    if voices.whisper is not None:
-        sounds = sounds[: voices.whisper.shape[1]]
-        sounds += [encode_voices(model, voices, view=v) for v in range(voices.whisper.shape[1])]
-    return {
-        "face": joined([encode_faces(model, faces, fits=fits) for fits in (True, False)]),
-        "voice": joined(sounds),
-        "text": encode_texts(model, texts),
-    }
+    n = N_VIEWS["voice"] if voices.whisper is None else voices.whisper.shape[1]
+    return Views(
+        [encode_faces(model, faces, fits=fits) for fits in (True, False)],
+        [encode_voices(model, voices, noisy, with_whisper=False) for noisy in (None, *(n - 1) * [g])],
+        encode_texts(model, texts),
+    )
+
+
+def encode_through_whisper(model: EmotionModel, voices: Voices) -> list[Encoded]:
+    """Return the voice branch's embeddings of each view that Whisper's encoder heard, none where it heard nothing."""
+    n = 0 if voices.whisper is None else voices.whisper.shape[1]
+    return [encode_voices(model, voices, view=v) for v in range(n)]
 
 
 class Tuples:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from mmer.model import EmotionModel
-from mmer.voice import log_mel
 from training.data import augment
 from training.data.load import Voices
 from training.learn.branches import LossFunction, one_cycle, output_layer, sampling_weights, voice_encoder
@@ -80,16 +79,19 @@ def train_whisper(
 
 
 @torch.no_grad()
-def choose_rest(model: EmotionModel, data: Voices, temperature: float | None = None) -> dict[str, float]:
+def choose_rest(model: EmotionModel, data: Voices, rest: Tensor, temperature: float | None = None) -> dict[str, float]:
     """Set how much the CNN and the statistics count beside the stream, and the stream's scale; return the figures.
 
     The share is the one with the least negative log-likelihood on speakers who taught none of them, at its own
     temperature. The scale then makes the branch as confident with Whisper as without, so one temperature suits both.
+
+    Args:
+        rest: (N, state) of the branch without Whisper, on the same utterances.
+        temperature: of the branch without Whisper; None: the one that fits here.
     """
     whisper, head = voice_encoder(model).whisper, model.heads["voice"]
     if whisper is None or data.whisper is None:
         raise ValueError("the voice branch has no stream from Whisper, or the utterances have no states of it")
-    rest = torch.cat([_without_whisper(model, x) for x in data.samples])
     stream = whisper(data.whisper[:, 0].float())
     found = {}
     for share in RESTS:
@@ -105,8 +107,3 @@ def choose_rest(model: EmotionModel, data: Voices, temperature: float | None = N
     for parameter in whisper.parameters():  # as the file holds them
         parameter.copy_(parameter.half())
     return {"rest": best, "scale": scale, **{f"nll_{share}": round(nll, 4) for share, nll in found.items()}}
-
-
-def _without_whisper(model: EmotionModel, samples) -> Tensor:
-    mel = log_mel(samples).mel[None]
-    return model.encoders["voice"](mel, torch.ones(mel.shape[:2], dtype=torch.bool)).top
