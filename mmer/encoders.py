@@ -5,6 +5,7 @@ that costs time, `project` the few layers behind it, which corrections can teach
 All of them are exact under padding: a row's result does not depend on how long the other rows of its batch are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,19 +25,17 @@ class BranchState:
 
 
 class Encoder(nn.Module):
-    """A branch up to its head: an expensive `pool` and a cheap `project`."""
+    """A branch up to its head: an expensive `pool` and a cheap `project`, which each branch has of its own.
+
+    `pool` returns (B, middle_size) from inside the branch and (B, pooled_size) over time; `project` makes (B, state) of
+    the latter.
+    """
 
     middle_size: int
     pooled_size: int
+    pool: Callable[..., tuple[Tensor, Tensor]]
+    project: Callable[[Tensor], Tensor]
     projecting: tuple[str, ...] = ()  # names of the parts that only `project` reads
-
-    def pool(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, middle_size) from inside the branch and (B, pooled_size) over time."""
-        raise NotImplementedError
-
-    def project(self, pooled: Tensor) -> Tensor:
-        """Return (B, state) of what `pool` gave."""
-        raise NotImplementedError
 
     def is_pooling(self, name: str) -> bool:
         """Whether `pool` reads the weight of this name."""
@@ -179,9 +178,7 @@ class FaceEncoder(Encoder):
         )
         self.score = nn.Linear(config.state, 1)
 
-    def pool(  # type: ignore[override]
-        self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pool(self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             crops: (B, T_f, 1, H, W) luma in [0, 1].
@@ -327,7 +324,7 @@ class VoiceEncoder(Encoder):
         self.state = config.state
         self.pooled_size = config.state + (self.whisper.size + 1 if self.whisper is not None else 0)
 
-    def pool(  # type: ignore[override]
+    def pool(
         self,
         log_mel: Tensor,
         mel_mask: Tensor,
@@ -397,7 +394,7 @@ class TextEncoder(Encoder):
         self.drop = nn.Dropout(config.dropout)
         self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * d, config.state), nn.ReLU())
 
-    def pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             states: (B, S, 768) token states of the frozen language model, two layers before its end and at its end;
