@@ -390,15 +390,7 @@ class Store:
         )
         with self.writing(session) as session:
             session.flush()
-            if session.connection().scalar(_CLIP_EXISTS, {"clip": clip_id}) is None:
-                raise LabelError("unknown_clip", f"there is no clip {clip_id}")
-            if item_id is not None:
-                item = _require(session, ItemRecord, item_id, "item")
-                if _require(session, UtteranceRecord, item.utterance_id, "utterance").clip_id != clip_id:
-                    raise LabelError("unknown_item", f"item {item_id} is of another clip")
-            seen = prediction_id and _require(session, PredictionRecord, prediction_id, "prediction")
-            if seen and seen.clip_id != clip_id:
-                raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
+            _check_clip(session, clip_id, item_id, prediction_id)
             person = annotator_id(session, annotator)
             if supersedes is not None:
                 self._own_label(session, supersedes, person, clip_id)
@@ -694,6 +686,19 @@ def _removals(session: Session, run_id: int) -> list[dict]:
         {"at": r.at.isoformat(), "clips": r.n_clips, "labels": r.n_labels, "labels_kept": r.labels_kept}
         for r in session.scalars(query)
     ]
+
+
+def _check_clip(session: Session, clip_id: int, item_id: int | None, prediction_id: int | None) -> None:
+    """Raise LabelError unless the clip exists and the item and the prediction, where given, are of it."""
+    if session.connection().scalar(_CLIP_EXISTS, {"clip": clip_id}) is None:
+        raise LabelError("unknown_clip", f"there is no clip {clip_id}")
+    if item_id is not None:
+        item = _require(session, ItemRecord, item_id, "item")
+        if _require(session, UtteranceRecord, item.utterance_id, "utterance").clip_id != clip_id:
+            raise LabelError("unknown_item", f"item {item_id} is of another clip")
+    seen = prediction_id and _require(session, PredictionRecord, prediction_id, "prediction")
+    if seen and seen.clip_id != clip_id:
+        raise LabelError("unknown_prediction", f"prediction {prediction_id} is of another clip")
 
 
 def _require(session: Session, record, key: int, what: str):

@@ -197,19 +197,35 @@ class Perceiver:
         since = time.perf_counter()
         # A row of a corpus is known to hold an utterance, even one that voice activity misses.
         voiced = decoded.samples if wants_voice and (spans or whole) else None
-        if voiced is not None and denoise:
-            voiced = voice.denoise(voiced, config.voice.sample_rate)
         still = not duration_s or (picture is not None and picture.kind == "image")
         shown_s = [] if tracker is None else tracker.times_s
-        items = [_cut_out(config, cut, tracks, voiced, whole or still, shown_s) for cut in cuts]
-        if voiced is not None and config.model.whisper_depths:
-            items = self._encode(config, items, voiced, notices)
+        items = self._utterances(config, cuts, tracks, shown_s, voiced, notices, denoise=denoise, whole=whole or still)
         clock.add("voice", since)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
         return Observation(
             tuple(infos), duration_s, tuple(items), tuple(tracks), transcript, tuple(notices), clock.stop()
         )
+
+    def _utterances(
+        self,
+        config: Config,
+        cuts: Sequence[Span],
+        tracks: list[FaceTrack],
+        shown_s: Sequence[float],
+        sound: np.ndarray | None,
+        notices: list[Notice],
+        *,
+        denoise: bool,
+        whole: bool,
+    ) -> list[Features]:
+        """Return the face and the voice of each utterance, where it is read through Whisper's encoder too."""
+        if sound is not None and denoise:
+            sound = voice.denoise(sound, config.voice.sample_rate)
+        items = [_cut_out(config, cut, tracks, sound, whole, shown_s) for cut in cuts]
+        if sound is None or not config.model.whisper_depths:
+            return items
+        return self._encode(config, items, sound, notices)
 
     def _tracker(self, config: Config, picture: MediaInfo, notices: list[Notice]) -> FaceTracker | None:
         """Return a face tracker; where its weights cannot be had, None and a notice."""

@@ -30,7 +30,7 @@ from training.command import run
 from training.learn.config import PRECISIONS, TrainConfig
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True, help="folder that holds the corpora")
     parser.add_argument("--work", type=Path, default=Paths.from_env().home / "runs" / "train", help="states and caches")
@@ -72,9 +72,14 @@ def main() -> int:
         else:
             choices = PRECISIONS if field == "precision" else None
             parser.add_argument(option, default=value, help=words, type=type(value), choices=choices)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options_of = parser()
+    args = options_of.parse_args()
     if args.reset_branch and not args.init:
-        parser.error("--reset-branch is for --init: without a checkpoint every branch begins from nothing")
+        options_of.error("--reset-branch is for --init: without a checkpoint every branch begins from nothing")
 
     from training.learn.build import BuildOptions, build  # torch: --help does without
     from training.learn.loop import processes

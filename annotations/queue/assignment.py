@@ -207,10 +207,7 @@ class Queue:
             session.flush()
             skipped = answers[0].outcome == "skip"
             if not lease.gold:
-                full = project.order == "annotators" and item.open_slots < 1
-                item.open_slots += skipped or (
-                    full and bool(without_majority(session, [item.id], _max_annotators(project)))
-                )
+                item.open_slots += skipped or _wants_another(session, project, item)
             tops = {answer.target: _top(answer) for answer in answers}
             gold = verdict(gold_answers(session, item.id), tops) if lease.gold and not skipped else None
         return Receipt(label_ids, gold, self.progress(annotator))
@@ -390,6 +387,13 @@ class Queue:
         full = set(session.scalars(query.with_for_update(key_share=True)))
         for item_id in sorted(without_majority(session, full, _max_annotators(project))):
             shift_slots(session, item_id, +1)
+
+
+def _wants_another(session: Session, project: ProjectRecord, item: ItemRecord) -> bool:
+    """Whether an item whose slots are all taken gets one more, since its annotators have no majority."""
+    if project.order != "annotators" or item.open_slots >= 1:
+        return False
+    return bool(without_majority(session, [item.id], _max_annotators(project)))
 
 
 def _max_annotators(project: ProjectRecord) -> int:

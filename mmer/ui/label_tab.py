@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 from gradio.oauth import OAuthProfile
 
 from annotations.db.schema import TARGETS
@@ -139,9 +140,25 @@ class LabelTab:
     def _connect(self) -> None:
         choices = list(self.emotions.values())
         details = [self.intensity, self.confidence, self.comment, self.transcript, self.valence, self.arousal]
-        form = [*choices, *details, self.on_page, self.lead_s, self.session]
         desk = [self.feed, self.session, self.status, self.desk, *choices, *details, self.told]
-        answered = [*desk, self.progress, self.receipt]
+        started = self._connect_project([*desk, self.guidelines, self.progress, self.receipt])
+        form = [*choices, *details, self.on_page, self.lead_s, self.session]
+        answered = self._connect_answers(form, [*desk, self.progress, self.receipt])
+        for event in (started, *answered):
+            event.success(None, self.feed, None, js="(feed) => mmerLabel.feed(feed)")
+        for target, group in self.emotions.items():
+            group.change(None, group, None, js=f"(chosen) => mmerLabel.rank('{target}', chosen)")
+        self.reveal_button.click(
+            self.reveal,
+            [*choices, self.session],
+            [self.told, self.status],
+            api_name="label_reveal",
+            preprocess=False,
+            show_progress="hidden",
+        )
+
+    def _connect_project(self, outputs: list) -> Dependency:
+        """Connect what leads to a session; return the event that starts one."""
         projects_shown = [self.project, self.make_button, self.status]
         gr.on(
             fn=self.list_projects,
@@ -153,17 +170,18 @@ class LabelTab:
         self.make_button.click(
             self.make_project, [self.annotator], projects_shown, api_name="label_make_project", show_progress="hidden"
         )
-        started = gr.on(
+        return gr.on(
             [self.start_button.click, self.annotator.submit],
             self.start,
             [self.project, self.annotator, self.on_page],
-            [*desk, self.guidelines, self.progress, self.receipt],
+            outputs,
             api_name="label_start",
             js=_ADD_ITEM,
             show_progress="hidden",
         )
-        for target, group in self.emotions.items():
-            group.change(None, group, None, js=f"(chosen) => mmerLabel.rank('{target}', chosen)")
+
+    def _connect_answers(self, form: list, answered: list) -> list[Dependency]:
+        """Connect every way to answer an item or to take an answer back; return their events."""
         # Not preprocessed: gradio would speak of a choice that is none before the role is asked for.
         submitted = self.submit_button.click(
             self.submit,
@@ -192,16 +210,7 @@ class LabelTab:
         undone = self.undo_button.click(
             self.undo, [self.session], answered, api_name="label_undo", show_progress="hidden"
         )
-        for event in (started, submitted, *without_label, undone):
-            event.success(None, self.feed, None, js="(feed) => mmerLabel.feed(feed)")
-        self.reveal_button.click(
-            self.reveal,
-            [*choices, self.session],
-            [self.told, self.status],
-            api_name="label_reveal",
-            preprocess=False,
-            show_progress="hidden",
-        )
+        return [submitted, *without_label, undone]
 
     @report_errors("status")
     def list_projects(self, request: gr.Request, profile: OAuthProfile | None):

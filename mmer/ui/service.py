@@ -177,14 +177,8 @@ class Service:
         lines = _lines(session.result, words)
         words = words.strip() or session.result.transcript.text
         result, files = session.result, session.result.observation.files
-        why_not = "" if consent else "the consent box was not ticked"
-        if not files:
-            why_not = "there is none, only words"
-        elif len(files) > 1:
-            why_not = f"the clip was put together from {len(files)} files, and only single files are kept"
         keep_numbers = numbers_only and not consent and result.emotion is not None
-        if keep_numbers:
-            why_not = "you chose that only numbers are kept"
+        why_not = _why_not_kept(len(files), consent=consent, numbers_only=keep_numbers)
         keep_media, keep_words = not why_not, consent and len(files) < 2 and bool(words)
         label: dict[str, Any] = {
             "emotions": emotion if emotion in EMOTIONS else None,
@@ -243,6 +237,17 @@ class Service:
         if (refusal := self.predictor.refusal) is not None:
             return {"status": "degraded", "checkpoint": answers, "device": device, "message": refusal.message}
         return {"status": "ok", "checkpoint": answers, "device": device}
+
+
+def _why_not_kept(n_files: int, *, consent: bool, numbers_only: bool) -> str:
+    """Return why a recording is not kept, in the page's words; empty where it is."""
+    if numbers_only:
+        return "you chose that only numbers are kept"
+    if n_files == 0:
+        return "there is none, only words"
+    if n_files > 1:
+        return f"the clip was put together from {n_files} files, and only single files are kept"
+    return "" if consent else "the consent box was not ticked"
 
 
 def _lines(result: EmotionResult, words: str) -> list[tuple[float, float, str]]:

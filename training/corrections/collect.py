@@ -94,11 +94,8 @@ def gather(
     for (sha256, start_s, end_s), rows in by_segment.items():
         first = rows[0]
         words = next((r.transcript for r in reversed(rows) if r.transcript is not None), first.words)
-        targets = {}
-        for output in OUTPUTS:
-            shares = aggregated.get((sha256, start_s, end_s, output))
-            if shares:
-                targets[output] = [shares.get(e, 0.0) for e in EMOTIONS]
+        shares = {output: aggregated.get((sha256, start_s, end_s, output)) for output in OUTPUTS}
+        targets = {o: [of.get(e, 0.0) for e in EMOTIONS] for o, of in shares.items() if of}
         if not targets:
             continue  # nobody could tell
         states = first.states if first.media is None else None
@@ -111,9 +108,6 @@ def gather(
                     Skipped(sha256, first.name, "media_missing: the recording was not kept, or is no longer there")
                 )
                 continue
-        heard = tuple((lines or {}).get(sha256, ())) if start_s is None else ()
-        if words is not None and words.split() != " ".join(line for *_, line in heard).split():
-            heard = ()  # typed since, for the whole clip
         ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
         items.append(
             TrainingExample(
@@ -124,7 +118,7 @@ def gather(
                 start_s=start_s,
                 end_s=end_s,
                 words=words,
-                lines=heard,
+                lines=_served_lines((lines or {}).get(sha256, ()), words) if start_s is None else (),
                 speaker=first.speaker,
                 side=first.side,
                 targets=targets,
@@ -133,6 +127,13 @@ def gather(
             )
         )
     return items, skipped
+
+
+def _served_lines(lines: Sequence[tuple[float, float, str]], words: str | None) -> tuple[tuple[float, float, str], ...]:
+    """Return what each utterance was heard to say; nothing where the whole clip's words were typed since."""
+    if words is not None and words.split() != " ".join(line for *_, line in lines).split():
+        return ()
+    return tuple(lines)
 
 
 def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache: Path | None) -> tuple[Batch, Tensor]:

@@ -24,12 +24,12 @@ from mmer.errors import LabelError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.predict import Predictor
-from training.corrections.adapt import Examples, Rehearsal, answers, cross_fit, fit
+from training.corrections.adapt import CrossFit, Examples, Rehearsal, answers, cross_fit, fit
 from training.corrections.collect import Skipped, TrainingExample, digest, gather, read, too_few
 from training.corrections.config import RetrainConfig
-from training.corrections.evidence import base_uar, on_people, on_strangers, sides
+from training.corrections.evidence import Sides, base_uar, on_people, on_strangers, sides
 from training.corrections.folds import Folds, near_duplicates, of_clips, of_speakers
-from training.corrections.gate import gate, guard
+from training.corrections.gate import Evidence, gate, guard
 from training.corrections.history import JUDGED, learned_from, looks
 from training.corrections.lock import locked, uninterrupted
 from training.corrections.recalibrate import recalibrate
@@ -142,8 +142,9 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
     who = sides(items, groups, found.known)
     index = torch.nonzero(who.learn).flatten()
     learn, learners = ex.part(index), [items[i] for i in index.tolist()]
-    folds = {"people": of_clips([i.speaker for i in learners], [groups[i] for i in index.tolist()])}
-    if by_speaker := of_speakers([i.speaker for i in learners], [groups[i] for i in index.tolist()]):
+    speakers, own_groups = [i.speaker for i in learners], [groups[i] for i in index.tolist()]
+    folds = {"people": of_clips(speakers, own_groups)}
+    if by_speaker := of_speakers(speakers, own_groups):
         folds["strangers"] = by_speaker
     model = copy.deepcopy(served.model).cpu()
     rehearsal = Rehearsal(found.exemplars, model) if found.exemplars else None
@@ -160,21 +161,7 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
         abstain = recalibrate(model, learn, crossed.logits["people"], found.exemplars, abstain, config.seed)
     with torch.no_grad():
         new = answers(model, ex)
-    rows = torch.isin(ex.clip, index)
-    unseen = {name: new.clone() for name in folds}
-    for name, logits in crossed.logits.items():
-        unseen[name][rows] = logits
-    judged = {"people": (who.fresh & _judged(folds["people"], index, len(items))) | who.held}
-    people = on_people(items, groups, ex, unseen["people"], judged["people"])
-    strangers = None
-    if by_speaker:
-        unheard = torch.tensor([i.speaker not in who.heard_before for i in items])
-        judged["strangers"] = (who.fresh & _judged(by_speaker, index, len(items)) & unheard) | who.strange
-        strangers = on_strangers(items, ex, unseen["strangers"], judged["strangers"])
-    elif who.strange.any():
-        judged["strangers"] = who.strange
-        strangers = on_strangers(items, ex, new, who.strange)
-    measured = {items[i].sha256 for where in judged.values() for i in torch.nonzero(where).flatten().tolist()}
+    people, strangers, measured = _weigh(found, groups, who, folds, index, new, crossed)
     after = base_uar(model, found.exemplars)
     base = {m: (before[m], uar) for m, uar in after.items() if uar != before[m]}
     times = found.looks(measured)
@@ -196,6 +183,42 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
         "data": {n: _described([i for i, w in zip(items, part, strict=True) if w]) for n, part in parts.items()},
     }
     return Trained(model, abstain, report, measured)
+
+
+def _weigh(
+    found: Collected,
+    groups: Sequence[int],
+    who: Sides,
+    folds: dict[str, Folds],
+    index: torch.Tensor,
+    new: torch.Tensor,
+    crossed: CrossFit,
+) -> tuple[Evidence, Evidence | None, set[str]]:
+    """Return the evidence on the people who were labelled and on strangers, and the hashes of the clips it rests on.
+
+    What the model learned from is judged by models of the folds that had not seen it.
+
+    Args:
+        index: of the items that were learned from.
+        new: logits of the new model on all items.
+    """
+    items, ex = found.items, found.examples
+    rows = torch.isin(ex.clip, index)
+    unseen = {name: new.clone() for name in folds}
+    for name, logits in crossed.logits.items():
+        unseen[name][rows] = logits
+    judged = {"people": (who.fresh & _judged(folds["people"], index, len(items))) | who.held}
+    people = on_people(items, groups, ex, unseen["people"], judged["people"])
+    strangers = None
+    if "strangers" in folds:
+        unheard = torch.tensor([i.speaker not in who.heard_before for i in items])
+        judged["strangers"] = (who.fresh & _judged(folds["strangers"], index, len(items)) & unheard) | who.strange
+        strangers = on_strangers(items, ex, unseen["strangers"], judged["strangers"])
+    elif who.strange.any():
+        judged["strangers"] = who.strange
+        strangers = on_strangers(items, ex, new, who.strange)
+    measured = {items[i].sha256 for where in judged.values() for i in torch.nonzero(where).flatten().tolist()}
+    return people, strangers, measured
 
 
 def _clip_states(ex: Examples) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -1,7 +1,7 @@
 """How each branch learns on its corpora: batches, augmentation, optimizer and loss."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -167,6 +167,23 @@ def _augmented_mel(samples: np.ndarray, length: int, speaker_prob: float, g: tor
     return augment.other_speaker(mel, g) if speaker < speaker_prob else mel
 
 
+def _voice_batch(
+    sounds: Sequence[np.ndarray], targets: Tensor, length: int, speaker_prob: float, g: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return padded log-mels (B, T_a, M), their mask (B, T_a) and targets (B, K); with a generator augmented."""
+    if g is None:
+        mels = [log_mel(x[:length]).mel for x in sounds]
+    else:
+        mels = [_augmented_mel(x, length, speaker_prob, g) for x in sounds]
+    lengths = torch.tensor([len(m) for m in mels])
+    padded = nn.utils.rnn.pad_sequence(mels, batch_first=True)
+    if g is not None:
+        padded = augment.spec_augment(padded, g)
+        padded, targets, other, _ = augment.mixup(padded, targets, g)
+        lengths = torch.maximum(lengths, lengths[other])
+    return padded, torch.arange(padded.shape[1])[None] < lengths[:, None], targets
+
+
 def train_voice(
     model: EmotionModel,
     data: Voices,
@@ -193,18 +210,9 @@ def train_voice(
         for part in torch.randperm(len(parts), generator=g):
             index = parts[part]
             sounds = [data.samples[i] for i in index]
-            if augmented:
-                mels = [_augmented_mel(x, length, config.speaker_augment_prob, g) for x in sounds]
-            else:
-                mels = [log_mel(x[:length]).mel for x in sounds]
-            lengths = torch.tensor([len(m) for m in mels])
-            padded, targets = nn.utils.rnn.pad_sequence(mels, batch_first=True), data.targets[index]
-            if augmented:
-                padded = augment.spec_augment(padded, g)
-                padded, targets, other, _ = augment.mixup(padded, targets, g)
-                lengths = torch.maximum(lengths, lengths[other])
-            mask = torch.arange(padded.shape[1])[None] < lengths[:, None]
-            yield padded, mask, targets
+            yield _voice_batch(
+                sounds, data.targets[index], length, config.speaker_augment_prob, g if augmented else None
+            )
 
     def loss_of(mels: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         logits = module["head"](module["encoder"](mels, mask).top).float()
