@@ -332,6 +332,7 @@ class Store:
             session.flush()
             return record.id
 
+    # More than half of it says what its parameters are; the steps have names.
     def add_label(
         self,
         clip_id: int,

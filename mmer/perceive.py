@@ -133,6 +133,7 @@ class Perceiver:
                 self._language = LanguageModel(assets.find("text_encoder", self.paths), self.device)
             return self._language
 
+    # More than half of it says what its parameters are; the steps have names.
     def observe(
         self,
         config: Config,

@@ -188,15 +188,8 @@ class Service:
             "transcript": " ".join(words.split()) if keep_words else None,
         }
         check_label(annotator, **label)  # before the recording is taken in
-        clip = {
-            "name": result.clip if keep_media else f"clip {result.sha256[:8]}",
-            "speaker": speaker,
-            "consent_text": CONSENT if keep_media or keep_words else NUMBERS_CONSENT if keep_numbers else None,
-            "features": self._states_of(result) if keep_numbers else None,
-            "keep_until": self._keep_until() if keep_media or keep_numbers else None,
-            "duration_s": result.duration_s,
-            "words": words if keep_words else None,
-        }
+        clip = {"speaker": speaker, "words": words if keep_words else None}
+        clip |= self._kept_clip(result, media=keep_media, words=keep_words, numbers=keep_numbers)
         seen = session.prediction_id or (result.to_dict() if result.emotion is not None else None)
         recording = Path(files[0].path) if keep_media else None
         _, prediction_id, label_id = self.store.save(
@@ -219,6 +212,16 @@ class Service:
             keep_numbers,
             why_not,
         )
+
+    def _kept_clip(self, result: EmotionResult, *, media: bool, words: bool, numbers: bool) -> dict[str, Any]:
+        """Return what the database learns of a clip of which the recording, its words or only numbers are kept."""
+        return {
+            "name": result.clip if media else f"clip {result.sha256[:8]}",
+            "consent_text": CONSENT if media or words else NUMBERS_CONSENT if numbers else None,
+            "features": self._states_of(result) if numbers else None,
+            "keep_until": self._keep_until() if media or numbers else None,
+            "duration_s": result.duration_s,
+        }
 
     def _keep_until(self) -> datetime | None:
         """Return when what is taken in now has to go; what is over goes now."""

@@ -197,6 +197,7 @@ class _Stage:
         _join([b for m in copies for b in m.buffers() if b.is_floating_point()], self.team, mean=True)
 
 
+# More than half of it says what its parameters are; the steps have names.
 def fit(
     name: str,
     module: nn.Module,
