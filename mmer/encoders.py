@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from mmer import efficientnet
 from mmer.config import ModelConfig
+from mmer.efficientnet import EfficientNetLite0
 
 
 @dataclass(frozen=True)
@@ -122,40 +124,6 @@ class ResidualStages(nn.Module):
         return maps
 
 
-class ResNet18(nn.Module):
-    """torchvision's ResNet-18 on luma, without the pooling after its stem: 48 pixels become 24, 12, 6 and 3.
-
-    https://arxiv.org/abs/1512.03385
-    """
-
-    def __init__(self):
-        super().__init__()
-        from torchvision.models import resnet18  # takes a second to import, and few need it
-
-        whole = resnet18()
-        self.stem = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-        self.norm = whole.bn1
-        self.stages = nn.ModuleList([whole.layer1, whole.layer2, whole.layer3, whole.layer4])
-
-    def forward(self, x: Tensor) -> list[tuple[Tensor, None]]:
-        x = relu(self.norm(self.stem(x)))
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append((x, None))
-        return maps
-
-    def adopt(self, weights: dict[str, Tensor]) -> None:
-        """Take over a torchvision state dict; the weights of the three colours are summed for luma."""
-        own = {"stem.weight": weights["conv1.weight"].sum(1, keepdim=True)}
-        for name, value in weights.items():
-            if name.startswith("bn1."):
-                own["norm." + name[4:]] = value
-            elif name.startswith("layer"):
-                own[f"stages.{int(name[5]) - 1}{name[6:]}"] = value
-        self.load_state_dict(own)
-
-
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, float("-inf")).softmax(1)
 
@@ -165,13 +133,13 @@ class FaceEncoder(Encoder):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        widths = (64, 128, 256, 512) if config.face_resnet18 else config.face_widths
-        self.cnn: ResNet18 | ResidualStages = (
-            ResNet18()
-            if config.face_resnet18
-            else ResidualStages(widths, config.face_blocks, config.face_stride, config.skip)
-        )
-        self.middle_size, self.pooled_size, c_top = widths[-2], config.state, widths[-1]
+        self.cnn: EfficientNetLite0 | ResidualStages
+        if config.face_efficientnet:
+            self.cnn, self.middle_size, c_top = EfficientNetLite0(), efficientnet.MIDDLE, efficientnet.TOP
+        else:
+            self.cnn = ResidualStages(config.face_widths, config.face_blocks, config.face_stride, config.skip)
+            self.middle_size, c_top = config.face_widths[-2:]
+        self.pooled_size = config.state
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(
             nn.Linear(config.n_blendshapes, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, config.state)

@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "metrics"},
     {"assets"},
     {"media"},
-    {"face", "voice", "speech"},
+    {"face", "voice", "speech", "efficientnet"},
     {"encoders"},
     {"model"},
     {"features", "checkpoint", "branch_states", "shapley"},

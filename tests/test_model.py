@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmer.config import ModelConfig
+from mmer.efficientnet import EfficientNetLite0, SameConv2d
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import Batch, EmotionModel
 
@@ -166,18 +167,28 @@ def test_an_encoder_without_layers_of_its_own_reads_the_end_of_the_language_mode
 
 
 @torch.no_grad()
-def test_resnet18_takes_over_torchvisions_weights_and_reads_grey_pictures_as_it_does():
-    from torchvision.models import resnet18
-
+def test_efficientnet_takes_over_weights_of_three_colours_in_their_order_and_sums_them_for_luma():
     torch.manual_seed(0)
-    theirs = resnet18().eval()
-    model = make_model(replace(ModelConfig.tiny(), face_resnet18=True))
-    model.encoders["face"].cnn.adopt(theirs.state_dict())
-    grey = torch.randn(2, 1, 48, 48)
-    x = torch.relu(theirs.bn1(theirs.conv1(grey.expand(-1, 3, -1, -1))))
-    expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
-    torch.testing.assert_close(model.encoders["face"].cnn(grey)[-1][0], expected, atol=1e-4, rtol=1e-4)
+    net, other = EfficientNetLite0().eval(), EfficientNetLite0().state_dict()
+    theirs = {f"their_name_{i}": x for i, x in enumerate(other.values())}
+    theirs["their_name_0"] = torch.randn(32, 3, 3, 3)
+    net.adopt({**theirs, "their_classifier": torch.ones(1000, 1280)})
+    torch.testing.assert_close(net.stem.weight, theirs["their_name_0"].sum(1, keepdim=True))
+    torch.testing.assert_close(net.stages[6][0].project.weight, other["stages.6.0.project.weight"])
+    middle, top = (x for x, _ in net(torch.rand(2, 1, 48, 48)))
+    assert (middle.shape, top.shape) == ((2, 112, 6, 6), (2, 1280, 3, 3))
+    with pytest.raises(ValueError, match=r"stem.weight is \(32, 1, 3, 3\) here and \(7, 1, 3, 3\) there"):
+        net.adopt({**theirs, "their_name_0": torch.randn(7, 3, 3, 3)})
+    model = make_model(replace(ModelConfig.tiny(), face_efficientnet=True))
     assert model(make_batch(2)).logits.shape == (2, N_EMOTIONS)
+
+
+@torch.no_grad()
+def test_the_odd_pixel_of_padding_goes_behind_as_in_tensorflow():
+    conv = SameConv2d(1, 1, 3, stride=2)
+    conv.weight.fill_(1.0)
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert conv(x).flatten().tolist() == [45.0, 39.0, 66.0, 50.0]  # windows of rows and columns 0-2 and 2-3
 
 
 def test_statistics_of_a_row_do_not_depend_on_its_padding_and_have_gradients_everywhere():

@@ -16,6 +16,7 @@ from PIL import Image
 from mmer import checkpoint
 from mmer.attribution import explain
 from mmer.config import ModelConfig, Paths
+from mmer.efficientnet import EfficientNetLite0
 from mmer.encoders import TextEncoder
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
@@ -27,14 +28,14 @@ from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from training import corpora
 from training.data import augment, manifest
-from training.data.load import Faces, Voices, split_calibration
+from training.data.load import Faces, Voices, split_calibration, targets_of
 from training.data.manifest import Row
 from training.learn import losses
 from training.learn.branches import branch_module, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
 from training.learn.loop import stage_settings
-from training.learn.warm_start import imagenet_weights
+from training.learn.warm_start import adopt_imagenet
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -527,18 +528,26 @@ def test_fewer_faces_than_a_batch_learn_for_as_many_epochs_as_any(tmp_path):
 
 
 def test_imagenet_weights_are_read_and_what_is_none_is_refused(tmp_path):
-    from torchvision.models import resnet18
-
-    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
-    assert imagenet_weights(str(tmp_path / "resnet18.pth"))["conv1.weight"].shape == (64, 3, 7, 7)
+    theirs, net = EfficientNetLite0().state_dict(), EfficientNetLite0()
+    theirs["stem.weight"] = torch.ones(32, 3, 3, 3)
+    torch.save(theirs, tmp_path / "lite0.pth")
+    adopt_imagenet(net, str(tmp_path / "lite0.pth"))
+    assert (net.stem.weight == 3).all()
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(TrainingError, match="does not hold the weights of torchvision's resnet18"):
-        imagenet_weights(str(tmp_path / "other.pth"))
+    with pytest.raises(TrainingError, match="does not hold EfficientNet-Lite0's weights: .* tensors are needed, 1"):
+        adopt_imagenet(net, str(tmp_path / "other.pth"))
     with pytest.raises(TrainingError, match="text.pth is not a file of PyTorch weights"):
-        imagenet_weights(str(tmp_path / "text.pth"))
+        adopt_imagenet(net, str(tmp_path / "text.pth"))
     with pytest.raises(TrainingError, match="cannot be had.*nowhere"):
-        imagenet_weights(str(tmp_path / "nowhere.pth"))
+        adopt_imagenet(net, str(tmp_path / "nowhere.pth"))
+
+
+def test_raters_votes_are_a_share_of_the_target_where_there_are_any():
+    voted = Row(("fear",), votes=(0.0, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0))
+    targets = targets_of([voted, Row(("anger",))], votes=0.4)
+    torch.testing.assert_close(targets[0], torch.tensor([0.0, 0.0, 0.8, 0.0, 0.0, 0.2, 0.0]))
+    torch.testing.assert_close(targets[1], torch.eye(7)[0])
 
 
 def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_path):

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FILE",
-        help="use ResNet-18 for the face, from torchvision's ImageNet weights (default: fetched)",
+        help="let the face start from EfficientNet-Lite0's ImageNet weights (default: timm's, fetched)",
     )
     parser.add_argument(
         "--whisper",

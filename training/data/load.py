@@ -61,8 +61,11 @@ class Texts:
         return states, torch.arange(states.shape[1])[None] < lengths[:, None]
 
 
-def targets_of(rows: Sequence[Row]) -> Tensor:
-    return torch.tensor([r.target for r in rows])
+def targets_of(rows: Sequence[Row], votes: float = 0.0) -> Tensor:
+    """Return (N, K) what each row should answer; raters' votes make up that share where there are any."""
+    targets = torch.tensor([r.target for r in rows])
+    seen = torch.tensor([r.votes or r.target for r in rows])
+    return targets.lerp(seen, votes)
 
 
 def _row_name(row: Row) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmer.config import SAMPLE_RATE
+from mmer.efficientnet import EfficientNetLite0
 from mmer.encoders import FaceEncoder, StatisticsStream, TextEncoder, VoiceEncoder
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
@@ -111,7 +112,7 @@ def train_face(
     module = branch_module(model, "face")
     n_batches = max(len(data.images) // config.face_batch, 1)
     small = [side * 2 // 3 for side in data.images.shape[1:]]
-    optimizer = torch.optim.SGD(_decayed_weights(module, config), momentum=0.9, nesterov=True)
+    optimizer = _face_optimizer(model, module, config)
     if config.compile:  # of faces only: voices differ in length, and each length would be compiled
         face_encoder(model).cnn.compile(dynamic=False)
 
@@ -146,11 +147,17 @@ def train_face(
     )
 
 
-def _decayed_weights(module: nn.Module, config: TrainConfig) -> list[dict]:
+def _face_optimizer(model: EmotionModel, module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    if isinstance(face_encoder(model).cnn, EfficientNetLite0):
+        return torch.optim.AdamW(_decayed_weights(module, config.face_imagenet_lr, 0.05, config))
+    return torch.optim.SGD(_decayed_weights(module, config.face_lr, 5e-4, config), momentum=0.9, nesterov=True)
+
+
+def _decayed_weights(module: nn.Module, rate: float, decay_of_weights: float, config: TrainConfig) -> list[dict]:
     """Return optimizer groups in which matrices and kernels decay, biases and norms do not."""
     groups = []
-    for group in layerwise(module, config.face_lr, config.layer_decay):
-        for is_weight, decay in ((True, 5e-4), (False, 0.0)):
+    for group in layerwise(module, rate, config.layer_decay):
+        for is_weight, decay in ((True, decay_of_weights), (False, 0.0)):
             part = [p for p in group["params"] if (p.ndim > 1) == is_weight]
             if part:
                 groups.append({"params": part, "lr": group["lr"], "weight_decay": decay})

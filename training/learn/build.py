@@ -11,7 +11,7 @@ import torch
 
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
-from mmer.encoders import ResNet18
+from mmer.efficientnet import EfficientNetLite0
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
@@ -29,6 +29,7 @@ from training.data.load import (
     load_texts,
     load_voices,
     split_calibration,
+    targets_of,
 )
 from training.data.manifest import Row, data_hash
 from training.learn import exemplars
@@ -52,7 +53,7 @@ from training.learn.fusion import (
 )
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
-from training.learn.warm_start import assemble, imagenet_weights, of_branches, shape_of, start_from
+from training.learn.warm_start import adopt_imagenet, assemble, of_branches, shape_of, start_from
 from training.learn.whisper_stream import choose_rest, train_whisper
 
 Rows = dict[str, tuple[Row, ...]]  # of each branch
@@ -69,7 +70,7 @@ class BuildOptions:
     out: Path | None = None  # None: the checkpoints folder
     name: str | None = None  # None: time and hash
     tiny: bool = False  # a model to see the pipeline run with
-    imagenet: str | None = None  # ResNet-18 for the face, from this file; empty: fetched
+    imagenet: str | None = None  # EfficientNet-Lite0 for the face, from this file; empty: fetched
     whisper: str | None = None  # let the voice read the encoder of this Whisper too
     init: str | None = None  # the checkpoint whose branches training starts from
     reset: tuple[str, ...] = ()  # branches that begin from nothing all the same
@@ -112,7 +113,7 @@ class _Run:
             if (layers := text_encoder(self.model).layers) is not None:
                 layers.load_state_dict(language.last_layers())
         if options.imagenet is not None:
-            cast(ResNet18, face_encoder(self.model).cnn).adopt(imagenet_weights(options.imagenet))
+            adopt_imagenet(cast(EfficientNetLite0, face_encoder(self.model).cnn), options.imagenet)
         self.fresh = of_branches(self.model)  # names of the tensors that do not start from the checkpoint
         if self.loaded:
             self.fresh -= start_from(self.model, self.loaded.model, options.reset)
@@ -130,8 +131,8 @@ class _Run:
         if self.whisper is not None:
             depths, width = self.whisper.encoder_size()
             shape = replace(shape, whisper_depths=depths, whisper_width=width)
-        resnet18 = self.options.imagenet is not None or shape.face_resnet18
-        return replace(shape, face_resnet18=resnet18, text_tuned=self.config.text_tuned or shape.text_tuned)
+        from_imagenet = self.options.imagenet is not None or shape.face_efficientnet
+        return replace(shape, face_efficientnet=from_imagenet, text_tuned=self.config.text_tuned or shape.text_tuned)
 
     def _read(self) -> tuple[Rows, Rows, Rows]:
         """Return what branches learn from, what fusion and temperatures do, and what is measured on."""
@@ -170,6 +171,7 @@ class _Run:
         model, config, work, stages = self.model, self.config, self.options.work, self.options.stages
         if "face" in stages:
             faces = self._faces(self.train)
+            faces = replace(faces, targets=targets_of(self.train["face"], config.face_votes))
             self._stage("face", lambda: train_face(model, faces, config, work))
         if {"voice", "voice_whisper"} & set(stages):
             voices = self._voices(self.train, config.voice_whisper_views)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmer import checkpoint
 from mmer.config import ModelConfig
+from mmer.efficientnet import EfficientNetLite0
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
@@ -19,6 +20,10 @@ from training.learn.config import TrainConfig, branch_settings, with_current_nam
 from training.learn.loop import stage_settings, stage_weights
 from training.learn.losses import log_prior
 
+IMAGENET_URL = (
+    "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "tf_efficientnet_lite0-0aa007d2.pth"
+)
 _RECORDS = ("training", "stages")  # of a checkpoint's meta.json: the settings of the run, and of each branch's stage
 
 
@@ -88,27 +93,27 @@ def between(learned: dict[str, Tensor], started: dict[str, Tensor], share: float
     return {name: mixed(name, value) for name, value in learned.items()}
 
 
-def imagenet_weights(path: str) -> dict[str, Tensor]:
-    """Return torchvision's ResNet-18 weights from a .pth file, or, without one, from where torchvision keeps them.
+def adopt_imagenet(net: EfficientNetLite0, path: str) -> None:
+    """Let the net start from the ImageNet weights in a .pth file, or, without one, from those that timm publishes.
 
     Raises:
         TrainingError: `bad_weights` when the file holds no such weights, `no_weights` when they cannot be fetched.
     """
-    from torchvision.models import ResNet18_Weights
-
     try:
-        if not path:
-            return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-        loaded = torch.load(path, weights_only=True, map_location="cpu")
+        if path:
+            loaded = torch.load(path, weights_only=True, map_location="cpu")
+        else:
+            loaded = torch.hub.load_state_dict_from_url(IMAGENET_URL, map_location="cpu", check_hash=True)
     except OSError as error:
-        message = f"ResNet-18's ImageNet weights cannot be had: {error}; give --imagenet FILE"
+        message = f"EfficientNet-Lite0's ImageNet weights cannot be had: {error}; give --imagenet FILE"
         raise TrainingError("no_weights", message) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        message = f"{path} is not a file of PyTorch weights; torchvision's resnet18 .pth is one"
+        message = f"{path} is not a file of PyTorch weights; timm's tf_efficientnet_lite0 .pth is one"
         raise TrainingError("bad_weights", message) from error
-    if not isinstance(loaded, dict) or loaded.get("conv1.weight", torch.empty(0)).shape != (64, 3, 7, 7):
-        raise TrainingError("bad_weights", f"{path} does not hold the weights of torchvision's resnet18")
-    return loaded
+    try:
+        net.adopt(loaded)
+    except (AttributeError, ValueError) as error:
+        raise TrainingError("bad_weights", f"{path} does not hold EfficientNet-Lite0's weights: {error}") from error
 
 
 def _states_of(model: EmotionModel, work: Path, modality: str) -> list[Path]:
