@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmer.attribution import Explanation, explain
+    from mmer.attribution import explain
     from mmer.errors import AssetError, CheckpointError, ClipError, LabelError, MmerError, Notice, TrainingError
+    from mmer.explanation import Explanation
     from mmer.labels import EMOTIONS, MODALITIES
     from mmer.predict import EmotionResult, Predictor, Segment
 
@@ -29,7 +30,8 @@ __all__ = [
     "explain",
 ]
 _HOME = {
-    "mmer.attribution": ("Explanation", "explain"),
+    "mmer.attribution": ("explain",),
+    "mmer.explanation": ("Explanation",),
     "mmer.labels": ("EMOTIONS", "MODALITIES"),
     "mmer.predict": ("EmotionResult", "Predictor", "Segment"),
 }

@@ -14,10 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mmer.attribution import Explanation, mel_centres, voice_edges
 from mmer.config import VoiceConfig
+from mmer.explanation import Explanation
 from mmer.features import Features
 from mmer.numerals import seconds, signed
+from mmer.voice_map import mel_centres, voice_edges
 
 INK = "#7b7b7b"  # 4.2 to 1 on white, 4.5 to 1 on #0b0f19
 # Of PuOr, but the purple lighter: its own has 1.8 to 1 on #0b0f19, this one 4.2.

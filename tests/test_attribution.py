@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from mmer import attribution
+from mmer import face_map, integrated_gradients, voice_map
 from mmer.__main__ import _contrast as asked_emotions
 from mmer.__main__ import _parser as command_line
-from mmer.attribution import REGIONS, Explanation, Trust, explain, soften, voice_edges
+from mmer.attribution import explain
 from mmer.checkpoint import Checkpoint
 from mmer.config import Config, ModelConfig, VoiceConfig
 from mmer.errors import ClipError, MmerError
-from mmer.face import FaceTracker
+from mmer.explanation import Explanation
+from mmer.face import REGIONS, FaceTracker
+from mmer.face_map import soften
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
 from mmer.speech import Transcriber
+from mmer.trust import MIN_GAP, Trust, UnitScores, judge
 from mmer.voice import log_mel
+from mmer.voice_map import voice_edges
 from tests import synth
 from tests.test_model import make_model
 from tests.test_speech import dimensions
@@ -110,7 +114,7 @@ def test_modalities_get_their_shapley_values(loaded, everything, explained):
 def test_a_voice_map_sums_to_what_silence_would_take_away(loaded, everything, explained):
     mel = collate([everything], CONFIG).log_mel
     gap = explained.logit - logit(loaded, everything, TARGET, log_mel=torch.full_like(mel, everything.sound.silence))
-    assert abs(gap) > attribution.MIN_GAP
+    assert abs(gap) > MIN_GAP
     assert float(explained.voice_map.sum()) == pytest.approx(gap, rel=0.05)
     assert sum(b["score"] for b in explained.voice_bands) == pytest.approx(float(explained.voice_map.sum()), abs=1e-3)
     assert explained.trust["voice"].delta == pytest.approx(abs(float(explained.voice_map.sum()) / gap - 1), abs=1e-3)
@@ -120,7 +124,7 @@ def test_face_moments_sum_to_what_blur_and_rest_would_take_away(loaded, everythi
     batch = collate([everything], CONFIG)
     resting = {"crops": soften(batch.crops), "blendshapes": torch.zeros_like(batch.blendshapes)}
     gap = explained.logit - logit(loaded, everything, TARGET, **resting)
-    assert abs(gap) > attribution.MIN_GAP
+    assert abs(gap) > MIN_GAP
     assert sum(s for _, s in explained.face_moments) == pytest.approx(gap, rel=0.01)  # pooling is smooth
     np.testing.assert_allclose([t for t, _ in explained.face_moments], everything.face.times_s)
 
@@ -129,10 +133,10 @@ def test_the_map_of_a_frame_sums_to_its_moment_where_no_blendshapes_are_known(lo
     found = explain(loaded, replace(everything.only(("face", "voice")), landmarks=False), TARGET)
     scores = np.array([s for _, s in found.face_moments])
     mapped = ~torch.isnan(found.face_map).any(2).any(1)
-    assert mapped.sum() == attribution.KEY_FRAMES
-    assert set(np.argsort(-np.abs(scores))[: attribution.KEY_FRAMES]) == set(np.flatnonzero(mapped))
+    assert mapped.sum() == face_map.KEY_FRAMES
+    assert set(np.argsort(-np.abs(scores))[: face_map.KEY_FRAMES]) == set(np.flatnonzero(mapped))
     wrong = np.abs(found.face_map[mapped].sum((1, 2)).numpy() - scores[mapped])
-    assert wrong.sum() <= 0.05 * max(np.abs(scores[mapped]).sum(), attribution.MIN_GAP)
+    assert wrong.sum() <= 0.05 * max(np.abs(scores[mapped]).sum(), MIN_GAP)
 
 
 def test_face_regions_are_the_exact_shapley_values_of_their_coalitions(loaded, everything):
@@ -158,7 +162,7 @@ def test_words_are_the_typed_ones_and_sum_to_what_padding_would_take_away(loaded
     ids[:, everything.token_words >= 0] = 0  # [PAD]
     empty = language.states(ids, torch.ones_like(ids, dtype=torch.bool))
     gap = explained.logit - logit(loaded, everything, TARGET, text_states=empty)
-    assert abs(gap) > attribution.MIN_GAP
+    assert abs(gap) > MIN_GAP
     assert sum(s for _, s in explained.words) == pytest.approx(gap, rel=0.05)
     for i, (_, score) in enumerate(explained.words):  # sub-words add up to their word
         assert score == pytest.approx(float(explained.token_scores[everything.token_words == i].sum()), abs=1e-5)
@@ -282,7 +286,7 @@ def test_voice_bands_tile_the_utterance(everything, explained):
 
 
 def test_mel_centres_are_where_a_tone_is_loudest():
-    centres = attribution.mel_centres(VoiceConfig())
+    centres = voice_map.mel_centres(VoiceConfig())
     for hz in (200, 1000, 3000, 6000):
         loudest = int(log_mel(synth.tone(1.0, hz)).mel.mean(0).argmax())
         assert abs(float(centres[loudest]) / hz - 1) < 0.1
@@ -426,7 +430,7 @@ def test_a_voice_of_more_than_half_a_minute_is_one_map_over_whispers_passes(list
 
 @pytest.mark.parametrize("n_bands", [80, 128])
 def test_whispers_bands_are_where_a_tone_is_loudest(n_bands):
-    centres = attribution.whisper_centres(n_bands)
+    centres = voice_map.whisper_centres(n_bands)
     assert centres.diff().min() >= 0
     for hz in (200, 1000, 3000, 6000):
         loudest = int(log_mel_of_whisper(synth.tone(1.0, hz), n_bands).mean(1).argmax())
@@ -441,7 +445,7 @@ def test_occlusion_gives_each_cell_its_part_of_a_sum():
     def f(kept):
         return (kept * values).sum(1) + 6 * kept.any(1)
 
-    scores, gap = attribution._occluded(f, 3, 2, torch.device("cpu"))
+    scores, gap = voice_map.occluded(f, 3, 2, torch.device("cpu"))
     assert gap == pytest.approx(float(values.sum()) + 6)
     of_times, of_bands = values.view(3, 2).sum(1), values.view(3, 2).sum(0)
     expected = (of_times[:, None] / 2 + of_bands / 3) / 2
@@ -503,15 +507,15 @@ def test_trust_of_a_sum_of_units():
     def f(kept):
         return (kept * values).sum(1)
 
-    true = attribution._trust("sum", 0.0, float(values.sum()), values, f)
-    wrong = attribution._trust("sum", 0.0, float(values.sum()), -values, f)
+    true = judge(UnitScores("sum", values, float(values.sum()), 0.0), f)
+    wrong = judge(UnitScores("sum", -values, float(values.sum()), 0.0), f)
     assert min(true.deletion, true.insertion) > 0.2
     assert true.verdict == "trustworthy"
     assert max(wrong.deletion, wrong.insertion) < -0.2
     assert wrong.verdict == "weak"
-    assert attribution._trust("sum", 0.06, 1.0, values, f).verdict == "weak"  # does not add up
-    assert attribution._trust("sum", 0.0, 0.09, values, f).verdict == "no clear evidence"
-    one = attribution._trust("sum", 0.0, 1.0, torch.ones(1), lambda kept: kept.float().sum(1))
+    assert judge(UnitScores("sum", values, 1.0, 0.06), f).verdict == "weak"  # does not add up
+    assert judge(UnitScores("sum", values, 0.09, 0.0), f).verdict == "no clear evidence"
+    one = judge(UnitScores("sum", torch.ones(1), 1.0, 0.0), lambda kept: kept.float().sum(1))
     assert (one.deletion, one.insertion, one.verdict) == (0, 0, "weak")
 
 
@@ -524,10 +528,10 @@ def test_an_integral_is_refined_where_it_is_steep():
         return torch.sigmoid((x.sum(1) - 1.37) * 100)
 
     x, base = torch.ones(1, 2), torch.zeros(1, 2)
-    (slopes,), delta = attribution._slopes(steep, (x,), (base,))
-    assert delta <= attribution.MAX_DELTA
+    (slopes,), delta = integrated_gradients.slopes(steep, (x,), (base,))
+    assert delta <= integrated_gradients.MAX_DELTA
     assert float((x * slopes).sum()) == pytest.approx(1, abs=0.05)
-    first, most = attribution.PIECES
+    first, most = integrated_gradients.PIECES
     assert len(calls) > 2 * first + 1
     assert len(calls) <= 2 * first + 1 + 3 * (most - first)
 

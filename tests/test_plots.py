@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmer import plots
-from mmer.attribution import Explanation
+from mmer.explanation import Explanation
 from mmer.face import FaceTrack
 from mmer.features import Features
 from mmer.voice import LogMel

@@ -5,7 +5,7 @@ import io
 from PIL import Image
 
 from mmer import plots
-from mmer.attribution import Explanation
+from mmer.explanation import Explanation
 from mmer.features import Features
 from mmer.numerals import signed, stretch
 from mmer.ui.media_uri import data_uri

@@ -21,7 +21,7 @@ from mmer.speech import Transcript, typed
 from mmer.ui.playable import Player
 
 if TYPE_CHECKING:
-    from mmer.attribution import Explanation
+    from mmer.explanation import Explanation
 
 CANNOT_TELL = "cannot_tell"
 CONSENT = (

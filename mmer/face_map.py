@@ -1,0 +1,160 @@
+"""What in a face counts: its frames, and in the frames that count most its pixels and regions."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from mmer import shapley
+from mmer.encoders import FaceEncoder
+from mmer.face import REGIONS
+from mmer.integrated_gradients import slopes
+from mmer.target_logit import TargetLogit
+from mmer.trust import UnitScores
+
+KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms forth and 7 ms back
+PATCH = 8  # pixels a side: the grain at which the face map is tested
+SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48-pixel crop melt away
+_BLENDSHAPES = {
+    "brows": slice(1, 6),
+    "eyes": slice(9, 23),
+    "nose": slice(50, 52),
+    "mouth": slice(27, 50),
+    "jaw": slice(23, 27),
+}
+
+
+def soften(crops: Tensor, sigma: float = SOFTEN) -> Tensor:
+    """Return square crops (..., H, H) without an expression: a Gaussian blur of `sigma` pixels."""
+    at = torch.arange(crops.shape[-1], device=crops.device, dtype=crops.dtype)
+    blur = (-((at[:, None] - at) ** 2) / (2 * sigma**2)).exp()
+    blur = blur / blur.sum(1, keepdim=True)
+    return blur @ crops @ blur.T
+
+
+class FaceLogit:
+    """The target as a function of the face: of the states of its frames, and of the pixels of some of them.
+
+    First the states of the frames are moved from those of the blurred crops to the real ones: each frame's share is its
+    moment. Then in each key frame that share, as a linear function of the frame's state, goes to pixels and
+    blendshapes.
+
+    The baseline is out of focus and not one grey: the encoder divides a crop by its own deviation, so on the way to a
+    constant crop nothing changes until contrast is below 2 % (16 steps: 14 % off; towards the blur 2 %). Blendshapes go
+    to 0, a face at rest.
+    """
+
+    def __init__(self, target: TargetLogit):
+        batch = target.batch
+        self.target, self.encoder = target, cast(FaceEncoder, target.model.encoders["face"])
+        self.crops, self.blendshapes = batch.crops[0], batch.blendshapes[0]  # (T_f, 1, H, W), (T_f, 52)
+        self.known = batch.blend_mask[0, :1]
+        self.soft, self.rest = soften(self.crops), torch.zeros_like(self.blendshapes)
+        with torch.no_grad():
+            self.states = self.frames(self.crops, self.blendshapes)  # (T_f, C_middle + state)
+            self.baseline = self.frames(self.soft, self.rest)
+            self.gap = float(self.logit(self.states[None]) - self.logit(self.baseline[None]))
+        (found,), self.delta = slopes(self.logit, (self.states[None],), (self.baseline[None],))
+        self.slopes = found[0]  # (T_f, C_middle + state)
+        self.moments = ((self.states - self.baseline) * self.slopes).sum(1)  # (T_f,)
+        n_key = min(KEY_FRAMES, len(self.moments))
+        self.key = self.moments.abs().topk(n_key).indices.sort().values  # (F,) the frames with the largest moments
+
+    @property
+    def n_units(self) -> int:
+        """Patches of all key frames."""
+        *_, H, W = self.crops.shape
+        return len(self.key) * (H // PATCH) * (W // PATCH)
+
+    def frames(self, crops: Tensor, blendshapes: Tensor) -> Tensor:
+        """Return the states (N, C_middle + state) of frames: a clip of one frame pools to that frame."""
+        self.target.go_on()
+        N = len(crops)
+        one = crops.new_ones(N, 1, dtype=torch.bool)
+        state = self.encoder(crops[:, None], one, blendshapes[:, None], self.known.expand(N, 1))
+        return torch.cat([state.middle, state.top], 1)
+
+    def logit(self, states: Tensor) -> Tensor:
+        """Return the logits (B,) of the states (B, T_f, C) of frames."""
+        return self.target.asked(self.logits(states))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Pool states (B, T_f, C) over time as the encoder does and return the logits (B, K)."""
+        middle_size = self.encoder.middle_size
+        middles, tops = states.split([middle_size, states.shape[2] - middle_size], 2)
+        weights = self.encoder.score(tops.tanh()).softmax(1)
+        return self.target.logits_of(0, (middles * weights).sum(1), (tops * weights).sum(1))
+
+    def masked(self, key: Tensor, kept: Tensor, kept_blendshapes: Tensor) -> Tensor:
+        """Return the logits (R, K) with only the kept pixels (R, F, H, W) of the frames `key` (F,) sharp."""
+        R, F = kept.shape[:2]
+        mixed = torch.where(kept[:, :, None], self.crops[key], self.soft[key]).flatten(0, 1)
+        new = self.frames(mixed, (self.blendshapes[key] * kept_blendshapes).flatten(0, 1)).view(R, F, -1)
+        states = self.states.expand(R, -1, -1).clone()
+        states[:, key] = new
+        return self.logits(states)
+
+    @torch.no_grad()
+    def kept(self, kept: Tensor) -> Tensor:
+        """Return the logits (R,) with only the kept patches (R, n) of the key frames sharp."""
+        *_, H, W = self.crops.shape
+        grid = kept.view(len(kept), len(self.key), H // PATCH, W // PATCH)
+        pixels = grid.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+        return self.target.asked(self.masked(self.key, pixels, kept.new_ones(len(kept), 1, 1)))
+
+    def spread(self, found: UnitScores) -> Tensor:
+        """Return a map (F, H, W) of the key frames; scores of patches are equal within a patch."""
+        if found.shares is not None:
+            return found.shares
+        *_, H, W = self.crops.shape
+        grid = found.scores.view(len(self.key), H // PATCH, W // PATCH) / PATCH**2
+        return grid.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
+
+
+def patch_gradients(face: FaceLogit) -> UnitScores:
+    """Attribute the key frames' moments to their pixels by integrated gradients."""
+    key = face.key
+    (pixels, _), delta = slopes(
+        lambda crops, blendshapes, along: (face.frames(crops, blendshapes) * along).sum(1),
+        (face.crops[key], face.blendshapes[key]),
+        (face.soft[key], face.rest[key]),
+        (face.slopes[key],),
+    )
+    shares = ((face.crops[key] - face.soft[key]) * pixels)[:, 0]  # (F, H, W)
+    scores = torch.nn.functional.avg_pool2d(shares, PATCH).flatten() * PATCH**2
+    method = "integrated gradients against the face out of focus"
+    return UnitScores(method, scores, face.gap, max(face.delta, delta), shares)
+
+
+METHODS: dict[str, Callable[[FaceLogit], UnitScores]] = {"integrated gradients": patch_gradients}
+DEFAULT = "integrated gradients"
+
+
+@torch.no_grad()
+def region_shares(face: FaceLogit, regions: Tensor) -> tuple[tuple[str, float], ...]:
+    """Return the exact Shapley value of each region, pixels and blendshapes together; the rest of the face stays.
+
+    Args:
+        regions: (T_f, 5, H, W) bool.
+    """
+    masks = regions.to(face.crops.device)[face.key]  # (F, 5, H, W)
+    n, device = len(REGIONS), masks.device
+    bits = 2 ** torch.arange(n, device=device)
+    kept = (torch.arange(2**n, device=device)[:, None] & bits) > 0  # (32, 5)
+    worth = face.target.asked(face.masked(face.key, *regions_kept(masks, kept)))
+    return tuple(zip(REGIONS, shapley.exact(worth).tolist(), strict=True))
+
+
+def regions_kept(masks: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixels (R, F, H, W) and blendshapes (R, 1, 52) stay with only some regions.
+
+    Args:
+        masks: (F, 5, H, W) bool.
+        kept: (R, 5) bool.
+    """
+    gone = (masks & ~kept[:, None, :, None, None]).any(2)
+    shapes = kept.new_ones(len(kept), 1, 52)
+    for i, region in enumerate(REGIONS):
+        shapes[:, 0, _BLENDSHAPES[region]] = kept[:, i, None]
+    return ~gone, shapes
