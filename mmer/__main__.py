@@ -1,4 +1,5 @@
-"""The command line: `analyse` prints one JSON object per clip, `checkpoint` shows and changes which checkpoint serves.
+"""The command line: `analyse` prints one JSON object per clip, `checkpoint` shows and changes which checkpoint serves,
+`doctor` says what this installation lacks.
 
 torch takes seconds to import, so each command imports what it needs.
 """
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_analyse(commands)
     _add_checkpoint(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -64,6 +66,18 @@ def _add_checkpoint(commands) -> None:
     promote.set_defaults(run=_promote_checkpoint)
     rollback = actions.add_parser("rollback", help="let the parent of the one that serves do so again")
     rollback.set_defaults(run=_roll_back)
+
+
+def _add_doctor(commands) -> None:
+    about = "say of weights, database, disk, device and versions how they are, and what to do; exit status 1: not well"
+    doctor = commands.add_parser("doctor", help=about, description=about)
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from mmer.commands import doctor
+
+    return doctor.run()
 
 
 def _list_checkpoints(args: argparse.Namespace) -> int:

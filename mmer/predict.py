@@ -140,7 +140,7 @@ class Predictor:
 
     def __init__(self, paths: Paths | None = None, name: str | None = None):
         self.paths = paths or Paths.from_env()
-        self.device = self._device(self.paths.device)
+        self.device = self.device_of(self.paths.device)
         self._name = name
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = None
@@ -148,7 +148,12 @@ class Predictor:
         self.perceiver = Perceiver(self.paths, self.device)
 
     @staticmethod
-    def _device(wish: str) -> str:
+    def device_of(wish: str) -> str:
+        """Return the device of a setting: what it names, or for `auto` the best that answers.
+
+        Raises:
+            MmerError: `bad_device`.
+        """
         if wish not in ("auto", "cpu", "cuda"):
             raise MmerError("bad_device", f"MMER_DEVICE is {wish!r}; use auto, cpu or cuda")
         if wish == "cuda" and not torch.cuda.is_available():

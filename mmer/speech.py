@@ -257,28 +257,32 @@ class Transcriber:
                 return self._model
             if self._failure is not None:
                 when, state, message = self._failure
-                if time.monotonic() - when < self.retry_s and state == _state(self._file()):
+                if time.monotonic() - when < self.retry_s and state == _state(self.file):
                     raise AssetError("asset_missing", message)
             try:
                 self._model = self._read()
             except AssetError as error:
-                self._failure = time.monotonic(), _state(self._file()), error.message
+                self._failure = time.monotonic(), _state(self.file), error.message
                 raise
             return self._model
 
-    def _url(self) -> str | None:
+    @property
+    def url(self) -> str | None:
+        """Where official weights are fetched from; None of a file of one's own."""
         from whisper import _MODELS
 
         return _MODELS.get(self.model_name)
 
-    def _file(self) -> Path:
-        url = self._url()
+    @property
+    def file(self) -> Path:
+        """The file that the weights are read from."""
+        url = self.url
         return self.download_root / url.rsplit("/", 1)[1] if url else Path(self.model_name).expanduser()
 
     def _read(self):
         import whisper  # 1 s, and 4 s more for numba to compile the word times at the first decoding
 
-        url, file = self._url(), self._file()
+        url, file = self.url, self.file
         if url:
             self._fetch(url, file)
         elif not file.is_file():
