@@ -10,12 +10,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mmer import checkpoint
+from mmer import checkpoint, hub, versions
 from mmer.config import Paths
 from mmer.errors import MmerError
 from mmer.labels import EMOTIONS
@@ -56,13 +55,16 @@ def _add_analyse(commands) -> None:
 def _add_checkpoint(commands) -> None:
     about = "list, show, promote or roll back checkpoints"
     actions = commands.add_parser("checkpoint", help=about, description=about).add_subparsers(required=True)
-    listed = actions.add_parser("list", help="one line each: id, time, parent, figure; * marks the one that serves")
+    listed = actions.add_parser(
+        "list",
+        help="a line each: id, when it was made, parent, figures, what it learned from, who put it in use; * serves",
+    )
     listed.set_defaults(run=_list_checkpoints)
-    show = actions.add_parser("show", help="print a checkpoint's meta.json")
+    show = actions.add_parser("show", help="print a checkpoint's meta.json and who put it in use when")
     show.add_argument("id", nargs="?", metavar="ID", help="default: the one that serves")
     show.set_defaults(run=_show_checkpoint)
     promote = actions.add_parser("promote", help="let a checkpoint serve; an open page takes it with the next clip")
-    promote.add_argument("id", metavar="ID")
+    promote.add_argument("id", metavar="ID", help="or hf:namespace/name@revision, which is fetched from the hub")
     promote.set_defaults(run=_promote_checkpoint)
     rollback = actions.add_parser("rollback", help="let the parent of the one that serves do so again")
     rollback.set_defaults(run=_roll_back)
@@ -81,41 +83,32 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _list_checkpoints(args: argparse.Namespace) -> int:
-    root = Paths.from_env().checkpoints
-    serves = checkpoint.promoted(root)
-    for name in [checkpoint.BASE, *checkpoint.listing(root)]:
-        try:
-            meta = checkpoint.read_meta(name, root)
-        except MmerError as error:
-            print(f"{'*' if name == serves else ' '} {name}  {error}")
+    for version in versions.versions(Paths.from_env().checkpoints):
+        mark = "*" if version.serves else " "
+        if version.problem:
+            print(f"{mark} {version.id}  {version.problem}")
             continue
-        *_, figure = ["no figures", *_uars(meta.get("metrics") or {})]
-        parent = f"from {meta.get('parent') or 'nothing'}"
-        print(f"{'*' if name == serves else ' '} {name}  {meta.get('created_at', 'no time')}  {parent}  {figure}")
+        put = [f"put in use {p.at} by {p.by}" for p in version.promotions[-1:]]
+        told = [f"from {version.parent or 'nothing'}", *version.figures, *version.learned, *put]
+        print(f"{mark} {version.id}  {version.created_at or 'no time'}  {'  '.join(told)}")
     return 0
-
-
-def _uars(metrics: dict, name: str = "") -> Iterator[str]:
-    """Yield the UAR of each table in a checkpoint's metrics; the last is of all branches, or of the newest model."""
-    if isinstance(metrics.get("uar"), float):
-        yield f"UAR {metrics['uar']:.3f} ({name or 'all'})"
-    for key, part in metrics.items():
-        if isinstance(part, dict):
-            yield from _uars(part, key)
 
 
 def _show_checkpoint(args: argparse.Namespace) -> int:
     root = Paths.from_env().checkpoints
-    print(json.dumps(checkpoint.read_meta(args.id or checkpoint.promoted(root), root), indent=1))
+    name = args.id or checkpoint.promoted(root)
+    put = [{"at": p.at, "by": p.by, "before": p.before} for p in versions.promotions(root) if p.checkpoint == name]
+    print(json.dumps({**checkpoint.read_meta(name, root), "promotions": put}, indent=1))
     return 0
 
 
 def _promote_checkpoint(args: argparse.Namespace) -> int:
     root = Paths.from_env().checkpoints
-    checkpoint.load(args.id, root)  # one that cannot be read must not serve
+    name = hub.fetch(args.id, root) if hub.is_address(args.id) else args.id
+    checkpoint.load(name, root)  # one that cannot be read must not serve
     before = checkpoint.promoted(root)
-    checkpoint.promote(args.id, root)
-    print(f"{args.id} serves; before it did {before}")
+    checkpoint.promote(name, root)
+    print(f"{name} serves; before it did {before}")
     return 0
 
 

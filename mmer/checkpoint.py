@@ -9,9 +9,11 @@ torch takes seconds to import, so only what reads or writes weights imports it.
 
 import getpass
 import json
+import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 BASE = "base"
 WEIGHTS, META, LOG = "model.safetensors", "meta.json", "promotions.jsonl"
 _ABSENT = {"voice_statistics": 0, "face_stride": 1}  # how a checkpoint was built that does not say
+_LOG = logging.getLogger(__name__)
 _BASE_FOLDER = Path(__file__).resolve().parent / "checkpoints" / BASE
 
 
@@ -48,12 +51,19 @@ def save(model: "EmotionModel", config: Config, root: Path, meta: dict[str, Any]
     Args:
         meta: parent, metrics, data hashes, seed and whatever else tells where the weights come from.
         name: a fixed id instead of the time and a hash; an existing folder of that name is replaced.
+
+    Raises:
+        CheckpointError: `not_saved`: the disk is full, or nothing may be written there.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    root.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+    except OSError as error:
+        raise _not_written("a checkpoint", root, error) from error
     try:
         weights = {k: _compact(v.detach().cpu().contiguous()) for k, v in model.state_dict().items()}
         save_file(weights, part / WEIGHTS)
@@ -78,10 +88,17 @@ def save(model: "EmotionModel", config: Config, root: Path, meta: dict[str, Any]
             shutil.rmtree(root / name)
         os.replace(part, root / name)
         _to_disk(root)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError):
+            raise _not_written("a checkpoint", root, error) from error
         raise
     return name
+
+
+def _not_written(what: str, root: Path, error: Exception) -> CheckpointError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n")[0]
+    return CheckpointError("not_saved", f"{what} cannot be written to {root.name}/: {reason}; what served goes on")
 
 
 def _to_disk(path: Path) -> None:
@@ -145,6 +162,9 @@ def promote(name: str, root: Path, *, by: str | None = None) -> None:
 
     Args:
         by: who did it, for the log; the name this user has on the machine when None.
+
+    Raises:
+        CheckpointError: `no_checkpoint`, `not_saved`.
     """
     folder_of(name, root)
     root.mkdir(parents=True, exist_ok=True)
@@ -155,13 +175,21 @@ def promote(name: str, root: Path, *, by: str | None = None) -> None:
         "before": promoted(root),
     }
     part = root / f".PROMOTED-{os.getpid()}"
-    part.write_text(f"{name}\n")
-    _to_disk(part)
-    os.replace(part, root / "PROMOTED")
-    with (root / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
-    _to_disk(root / LOG)
-    _to_disk(root)
+    try:
+        part.write_text(f"{name}\n")
+        _to_disk(part)
+        os.replace(part, root / "PROMOTED")
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise _not_written("which checkpoint serves", root, error) from error
+    try:
+        with (root / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+        for path in (root / LOG, root):
+            _to_disk(path)
+    except OSError as error:  # it serves: whoever asked for it must not take it for refused and delete it
+        _LOG.error("%s serves, but %s could not be written: %s", name, LOG, error.strerror)
 
 
 def _user() -> str:
@@ -172,13 +200,16 @@ def _user() -> str:
 
 
 def roll_back(root: Path, *, by: str | None = None) -> str:
-    """Put the parent of the checkpoint in use back and return its id.
+    """Put the parent of the checkpoint in use back and return its id; what came from elsewhere goes back to base.
 
     Raises:
         CheckpointError: `no_parent` when it has none.
     """
     current = promoted(root)
-    parent = read_meta(current, root).get("parent")
+    meta = read_meta(current, root)
+    parent = meta.get("parent")
+    if meta.get("source") and parent not in listing(root):
+        parent = BASE  # its own parent stayed where it was made
     if not parent:
         raise CheckpointError("no_parent", f"checkpoint {current!r} has no parent to go back to")
     promote(parent, root, by=by)

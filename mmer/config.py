@@ -39,6 +39,13 @@ def _hosts(value: str) -> tuple[str, ...]:
     return tuple(name for part in value.split(",") if (name := part.strip().lower()))
 
 
+def _count(name: str) -> int:
+    value = os.environ.get(name) or "0"
+    if not value.isdigit():
+        raise MmerError("bad_setting", f"{name} is {value!r}; a whole number of labels is needed, 0 for never")
+    return int(value)
+
+
 def _switch(name: str) -> bool:
     value = os.environ.get(name) or "0"
     if value not in ("0", "1"):
@@ -54,6 +61,8 @@ class Paths:
     assets: Path = field(default_factory=lambda: _default_home() / "assets")
     database_url: str = ""  # empty: the SQLite file in `home`
     device: str = "auto"  # auto | cpu | cuda
+    checkpoint: str = ""  # put in use when the page starts: an id here, or hf:namespace/name@revision
+    retrain_after: int = 0  # labels that no run has used, after which the page starts one by itself; 0: never
     whisper: str = ""  # a Whisper model name or a .pt file; empty: base, on a GPU turbo
     keep_days: int = 0  # retention period of recordings kept with consent; 0: until somebody asks for their deletion
     host: str = "127.0.0.1"  # address the page listens on
@@ -70,6 +79,8 @@ class Paths:
             assets=assets,
             database_url=os.environ.get("MMER_DATABASE_URL") or sqlite_url(home / "mmer.db"),
             device=os.environ.get("MMER_DEVICE") or "auto",
+            checkpoint=os.environ.get("MMER_CHECKPOINT") or "",
+            retrain_after=_count("MMER_RETRAIN_AFTER"),
             whisper=os.environ.get("MMER_WHISPER") or "",
             keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),
             host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
@@ -77,6 +88,16 @@ class Paths:
             hosts=_hosts(f"{os.environ.get('MMER_HOSTS', '')},{os.environ.get('SPACE_HOST', '')}"),
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
         )
+
+    def to_env(self) -> dict[str, str]:
+        """Return the variables that let another process of this program find the same places."""
+        return {
+            "MMER_HOME": str(self.home),
+            "MMER_ASSETS": str(self.assets),
+            "MMER_DATABASE_URL": self.database_url,
+            "MMER_DEVICE": self.device,
+            "MMER_WHISPER": self.whisper,
+        }
 
     @property
     def is_private(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmer import checkpoint
+from mmer import checkpoint, versions
 from mmer.config import Config, ModelConfig
 from mmer.errors import CheckpointError
 from mmer.hashing import content_hash
@@ -185,15 +185,26 @@ def test_the_command_line_lists_shows_promotes_and_rolls_back(tmp_path):
     first = checkpoint.save(make_model(), CONFIG, root, {"parent": "base"}, name="first")
     tables = {"held_out": {"served": {"uar": 0.5}, "new": {"uar": 0.612}}}
     second = checkpoint.save(make_model(), CONFIG, root, {"parent": first, "metrics": tables}, name="second")
+    people = {"people": {"served": {"uar": 0.5}, "new": {"uar": 0.75}}, "strangers": None}
+    data = {"train": {"clips": 40, "speakers": 3, "labels": 52}, "held_out": {"clips": 9, "speakers": 2, "labels": 9}}
+    checkpoint.save(make_model(), CONFIG, root, {"parent": first, "metrics": people, "data": data}, name="third")
     done = command(tmp_path, "promote", second)
     assert (done.returncode, done.stdout) == (0, "second serves; before it did base\n")
-    base, one, two = command(tmp_path, "list").stdout.splitlines()
+    base, one, two, three = command(tmp_path, "list").stdout.splitlines()
     assert base.startswith("  base")
+    assert "learned from 24482 faces, 1945 voices, " in base
     assert one.startswith("  first  ")
     assert one.endswith("from base  no figures")
     assert two.startswith("* second  ")
-    assert two.endswith("from first  UAR 0.612 (new)")
-    assert json.loads(command(tmp_path, "show").stdout)["id"] == second
+    (put,) = versions.promotions(root)
+    assert put.by
+    assert two.endswith(f"from first  UAR 0.612 (new)  put in use {put.at} by {put.by}")
+    assert three.endswith(
+        "UAR 0.500 -> 0.750 for people who were labelled  learned from 52 labels of 40 clips and 3 speakers"
+    )
+    shown = json.loads(command(tmp_path, "show").stdout)
+    assert shown["id"] == second
+    assert shown["promotions"] == [{"at": put.at, "by": put.by, "before": "base"}]
     assert command(tmp_path, "rollback").stdout == "first serves again; before it did second\n"
     assert checkpoint.promoted(root) == first
     log = [json.loads(line) for line in (root / "promotions.jsonl").read_text().splitlines()]
@@ -212,3 +223,11 @@ def test_the_command_line_promotes_nothing_that_cannot_be_read(tmp_path):
     listed = command(tmp_path, "list")
     assert listed.returncode == 0
     assert "cannot be used" in listed.stdout
+
+
+def test_a_line_of_the_log_that_was_cut_off_hides_no_other(tmp_path):
+    name = saved(tmp_path)
+    checkpoint.promote(name, tmp_path, by="ada")
+    with (tmp_path / "promotions.jsonl").open("a") as log:
+        log.write('{"at": "2026-')
+    assert [(p.by, p.checkpoint) for p in versions.promotions(tmp_path)] == [("ada", name)]

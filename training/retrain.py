@@ -1,6 +1,8 @@
 """Train on the corrections people made, and serve the result only if it is better on clips it has not seen.
 
     python training/retrain.py [--dry-run] [--min-labels N] [--aggregation METHOD] [--home DIR] [--database URL]
+    python training/retrain.py --explain-run ID
+    python training/retrain.py --push NAMESPACE/NAME [--public] [--checkpoint ID]
 
 Uses the current labels whose clip can be read: media kept with consent, a registered file that still has the same
 hash, a clip's branch embeddings where only these were kept (while they are of the same branches), or a typed
@@ -19,6 +21,13 @@ yes with --confidence, and neither the other nor the base exemplars lose more th
 same clips have measured a run, the more confidence is asked for. --force puts it in use all the same, and the run says
 so.
 
+--explain-run writes what a run came from, learned from and changed, as explained.md and explained.html beside its
+report: label ids, hashes, settings, scores, confusion before and after, the answers that flipped. No name, no file name
+and no word of a clip is in it.
+
+--push uploads what was promoted, with a card, to a model repository of the Hugging Face hub: a private one unless
+--public is given. With --checkpoint it uploads that checkpoint and trains nothing.
+
 Exit status: 0 promoted, 3 refused by the gate, 4 too few labels, 2 bad usage, 1 another error.
 """
 
@@ -35,6 +44,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from annotations.choices import METHODS
+from mmer.checkpoint import promoted
 from mmer.config import Paths, sqlite_url
 from mmer.errors import MmerError
 from training.corrections.config import RetrainConfig
@@ -59,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would happen; write only the features cache")
     parser.add_argument("--force", action="store_true", help="put the new model in use although the gate refuses it")
+    parser.add_argument("--by", metavar="NAME", help="who starts it, for the log of promotions; default: this user")
+    parser.add_argument("--explain-run", type=int, metavar="ID", help="explain a run that is over, and train nothing")
+    parser.add_argument("--push", metavar="NAMESPACE/NAME", help="upload what is promoted to the Hugging Face hub")
+    parser.add_argument("--public", action="store_true", help="with --push: for everybody to see")
+    parser.add_argument("--checkpoint", metavar="ID", help="with --push: upload this one, and train nothing")
     return parser
 
 
@@ -71,6 +86,8 @@ def settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple
     for name in ("min_labels", "min_judged", "steps", "lr"):
         if not getattr(config, name) > 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(config, name)} is not above 0")
+    if args.checkpoint and not args.push:
+        parser.error("--checkpoint says what to --push; retraining starts from the checkpoint that serves")
     if config.seed < 0:
         parser.error(f"--seed {config.seed} is below 0")
     try:
@@ -86,26 +103,56 @@ def settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple
     return config, paths
 
 
+def explain(paths: Paths, run: int) -> int:
+    """Write the explanation of a run and say where it lies."""
+    from annotations.store import Store
+    from training.corrections.explain import explained, write
+
+    store = Store(paths.database_url, paths.media, paths.features, create=False)
+    for file in write(paths, explained(paths, store, run)):
+        print(file)
+    return 0
+
+
+def push(paths: Paths, args: argparse.Namespace, name: str) -> int:
+    """Upload a checkpoint and say where it is."""
+    from training.corrections.push import push
+
+    print(f"pushed {name} as {push(paths, name, args.push, public=args.public)}")
+    return 0
+
+
 def main() -> int:
     options = parser()
     args = options.parse_args()
     config, paths = settings(options, args)
-
-    from training.corrections.run import retrain  # torch: --help does without
 
     def stop(*_):
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        status, line = retrain(paths, config, speech=args.speech, dry_run=args.dry_run, force=args.force)
+        if args.explain_run is not None:
+            return explain(paths, args.explain_run)
+        if args.checkpoint:
+            return push(paths, args, args.checkpoint)
+        from training.corrections.run import retrain  # torch: --help does without
+
+        status, line = retrain(
+            paths, config, speech=args.speech, dry_run=args.dry_run, force=args.force, by=args.by or None
+        )
+        print(line)
+        if args.push and status == 0 and not args.dry_run:
+            push(paths, args, promoted(paths.checkpoints))
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.code == "bad_database_url" else 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped: nothing was changed", file=sys.stderr)
         return 130
-    print(line)
     return status
 
 

@@ -19,6 +19,7 @@ _UNFINISHED = (
     ("media", (".*.tmp",)),
     ("features", (".*.tmp",)),
     ("checkpoints", (".saving-*", ".PROMOTED-*")),
+    ("runs", (".*.tmp",)),
 )
 _LOG = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from annotations.db.schema import TrainingRunRecord
 from annotations.store import Store
+from mmer import checkpoint, versions
 from mmer.errors import TrainingError
 
 
@@ -17,7 +19,8 @@ from mmer.errors import TrainingError
 def locked(home: Path, store: Store) -> Iterator[Callable[[int | None], None]]:
     """Hold the only retraining of a home; yields a function that notes the run's id.
 
-    The kernel lets go of the lock when its process dies; the run that a killed process left open is then closed.
+    The kernel lets go of the lock when its process dies. The run that a killed process left is then closed: what was
+    saved before there was a verdict goes, a verdict that was on record is carried out.
 
     Raises:
         TrainingError: `already_running`.
@@ -38,17 +41,28 @@ def locked(home: Path, store: Store) -> Iterator[Callable[[int | None], None]]:
         file.seek(0)
         left = file.read().split()
         if len(left) == 2:
-            _close_killed(store, int(left[1]))
+            _close_killed(store, int(left[1]), home / "checkpoints")
         note()
         yield note
         file.truncate(0)
 
 
-def _close_killed(store: Store, run_id: int) -> None:
+def _close_killed(store: Store, run_id: int, root: Path) -> None:
     with store.writing() as session:
         run = session.get(TrainingRunRecord, run_id)
-        if run is not None and run.finished_at is None:
+        if run is None:
+            return
+        decided, parent, chosen = run.finished_at is not None, run.parent, run.checkpoint
+        if not decided:
             run.verdict, run.finished_at = "killed", datetime.now(timezone.utc)
+    serves, served = checkpoint.promoted(root), {p.checkpoint for p in versions.promotions(root)}
+    if decided:
+        if chosen in checkpoint.listing(root) and chosen not in served and serves == parent:
+            checkpoint.promote(chosen, root, by=f"run {run_id}")
+        return
+    for version in versions.versions(root):
+        if version.run == run_id and version.parent == parent and version.id not in {serves, *served}:
+            shutil.rmtree(root / version.id)
 
 
 @contextmanager

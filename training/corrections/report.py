@@ -1,6 +1,7 @@
 """What a retraining run reports: one line, and a folder with report.json and report.md."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,17 @@ def one_line(report: Mapping[str, Any]) -> str:
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write report.json, and report.md for people."""
-    folder.mkdir(parents=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    (folder / "report.md").write_text("\n".join(page(report)) + "\n")
+    """Write report.json, and report.md for people: both, or nothing."""
+    part = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        (part / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        (part / "report.md").write_text("\n".join(page(report)) + "\n")
+        part.rename(folder)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def page(report: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.predict import Predictor
 from training.corrections.adapt import CrossFit, Examples, Rehearsal, answers, cross_fit, fit
+from training.corrections.changes import changes
 from training.corrections.collect import Skipped, TrainingExample, digest, gather, read, too_few
 from training.corrections.config import RetrainConfig
 from training.corrections.evidence import Sides, base_uar, on_people, on_strangers, sides
@@ -71,13 +72,20 @@ class TooFew:
 
 
 def retrain(
-    paths: Paths, config: RetrainConfig, *, speech: bool = False, dry_run: bool = False, force: bool = False
+    paths: Paths,
+    config: RetrainConfig,
+    *,
+    speech: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    by: str | None = None,
 ) -> tuple[int, str]:
     """Do all of it; return the exit status and one line.
 
     Args:
         dry_run: write nothing but the cache of features.
         force: put what was learned in use whatever the gate says; the run is recorded as forced.
+        by: who started it, for the log of promotions; the name this user has on the machine when None.
     """
     try:
         store = Store(paths.database_url, paths.media, paths.features, create=False)
@@ -98,8 +106,8 @@ def retrain(
             report |= {"removed": [], "skipped": _reasons(found.skipped), "verdict": _verdict(report, force)}
             line = f"dry run: {one_line(report)}"
         else:
-            report = _recorded(paths, store, config, found, note, force=force)
-            line = one_line(report)
+            report = _recorded(paths, store, config, found, note, force=force, by=by)
+            line = f"{one_line(report)}; run {report['run']}"
         return REFUSED if report["verdict"] == "refused" else PROMOTED, line + left_out
 
 
@@ -161,7 +169,7 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
         abstain = recalibrate(model, learn, crossed.logits["people"], found.exemplars, abstain, config.seed)
     with torch.no_grad():
         new = answers(model, ex)
-    people, strangers, measured = _weigh(found, groups, who, folds, index, new, crossed)
+    people, strangers, measured, changed = _weigh(found, groups, who, folds, index, new, crossed)
     after = base_uar(model, found.exemplars)
     base = {m: (before[m], uar) for m, uar in after.items() if uar != before[m]}
     times = found.looks(measured)
@@ -174,6 +182,7 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
         "reasons": [*nothing, *verdict.reasons, *confident.pop("reasons")],
         **{k: v for k, v in verdict.to_dict().items() if k != "reasons"},
         "looks": times,
+        "changed": changed,
         "confident": confident,
         "choice": asdict(crossed.choice),
         "rehearsed": found.exemplars is not None,
@@ -193,8 +202,9 @@ def _weigh(
     index: torch.Tensor,
     new: torch.Tensor,
     crossed: CrossFit,
-) -> tuple[Evidence, Evidence | None, set[str]]:
-    """Return the evidence on the people who were labelled and on strangers, and the hashes of the clips it rests on.
+) -> tuple[Evidence, Evidence | None, set[str], dict[str, Any]]:
+    """Return the evidence on the people who were labelled and on strangers, the hashes of the clips it rests on, and
+    what changed in their answers.
 
     What the model learned from is judged by models of the folds that had not seen it.
 
@@ -218,7 +228,9 @@ def _weigh(
         judged["strangers"] = who.strange
         strangers = on_strangers(items, ex, new, who.strange)
     measured = {items[i].sha256 for where in judged.values() for i in torch.nonzero(where).flatten().tolist()}
-    return people, strangers, measured
+    weighed = {"people": people, **({"strangers": strangers} if strangers is not None else {})}
+    changed = {name: changes(items, ex, judged[name], evidence) for name, evidence in weighed.items()}
+    return people, strangers, measured, changed
 
 
 def _clip_states(ex: Examples) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -254,6 +266,7 @@ def _recorded(
     note: Callable[[int | None], None],
     *,
     force: bool,
+    by: str | None,
 ) -> dict[str, Any]:
     """Train, decide and record it as a run of the database; a run that fails or is stopped is closed as such."""
     run = store.start_run(found.served.id)
@@ -264,7 +277,7 @@ def _recorded(
         trained = train(found, config)
         trained.report.update(run=run, removed=store.removals(run), skipped=_reasons(found.skipped))
         with uninterrupted():
-            _conclude(paths, store, run, found, trained, force=force)
+            _conclude(paths, store, run, found, trained, force=force, by=by)
     except BaseException as error:
         with uninterrupted():
             why = f"failed: {type(error).__name__}"  # its message may name a clip
@@ -273,7 +286,9 @@ def _recorded(
     return trained.report
 
 
-def _conclude(paths: Paths, store: Store, run: int, found: Collected, trained: Trained, *, force: bool) -> None:
+def _conclude(
+    paths: Paths, store: Store, run: int, found: Collected, trained: Trained, *, force: bool, by: str | None
+) -> None:
     """Put the model in use if nothing speaks against it, and record the run."""
     served, items, report = found.served, found.items, trained.report
     report["verdict"], report["checkpoint"] = _verdict(report, force), None
@@ -295,16 +310,16 @@ def _conclude(paths: Paths, store: Store, run: int, found: Collected, trained: T
             run, report["verdict"], checkpoint=report["checkpoint"], report=report, clips=clips, label_ids=ids
         )
         if report["checkpoint"]:
-            checkpoint.promote(report["checkpoint"], paths.checkpoints)
+            checkpoint.promote(report["checkpoint"], paths.checkpoints, by=by)
     except BaseException:
-        if report["checkpoint"]:
+        if report["checkpoint"] and report["checkpoint"] != checkpoint.promoted(paths.checkpoints):
             shutil.rmtree(paths.checkpoints / report["checkpoint"], ignore_errors=True)
         raise
 
 
 def _save(paths: Paths, served: Checkpoint, trained: Trained) -> str:
     model, report = trained.model, trained.report
-    meta = {k: report[k] for k in ("parent", "trained", "data", "settings", "choice", "aggregation", "verdict")}
+    meta = {k: report[k] for k in ("run", "parent", "trained", "data", "settings", "choice", "aggregation", "verdict")}
     # How its branches were made.
     meta |= {k: served.meta[k] for k in ("training", "stages", "whisper", "streams") if k in served.meta}
     temperatures = dict(zip(MODALITIES, model.temperatures.tolist(), strict=True))
