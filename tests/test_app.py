@@ -372,11 +372,14 @@ def test_every_event_has_a_stable_name(client):
     analyse = "analyse rerun explain save_label health"
     label = "projects make_project start submit cannot_tell skip broken undo reveal"
     review = "projects previous next open decide take_back"
+    model = "start cancel answer_anew roll_back watch"
     assert named == {
         *(f"/{name}" for name in analyse.split()),
         *(f"/label_{name}" for name in label.split()),
         *(f"/review_{name}" for name in review.split()),
+        *(f"/model_{name}" for name in model.split()),
         "/review",
+        "/model",
     }
 
 

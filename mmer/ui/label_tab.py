@@ -14,6 +14,7 @@ from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue, Task
 from annotations.queue.media_import import import_kept_clips
 from annotations.queue.projects import Project
+from mmer.checkpoint import promoted
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import label_view, result_html
@@ -333,7 +334,7 @@ class LabelTab:
         current, project = self._resume(request, profile, session)
         # Only what was chosen before and stays is blind.
         self._chosen_at_look.setdefault(current.task.assignment_id, _by_target(project, all, face, voice, text))
-        yield {self.told: label_view.model_answer(current.task)}
+        yield {self.told: label_view.model_answer(current.task, promoted(self.service.paths.checkpoints))}
 
     def _queue(self, project: Project) -> Queue:
         return self._queues.setdefault(project.id, Queue(self.store, project))
@@ -413,7 +414,7 @@ class LabelTab:
             return {**shown, self.status: result_html.status(_QUEUE_EMPTY)}
         cleared = self._cleared_form(project) if clear_form else {}
         if not project.blind:
-            cleared[self.told] = label_view.model_answer(session.task)
+            cleared[self.told] = label_view.model_answer(session.task, promoted(self.service.paths.checkpoints))
         return {**shown, self.status: "", **cleared}
 
     def _cleared_form(self, project: Project) -> dict:

@@ -61,14 +61,16 @@ def receipt_json(task: Task, receipt: Receipt) -> dict:
     }
 
 
-def model_answer(task: Task) -> str:
-    """Return the model's answer to an item."""
+def model_answer(task: Task, serves: str) -> str:
+    """Return the model's answer to an item, and whether another checkpoint than the one that serves gave it."""
     if not task.prediction:
         return status("The model has not answered this item.")
     emotion, per_modality = task.prediction["emotion"], task.prediction["per_modality"]
     channels = ", ".join(f"{m} {branch['emotion']}" for m, branch in per_modality.items() if branch)
     sure = task.prediction["probs"].get(emotion, 0.0)
-    return status(f"Model: {emotion}, {percent(sure)}. By channel: {channels}.")
+    by = task.prediction.get("checkpoint", serves)
+    older = "" if by == serves else f" This answer is of an older checkpoint, {by}; {serves} serves now."
+    return status(f"Model: {emotion}, {percent(sure)}. By channel: {channels}.{older}")
 
 
 def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt) -> str:

@@ -1,6 +1,8 @@
 """The whole page, and how it is served."""
 
 import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import gradio as gr
@@ -11,7 +13,9 @@ from mmer.ui import housekeeping
 from mmer.ui.analyse_tab import AnalyseTab
 from mmer.ui.door import Door
 from mmer.ui.label_tab import HOTKEYS, LabelTab
+from mmer.ui.model_tab import ModelTab
 from mmer.ui.render import render
+from mmer.ui.retraining import watch
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, SCRIPT, THEME
@@ -39,11 +43,22 @@ class Page(gr.Blocks):
     service: Service
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        guards = {"lifespan": housekeeping.every_hour(self.service), "middleware": [Middleware(Door, page=self)]}
+        guards = {"lifespan": _beside(self.service), "middleware": [Middleware(Door, page=self)]}
         options["app_kwargs"] = {**guards, **(options.get("app_kwargs") or {})}
         if self.service.closed:
             options["auth"] = options.get("auth") or self.service.knows
         return super().launch(*args, **options)
+
+
+def _beside(service: Service) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    """Return what runs as long as the server does: what tidies up, and what starts retrainings by themselves."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        async with housekeeping.every_hour(service)(app), watch(service.retraining)(app):
+            yield
+
+    return lifespan
 
 
 def build(service: Service) -> Page:
@@ -65,6 +80,8 @@ def build(service: Service) -> Page:
                 LabelTab(service)
             with gr.Tab("Review"):
                 ReviewTab(service)
+            with gr.Tab("Model") as model:
+                ModelTab(service, model)
         gr.HTML(render("page_foot.html"))
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     # How many may wait is the door's to say; and nobody may call the model past the queue.

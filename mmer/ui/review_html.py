@@ -54,9 +54,9 @@ def item(shown: Item, player: Player) -> str:
     )
 
 
-def history(events: list[Event]) -> str:
-    """Return everything that happened to an item, the oldest first."""
-    return render("review_history.html", events=events, kinds=_KINDS, targets=TARGETS)
+def history(events: list[Event], serves: str) -> str:
+    """Return everything that happened to an item, the oldest first; answers of other checkpoints are marked."""
+    return render("review_history.html", events=events, kinds=_KINDS, targets=TARGETS, serves=serves)
 
 
 def _facts(label: AnnotatorLabel) -> list[str]:

@@ -10,6 +10,7 @@ from annotations.queue.projects import projects
 from annotations.review import adjudication
 from annotations.review.adjudication import Event, Filters, Item
 from annotations.review.agreement import Agreement, agreement
+from mmer.checkpoint import promoted
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import agreement_html, result_html, review_html
@@ -268,7 +269,7 @@ class ReviewTab:
         item, events = adjudication.item(self.store, item_id, target), adjudication.history(self.store, item_id)
         return {
             self.detail: review_html.item(item, self.service.player),
-            self.history: review_html.history(events),
+            self.history: review_html.history(events, promoted(self.service.paths.checkpoints)),
             self.raw_item: _item_json(item, events),
             self.panel: gr.Column(visible=True),
             self.final: next(iter(item.final), None),

@@ -11,7 +11,7 @@ from annotations.accounts import Accounts
 from annotations.label import check_label
 from annotations.store import Store
 from annotations.text import check_text
-from mmer import checkpoint
+from mmer import checkpoint, hub
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.features import read_words
@@ -19,6 +19,7 @@ from mmer.labels import EMOTIONS
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
 from mmer.ui.playable import Player
+from mmer.ui.retraining import Retraining
 
 if TYPE_CHECKING:
     from mmer.explanation import Explanation
@@ -89,10 +90,12 @@ class Service:
 
     def __init__(self, paths: Paths, on_gpu: Callable[[Callable], Callable] = lambda call: call):
         self.paths = paths
+        hub.follow_setting(paths)
         self.predictor = Predictor(paths)
         self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads)
         self.accounts = Accounts(paths.accounts)
         self.player = Player(self.store)
+        self.retraining = Retraining(paths, self.store)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)

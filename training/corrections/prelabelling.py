@@ -6,8 +6,10 @@ from itertools import islice
 
 import numpy as np
 import torch
+from sqlalchemy import select
 from tqdm import tqdm
 
+from annotations.db.schema import ItemRecord, PredictionRecord, ProjectRecord, UtteranceRecord
 from annotations.queue.assignment import Queue
 from annotations.queue.projects import Pending, pending, project
 from annotations.store import Store
@@ -52,6 +54,21 @@ def keep(store: Store, item: Pending, result: EmotionResult, embedding: bytes) -
     found = result.to_dict() | {"start_s": item.start_s, "end_s": item.end_s}
     store.add_prediction(item.clip_id, found)
     store.utterance(item.clip_id, item.start_s, item.end_s, transcript=words, embedding=embedding)
+
+
+def answered_projects(paths: Paths) -> list[str]:
+    """Return the names of the projects of which a model has answered an item."""
+    store = Store(paths.database_url, paths.media, paths.features, create=False)
+    names = (
+        select(ProjectRecord.name)
+        .join(ItemRecord, ItemRecord.project_id == ProjectRecord.id)
+        .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
+        .join(PredictionRecord, PredictionRecord.clip_id == UtteranceRecord.clip_id)
+        .distinct()
+        .order_by(ProjectRecord.name)
+    )
+    with store.reading() as session:
+        return list(session.scalars(names))
 
 
 def prelabel(paths: Paths, name: str, *, again: bool = False, speech: bool = False) -> tuple[int, list[str]]:
