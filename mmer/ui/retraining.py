@@ -64,7 +64,7 @@ class Retraining:
         self._status: int | None = None
         self._refreshing = False
         self._follower: threading.Thread | None = None
-        self._tried = 0  # labels there were at the last automatic start
+        self._tried = 0  # labels without a run when the last run from here ended
 
     def start(self, by: str, *, only_refresh: bool = False) -> None:
         """Start a run, or only the answers of the checkpoint in use to what another one answered.
@@ -78,7 +78,7 @@ class Retraining:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115  the run writes to it, and the page reads it
             self._since, self._took_s, self._status = time.monotonic(), 0.0, None
             self._refreshing = only_refresh
-            command = self._refresh if only_refresh else [*self._command, "--by", by or "the page"]
+            command = self._refresh if only_refresh else [*self._command, f"--by={by or 'the page'}"]
             self._process = self._launch(command)
             self._follower = threading.Thread(target=self._follow, daemon=True)
             self._follower.start()
@@ -114,6 +114,8 @@ class Retraining:
             self._process.wait()
         self._took_s = time.monotonic() - self._since
         self._refreshing = False
+        with suppress(MmerError):  # what no run can read stays unused, and starts no run again
+            self._tried = fresh_labels(self.store)
 
     def cancel(self) -> None:
         """Ask the run to stop, whoever started it; it changes nothing then.
@@ -154,8 +156,7 @@ class Retraining:
         """Start a run when as many labels as the setting says have come since the last; return whether it did."""
         wanted = self.paths.retrain_after
         fresh = fresh_labels(self.store) if wanted else 0
-        if fresh < self._tried:
-            self._tried = 0  # a run has used them
+        self._tried = min(self._tried, fresh)  # a run from elsewhere has used some
         if not wanted or fresh - self._tried < wanted or self._running() or self._held():
             return False
         self._tried = fresh

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-QUESTIONS = {"people": "people who were labelled", "strangers": "strangers"}
+from mmer.versions import QUESTIONS
 
 
 def one_line(report: Mapping[str, Any]) -> str:
