@@ -83,7 +83,7 @@ def test_an_order_takes_what_it_says_first(pool):
 
 
 def test_true_labels_are_learned_and_shuffled_ones_never_serve(pool):
-    config = SimulateConfig(per_round=60, rounds=1, steps=50)
+    config = SimulateConfig(per_round=60, rounds=1, steps=25, lr=0.01)
     start, end = session(pool, Curve("random", 0.0, False, 0), config)
     assert (start["labels"], end["labels"]) == (0, 60)
     assert end["promoted"]
