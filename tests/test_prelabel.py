@@ -15,7 +15,8 @@ from mmer import checkpoint, media
 from mmer.config import Config, ModelConfig, Paths
 from mmer.model import EmotionModel
 from tests import synth
-from training.corrections.prelabelling import prelabel
+from tests.test_label_tab import filled
+from training.corrections.prelabelling import answered_projects, prelabel
 
 
 @pytest.fixture
@@ -61,3 +62,12 @@ def test_items_are_answered_once_for_each_checkpoint_and_the_queue_follows(paths
     assert prelabel(paths, "voices")[0] == 2
     with store.reading() as session:
         assert session.scalars(select(PredictionRecord.checkpoint)).all() == ["base"] * 4 + [name] * 2
+
+
+def test_all_are_the_projects_a_model_has_answered_before(tmp_path):
+    paths = filled(tmp_path, 1)
+    store = Store(paths.database_url, paths.media, paths.features)
+    other = projects.create(store, "untouched", actor="ada")
+    clip = store.register_clip(None, "ab" * 32, name="a sentence")
+    projects.add_items(store, other, [store.utterance(clip, transcript="so it is")])
+    assert answered_projects(paths) == ["voices"]
