@@ -29,7 +29,7 @@ def is_address(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def fetch(address: str, root: Path) -> str:
+def fetch(address: str, root: Path, *, endpoint: str | None = None, token: str | None = None) -> str:
     """Return the id under which a checkpoint of the hub lies below `root`, where it is put if it is not there yet.
 
     Raises:
@@ -40,19 +40,21 @@ def fetch(address: str, root: Path) -> str:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=root, ignore_cleanup_errors=True) as folder:
-            commit = _download(address, named[1], named[2], Path(folder) / "down")
+            commit = _download(address, named[1], named[2], Path(folder) / "down", endpoint, token)
             return _take_in(Path(folder) / "down", root, address, f"{PREFIX}{named[1]}@{commit}")
     except OSError as error:
         raise CheckpointError("not_saved", f"{address} cannot be kept in {root.name}/: {error.strerror}") from error
 
 
-def _download(address: str, repo: str, revision: str | None, folder: Path) -> str:
+def _download(
+    address: str, repo: str, revision: str | None, folder: Path, endpoint: str | None, token: str | None
+) -> str:
     """Put a repository's files into a folder and return the commit they are of."""
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
-    api = HfApi()
+    api = HfApi(endpoint=endpoint, token=token)
     try:
         about = api.model_info(repo, revision=revision)
         there = {file.rfilename for file in about.siblings or ()}

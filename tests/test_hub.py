@@ -111,65 +111,79 @@ def test_an_address_is_namespace_and_name(tmp_path):
             hub.fetch(address, tmp_path)
 
 
-# What the command line's processes do of one hub: they are slow to start, so each does several things.
-FETCH = """
-import json, sys
-from pathlib import Path
-from mmer import hub
-from mmer.errors import CheckpointError
-root = Path(sys.argv[1])
-for address in sys.argv[2:]:
-    try:
-        print(json.dumps(["ok", hub.fetch(address, root)]))
-    except CheckpointError as error:
-        print(json.dumps([error.code, error.message]))
-"""
-
-
-def fetched(url: str, home: Path, *addresses: str, token: str = TOKEN) -> list[list[str]]:
-    done = run(url, home, "-c", FETCH, str(home / "checkpoints"), *addresses, token=token)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def test_what_was_pushed_is_served_elsewhere(server, tmp_path):
     url, _ = server
     here, there = paths_in(tmp_path / "here"), paths_in(tmp_path / "there")
     first, second = made(here, seed=1), made(here, seed=2)
     at_first = push(here, first, REPO, endpoint=url, token=TOKEN)
     push(here, second, REPO, endpoint=url, token=TOKEN)
-    done = run(url, there.home, "-m", "mmer", "checkpoint", "promote", at_first)
-    assert (done.returncode, done.stdout) == (0, f"{first} serves; before it did base\n"), done.stderr
+    assert hub.fetch(at_first, there.checkpoints, endpoint=url, token=TOKEN) == first
     meta = checkpoint.read_meta(first, there.checkpoints)
     assert (meta["id"], meta["source"], "run" in meta) == (first, at_first, False)
-    assert checkpoint.load(first, there.checkpoints).meta["weights_sha256"] == meta["weights_sha256"]
-    assert sorted(p.name for p in there.checkpoints.iterdir()) == [first, "PROMOTED", "promotions.jsonl"]
+    assert sorted(p.name for p in there.checkpoints.iterdir()) == [first]
+    checkpoint.promote(first, there.checkpoints)
+    assert Service(there).health() == {"status": "ok", "checkpoint": first, "device": "cpu"}
     assert checkpoint.roll_back(there.checkpoints) == "base"
-    (latest,) = fetched(url, there.home, f"hf:{REPO}")
-    assert latest == ["ok", second]
+    assert hub.fetch(f"hf:{REPO}", there.checkpoints, endpoint=url, token=TOKEN) == second
+    assert hub.fetch(f"hf:{REPO}@main", there.checkpoints, endpoint=url, token=TOKEN) == second
     assert checkpoint.listing(there.checkpoints) == sorted([first, second])
 
 
-def test_what_is_damaged_or_not_there_is_said_so_and_not_listed(server, tmp_path):
+def test_the_command_line_fetches_what_it_promotes(server, tmp_path):
+    url, _ = server
+    here = paths_in(tmp_path / "here")
+    name = made(here)
+    address = push(here, name, REPO, endpoint=url, token=TOKEN)
+    done = run(url, tmp_path / "there", "-m", "mmer", "checkpoint", "promote", address)
+    assert (done.returncode, done.stdout) == (0, f"{name} serves; before it did base\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        (
+            {"model.safetensors": b"other"},
+            "bad_checkpoint",
+            "the sha256 of model.safetensors is not the one in meta.json",
+        ),
+        ({"meta.json": b"[]"}, "bad_checkpoint", "its meta.json is none of a checkpoint"),
+        ({"meta.json": None}, "hub_failed", "cannot be fetched"),
+    ],
+)
+def test_what_is_damaged_is_said_so_and_not_listed(server, tmp_path, damage, code, words):
     url, repo = server
-    here, there = paths_in(tmp_path / "here"), paths_in(tmp_path / "there")
+    here, root = paths_in(tmp_path / "here"), tmp_path / "there"
     push(here, made(here), REPO, endpoint=url, token=TOKEN)
-    files = repo.commits[-1][1]
-    repo.commits += [("a" * 40, {**files, "model.safetensors": b"other"}), ("b" * 40, {**files, "meta.json": b"[]"})]
-    escaping = {**json.loads(files["meta.json"]), "id": "../../outside"}
-    repo.commits.append(("c" * 40, {**files, "meta.json": json.dumps(escaping).encode()}))
-    answers = fetched(url, there.home, *(f"hf:{REPO}@{r}" for r in ("aaaa", "bbbb", "dddd", "cccc")))
-    (code, said), (bad, none), (gone, revision), (kind, name) = answers
-    assert (code, said) == (
-        "bad_checkpoint",
-        f"hf:{REPO}@aaaa: the sha256 of model.safetensors is not the one in meta.json",
-    )
-    assert (bad, "none of a checkpoint" in none) == ("bad_checkpoint", True)
-    assert (gone, revision.startswith(f"hf:{REPO}@dddd cannot be fetched: ")) == ("hub_failed", True)
-    assert (kind, name) == ("ok", f"hub-{json.loads(files['meta.json'])['weights_sha256'][:8]}")
-    assert checkpoint.listing(there.checkpoints) == [name]
-    ((refused, _),) = fetched(url, there.home, f"hf:{REPO}", token="hf_wrong")
-    assert refused == "hub_failed"
+    files = {**repo.commits[-1][1], **damage}
+    repo.commits.append(("a" * 40, {name: body for name, body in files.items() if body is not None}))
+    with pytest.raises(CheckpointError, match=f"hf:{REPO}@aaaa:? {words}") as raised:
+        hub.fetch(f"hf:{REPO}@aaaa", root, endpoint=url, token=TOKEN)
+    assert raised.value.code == code
+    assert list(root.iterdir()) == []
+
+
+def test_an_id_that_is_a_path_is_not_followed(server, tmp_path):
+    url, repo = server
+    here, root = paths_in(tmp_path / "here"), tmp_path / "there"
+    push(here, made(here), REPO, endpoint=url, token=TOKEN)
+    meta = json.loads(repo.commits[-1][1]["meta.json"])
+    escaping = json.dumps({**meta, "id": "../../outside"}).encode()
+    repo.commits.append(("c" * 40, {**repo.commits[-1][1], "meta.json": escaping}))
+    name = hub.fetch(f"hf:{REPO}", root, endpoint=url, token=TOKEN)
+    assert name == f"hub-{meta['weights_sha256'][:8]}"
+    assert checkpoint.listing(root) == [name]
+
+
+def test_what_is_not_there_or_not_for_us_is_said_so(server, tmp_path):
+    url, _ = server
+    here = paths_in(tmp_path / "here")
+    push(here, made(here), REPO, endpoint=url, token=TOKEN)
+    for address, token in ((f"hf:{REPO}@dddd", TOKEN), (f"hf:{REPO}", "hf_wrong"), ("hf:ann/other", TOKEN)):
+        with pytest.raises(CheckpointError, match=f"{address} cannot be fetched: ") as raised:
+            hub.fetch(address, tmp_path / "there", endpoint=url, token=token)
+        assert raised.value.code == "hub_failed"
+    with pytest.raises(CheckpointError, match="cannot be fetched: .*[Cc]onnect"):
+        hub.fetch(f"hf:{REPO}", tmp_path / "there", endpoint="http://127.0.0.1:1", token=TOKEN)
 
 
 def test_the_setting_is_followed_once_and_what_is_promoted_later_stays(tmp_path, caplog):
