@@ -144,7 +144,7 @@ def test_the_command_line_fetches_what_it_promotes(server, tmp_path):
         (
             {"model.safetensors": b"other"},
             "bad_checkpoint",
-            "the sha256 of model.safetensors is not the one in meta.json",
+            "the sha256 of model.safetensors is not the",
         ),
         ({"meta.json": b"[]"}, "bad_checkpoint", "its meta.json is none of a checkpoint"),
         ({"meta.json": None}, "hub_failed", "cannot be fetched"),
