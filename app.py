@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -58,4 +59,8 @@ if options:
             "Everybody who reaches this page may label, under any name; reviews and projects are closed to them. "
             "`python -m annotations account add NAME admin` closes the page to all without an account."
         )
-    demo.launch(server_name=paths.host, server_port=options.port, **LAUNCH)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container that is stopped ends as after Ctrl-C
+    try:
+        demo.launch(server_name=paths.host, server_port=options.port, **LAUNCH)
+    finally:
+        service.close()

@@ -174,6 +174,10 @@ def _add_upkeep(commands: _Subcommands) -> None:
     sub.add_argument("file", type=Path)
     sub = commands.add("restore", "check a backup and put it in the database's place; the old one is kept beside")
     sub.add_argument("file", type=Path)
+    sub = commands.add(
+        "recover", "make the database and its files anew from MMER_BACKUP, as a server does at its start"
+    )
+    sub.add_argument("--allow-missing", action="store_true", help="go on without events that are missing or damaged")
 
 
 def _add_account_actions(actions: _Subcommands) -> None:

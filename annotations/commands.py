@@ -5,6 +5,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from annotations import retention
 from annotations.accounts import Accounts
+from annotations.bucket.backup import Backup, backup_of
 from annotations.clip_files import ClipFiles
 from annotations.db import backup
 from annotations.db.engine import sqlite_file
@@ -36,7 +38,8 @@ def run(args: Namespace) -> int:
     """Return the exit status of the command that parsed arguments name; errors are said in one line on stderr."""
     action = getattr(args, "action", None)
     try:
-        return COMMANDS[f"{args.command} {action}" if action else args.command](args)
+        with ExitStack() as args.closing:  # a backup that the command took is given back
+            return COMMANDS[f"{args.command} {action}" if action else args.command](args)
     except MmerError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
     except (SQLAlchemyError, OSError) as error:
@@ -50,13 +53,26 @@ def _url(args: Namespace) -> str:
     return args.database if "://" in args.database else sqlite_url(Path(args.database))
 
 
-def _store(args: Namespace, *, create: bool = False) -> Store:
+def _store(args: Namespace, *, create: bool = False, reads: bool = False) -> Store:
+    """Return the store that the options name.
+
+    Args:
+        reads: the command writes nothing, so that the backup need not be reached.
+    """
     url, paths = _url(args), Paths.from_env()
     # Another database than the configured one must not touch the configured one's media.
     file = sqlite_file(url)
     home = paths.home if url == paths.database_url or file is None else file.parent
     folders = (args.media or home / paths.media.name, home / paths.features.name, home / paths.uploads.name)
-    return Store(url, *folders, create=create)
+    backup = None if reads else _backup_of(args)
+    return Store(url, *folders, create=create, backup=backup)
+
+
+def _backup_of(args: Namespace) -> Backup | None:
+    backup = backup_of(Paths.from_env(), _url(args), args.media)
+    if backup:
+        args.closing.callback(backup.close)
+    return backup
 
 
 def _sha256(clip: str) -> str:
@@ -110,7 +126,7 @@ def _import_media(args: Namespace) -> int:
 
 
 def _export(args: Namespace) -> int:
-    report = export_labels(_store(args), args.out, args.format, progress=_progress("labels"))
+    report = export_labels(_store(args, reads=True), args.out, args.format, progress=_progress("labels"))
     print(f"{report.labels} labels written to {args.out}")
     if report.left_out:
         print(f"left out, as {args.format} has no place for it: {_counted(report.left_out)}", file=sys.stderr)
@@ -154,7 +170,7 @@ def _project_settings(args: Namespace) -> dict:
 
 
 def _project_list(args: Namespace) -> int:
-    store = _store(args)
+    store = _store(args, reads=True)
     for project in projects.projects(store):
         print(json.dumps(asdict(project) | projects.counts(store, project), ensure_ascii=False))
     return 0
@@ -191,7 +207,7 @@ def _project_release(args: Namespace) -> int:
 
 
 def _stats(args: Namespace) -> int:
-    print(json.dumps(_store(args).counts(), indent=2))
+    print(json.dumps(_store(args, reads=True).counts(), indent=2))
     return 0
 
 
@@ -229,7 +245,9 @@ def _expire(args: Namespace) -> int:
 def _vacuum(args: Namespace) -> int:
     store = _store(args)
     n_files = retention.vacuum(store.engine, store.media_dir, store.features_dir)
-    print(f"{n_files} files deleted; the database is compact")
+    if store.backup:
+        store.backup.purge()
+    print(f"{n_files} files deleted; the database is compact" + (", and its backup" if store.backup else ""))
     return 0
 
 
@@ -239,6 +257,8 @@ def _upgrade(args: Namespace) -> int:
     print(f"{make_url(_url(args)).render_as_string()} has schema {done.after}{change}")
     if done.backup:
         print(f"the database as it was is kept as {done.backup}")
+        if kept_in := _store(args).backup:
+            kept_in.snapshot()  # what an upgrade changes is no event
     return 0
 
 
@@ -250,7 +270,21 @@ def _backup(args: Namespace) -> int:
 def _restore(args: Namespace) -> int:
     n_labels, old = backup.restore(_url(args), args.file)
     upgrade(_url(args))
+    if kept_in := _store(args).backup:
+        kept_in.begin_anew()
     print(f"{n_labels} label rows restored" + (f"; the old database is kept as {old}" if old else ""))
+    return 0
+
+
+def _recover(args: Namespace) -> int:
+    paths, backup = Paths.from_env(), _backup_of(args)
+    if backup is None:
+        raise LabelError("no_backup", "MMER_BACKUP names no backup of this database")
+    if not (found := backup.open(allow_missing=args.allow_missing)):
+        there = sqlite_file(paths.database_url)
+        raise LabelError("nothing_to_recover", f"the backup is empty, or {there} is there already; move it away first")
+    Store(paths.database_url, args.media or paths.media, paths.features, paths.uploads, backup=backup)
+    print(f"{found.n_labels} label rows: the snapshot of {found.snapshot.at} and {found.n_events} events after it")
     return 0
 
 
@@ -320,6 +354,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "upgrade": _upgrade,
     "backup": _backup,
     "restore": _restore,
+    "recover": _recover,
     "account add": _account_add,
     "account role": _account_role,
     "account remove": _account_remove,

@@ -1,7 +1,8 @@
 """The annotation database: stores and returns clips, consents, predictions, labels and training runs.
 
 Each call is its own transaction, so any thread or process may call at any time; when a method has returned an id, the
-row is on the disk. The current label of an annotator for a clip's segment and target is the newest that was not undone.
+row is on the disk, and in the backup where there is one. The current label of an annotator for a clip's segment and
+target is the newest that was not undone.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from annotations import item_summary, retention, sides
+from annotations.bucket.backup import Backup
 from annotations.choices import OUTCOMES, TRAIN
 from annotations.db.engine import connect, inserted_id, sqlite_file
 from annotations.db.schema import (
@@ -78,6 +80,7 @@ class Store:
         features_dir: cache whose file names hold the clip's sha256; a deletion clears it too.
         uploads_dir: where the page's visitors send clips under other names; a deletion finds them by content.
         create: refuse a missing SQLite file when off.
+        backup: where all that is written is kept too; an empty disk is filled from it first.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Store:
         uploads_dir: Path | None = None,
         *,
         create: bool = True,
+        backup: Backup | None = None,
     ):
         self.media_dir = Path(media_dir)
         self.features_dir = Path(features_dir) if features_dir else None
@@ -96,10 +100,15 @@ class Store:
         for folder in self._folders:
             with suppress(FileNotFoundError, PermissionError):  # made when something comes in; or somebody else's
                 folder.chmod(0o700)
+        self.backup = backup
+        if backup:
+            backup.open()
         self.engine = connect(url, create=create)
         self._file = sqlite_file(url)
         self._readers = sessionmaker(self.engine)
         self._writers = sessionmaker(self.engine.execution_options(write=True))
+        if backup:
+            backup.attach()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -108,8 +117,12 @@ class Store:
             yield session
 
     @contextmanager
-    def writing(self, session: Session | None = None) -> Iterator[Session]:
-        """One transaction, committed at the end; a given session is in one already, and its owner commits."""
+    def writing(self, session: Session | None = None, *, sends: bool = True) -> Iterator[Session]:
+        """One transaction, committed at the end; a given session is in one already, and its owner commits.
+
+        Args:
+            sends: return only when the backup has it too, where there is one.
+        """
         if session:
             yield session
             return
@@ -126,6 +139,8 @@ class Store:
                     raise
         except OperationalError as error:
             raise LabelError("database_unavailable", f"nothing was saved: {error.orig}") from error
+        if self.backup and sends:
+            self.backup.sent(file for file in placed if file.is_file())
 
     def register_clip(
         self,
@@ -594,7 +609,7 @@ class Store:
     def _delete(
         self, condition, what: str, speakers: tuple[str, ...], keep_labels: bool, actor: str
     ) -> retention.Removal:
-        with self.writing() as session:
+        with self.writing(sends=False) as session:
             hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
             if not hashes:
                 raise LabelError("unknown_clip", f"no {what} on record")
@@ -606,6 +621,8 @@ class Store:
         n_uploads = retention.delete_uploads(self.uploads_dir, hashes) if self.uploads_dir else 0
         removal = replace(removal, files=removal.files + n_uploads)
         retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
+        if self.backup:
+            self.backup.purge()
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
     def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:
@@ -614,7 +631,7 @@ class Store:
         Args:
             given_before: also what is kept under consents that are all older than this, whatever was said of an end.
         """
-        with self.writing() as session:
+        with self.writing(sends=False) as session:
             over = ClipRecord.keep_until <= now()
             if given_before:
                 newest = select(func.max(ConsentRecord.given_at)).where(ConsentRecord.clip_id == ClipRecord.id)
@@ -628,7 +645,9 @@ class Store:
                 session.execute(utterances.values(embedding=None))  # features too
             if clips:
                 self.audit(actor, "media.expire", {"n_clips": len(clips), "n_files": n_files}, session)
-            return len(clips), n_files
+        if self.backup and clips:
+            self.backup.purge()
+        return len(clips), n_files
 
     def audit(self, actor: str, action: str, detail: dict, session: Session | None = None) -> None:
         """Note who did what; `detail` must name no clip and no speaker, so that a deletion need not find it."""

@@ -68,6 +68,7 @@ class Paths:
     host: str = "127.0.0.1"  # address the page listens on
     space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
     hosts: tuple[str, ...] = ()  # names, beside this machine's own, under which the page is served
+    backup: str = ""  # where labels and kept recordings are copied to: a folder, an fsspec URL, hf-dataset:OWNER/NAME
     trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
 
     @classmethod
@@ -85,6 +86,7 @@ class Paths:
             keep_days=_days(os.environ.get("MMER_KEEP_DAYS") or "0"),
             host=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
             space=os.environ.get("SPACE_ID") or "",
+            backup=os.environ.get("MMER_BACKUP") or "",
             hosts=_hosts(f"{os.environ.get('MMER_HOSTS', '')},{os.environ.get('SPACE_HOST', '')}"),
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
         )

@@ -84,10 +84,14 @@ def every_hour(service: Service) -> Callable[[object], AbstractAsyncContextManag
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        task = asyncio.create_task(clock())
+        task, backup = asyncio.create_task(clock()), service.store.backup
+        if backup:
+            backup.start()
         try:
             yield
         finally:
             task.cancel()
+            if backup:
+                await asyncio.to_thread(backup.close)
 
     return lifespan

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotations.accounts import Accounts
+from annotations.bucket.backup import backup_of
 from annotations.label import check_label
 from annotations.store import Store
 from annotations.text import check_text
@@ -90,15 +91,21 @@ class Service:
 
     def __init__(self, paths: Paths, on_gpu: Callable[[Callable], Callable] = lambda call: call):
         self.paths = paths
+        backup = backup_of(paths)  # an empty disk is filled from it, checkpoints and accounts too
+        self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads, backup=backup)
         hub.follow_setting(paths)
         self.predictor = Predictor(paths)
-        self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads)
         self.accounts = Accounts(paths.accounts)
         self.player = Player(self.store)
         self.retraining = Retraining(paths, self.store)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
+
+    def close(self) -> None:
+        """Put what is left into the backup, where there is one, and let another server take it over."""
+        if self.store.backup:
+            self.store.backup.close()
 
     def knows(self, name: str, password: str) -> bool:
         """Return whether somebody may log in, as gradio asks it."""
