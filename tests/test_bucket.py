@@ -22,6 +22,7 @@ from annotations.review.adjudication import adjudicate, final_labels
 from annotations.store import Store
 from mmer.config import ROOT, Paths, sqlite_url
 from mmer.errors import LabelError
+from tests.load import lost_disk
 
 HASH = "ab" * 32
 
@@ -452,3 +453,12 @@ def test_a_label_stays_quick(tmp_path):
     for _ in range(20):
         store.add_label(clip, "ann", "fear")
     assert (time.process_time() - since) / 20 < 0.05
+
+
+def test_a_server_killed_with_its_disk_had_acknowledged_what_was_lost(tmp_path):
+    """Two rounds of two writers; `tests/load/lost_disk.py` has more."""
+    (tmp_path / "bucket").mkdir()
+    found = lost_disk.measure(tmp_path, str(tmp_path / "bucket"), n_kills=2, n_writers=2)
+    assert found.problems == []
+    assert found.n_said > 20
+    assert found.n_rows >= found.n_said

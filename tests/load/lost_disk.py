@@ -36,6 +36,7 @@ from tests.load import kill
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_CLIP = 20  # labels before the next clip
+LINES = 60  # at most, that the last writer says before the kill, and then some
 SNAPSHOT_S = 0.3  # so that kills come in the middle of snapshots too
 
 
@@ -86,19 +87,20 @@ def write(home: Path, bucket: str, annotator: str) -> None:
             say("final", adjudicate(store, clip, start_s, start_s + 1, "all", emotion, annotator))
 
 
-def round_of(home: Path, bucket: str, names: list[str], wait_s: float, problems: list[str]) -> dict[str, list]:
-    """Let writers work on an empty disk and kill them; return what each of them said."""
+def round_of(home: Path, bucket: str, names: list[str], chance: random.Random, problems: list[str]) -> dict[str, list]:
+    """Let writers work on an empty disk and kill them at some moment; return what each of them said."""
     command = [sys.executable, __file__, "--write", "--home", str(home), "--bucket", bucket, "--annotator"]
     writers, first = [], []
     for name in names:  # the first takes the backup, the others find it taken by their own machine
         writers.append(subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True, cwd=ROOT))
-        first.append(writers[-1].stdout.readline())
-    time.sleep(wait_s)
+        first.append([writers[-1].stdout.readline()])
+    first[-1] += [writers[-1].stdout.readline() for _ in range(chance.randrange(1, LINES))]
+    time.sleep(chance.uniform(0, 0.2))
     for writer in writers:
         writer.kill()
     said = {}
-    for name, line, writer in zip(names, first, writers, strict=True):
-        lines = [line, *writer.communicate()[0].split("\n")]
+    for name, begun, writer in zip(names, first, writers, strict=True):
+        lines = [*begun, *writer.communicate()[0].split("\n")]
         said[name] = [json.loads(one) for one in lines if one.endswith(("]", "]\n"))]
         if writer.returncode != -9:
             problems.append(f"{name} ended by itself with status {writer.returncode}")
@@ -130,7 +132,7 @@ def measure(folder: Path, bucket: str, *, n_kills: int, n_writers: int, seed: in
     said: dict[str, list] = {}
     for n in range(n_kills):
         names = [f"writer {n}.{i}" for i in range(n_writers)]
-        said |= round_of(folder / f"disk {n}a", bucket, names, chance.uniform(0.02, 1.0), found.problems)
+        said |= round_of(folder / f"disk {n}a", bucket, names, chance, found.problems)
         since = time.perf_counter()
         store = open_store(home := folder / f"disk {n}b", bucket)
         found.start_s.append(time.perf_counter() - since)
