@@ -18,7 +18,7 @@ from mmer.face import FaceTrack, FaceTracker
 from mmer.features import Features, LanguageModel, corpus_face, read_words, trim, with_text
 from mmer.labels import MODALITIES, check_modalities
 from mmer.media import AudioChunk, MediaInfo, VideoFrame
-from mmer.speech import OFF, Transcriber, Transcript, check_words, typed
+from mmer.speech import OFF, UNKNOWN_LANGUAGE, Transcriber, Transcript, check_words, typed
 from mmer.voice import Span
 
 _SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
@@ -279,10 +279,16 @@ class Perceiver:
         if whole and transcript.status == "typed" and not any(any(item.present) for item in items):
             # A row of a corpus that is nothing but words is known to be an utterance.
             return [with_text(item, transcript.text, language) for item in items]
-        if transcript.language not in (None, english.LANGUAGE):
-            heard = f"{transcript.language!r} was heard, and English alone was learned"
-            notices.append(Notice("text_not_read", f"the words were left out: {heard}"))
-            return items
+        spoken = {word.language or transcript.language for word in transcript.words} or {transcript.language}
+        if foreign := sorted(language for language in spoken if language not in (None, english.LANGUAGE)):
+            some = "the words" if len(foreign) == len(spoken) else "some words"
+            named = " and ".join("another language" if code == UNKNOWN_LANGUAGE else repr(code) for code in foreign)
+            heard = f"{named} was heard, and English alone was learned"
+            notices.append(Notice("text_not_read", f"{some} were left out: {heard}"))
+            if len(foreign) == len(spoken):
+                return items
+            known = tuple(word for word in transcript.words if word.language not in foreign)
+            transcript = replace(transcript, text=" ".join(word.text for word in known), words=known)
         everything = whole or not transcript.words
         texts = [transcript.text if everything else _words_in(item, transcript) for item in items]
         items, found = read_words(items, texts, language)

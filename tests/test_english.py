@@ -9,6 +9,7 @@ from mmer import checkpoint
 from mmer.config import Config, ModelConfig, Paths, sqlite_url
 from mmer.features import Features, LanguageModel, read_words
 from mmer.predict import Predictor
+from mmer.speech import Transcript, Word
 from mmer.ui.service import Service
 from tests.test_model import make_model
 from tests.test_speech import checkpoint as whisper_checkpoint
@@ -84,6 +85,20 @@ def test_words_in_another_language_than_english_had_a_say(paths, voice_only, tmp
     assert (result.transcript.language, result.transcript.status) == ("de", "ok")
     assert result.present == {"face": False, "voice": True, "text": False}
     assert "'de' was heard" in next(n.message for n in result.quality if n.code == "text_not_read")
+
+
+def test_only_the_words_of_another_language_are_left_out(predictor, voice_only):
+    words = (
+        Word("Leave", 0.0, 0.4, 0.9, "en"),
+        Word("me", 0.4, 0.8, 0.9, "en"),
+        Word("Lappen", 0.8, 1.2, 0.4, "und"),
+        Word("niestety", 1.2, 1.6, 0.9, "pl"),
+    )
+    said = Transcript("Leave me Lappen niestety", "en", words, "ok")
+    result = predictor.analyse(voice_only, text=said)
+    assert [f.words for f in result.observation.features if f.words] == [("Leave", "me")]
+    notice = next(n.message for n in result.quality if n.code == "text_not_read")
+    assert notice == "some words were left out: 'pl' and another language was heard, and English alone was learned"
 
 
 def test_a_long_text_was_read_to_its_128th_token_only(predictor):

@@ -12,6 +12,7 @@ from mmer.speech import (
     Transcript,
     Word,
     _join_split_words,
+    _of_one_language,
     _place,
     _windows,
     encoder_mel,
@@ -321,3 +322,27 @@ def test_a_word_that_whisper_divided_at_its_hyphen_is_one():
 def test_words_never_overlap():
     raw = {"word": " so", "start": 0.0, "end": 0.3, "probability": 0.5}
     assert _place(raw, 0.0, [Span(0.0, 1.0)], 0.5) == Word("so", 0.5, 0.5, 0.5)
+
+
+def test_several_languages_in_one_window_came_out_as_one():
+    """German and Polish between English sentences were decoded as English; the figures are Whisper base's."""
+    spans = [Span(0.1, 1.8), Span(2.6, 3.9), Span(4.5, 6.4), Span(6.5, 6.7), Span(7.0, 9.2), Span(9.4, 11.0)]
+    told = [
+        {"en": 0.98, "de": 0.0, "pl": 0.0},
+        {"en": 0.06, "de": 0.63, "pl": 0.0},
+        {"en": 0.99, "de": 0.0, "pl": 0.0},
+        {},  # too short
+        {"en": 0.0, "de": 0.0, "pl": 0.97},
+        {"en": 0.4, "de": 0.1, "pl": 0.3},  # not unlikely enough
+    ]
+    parts = _of_one_language(spans, told)
+    assert [(p.spans, p.language, p.is_sure) for p in parts] == [
+        (spans[:1], "en", True),
+        (spans[1:2], "de", False),
+        (spans[2:4], "en", True),
+        (spans[4:5], "pl", True),
+        (spans[5:], "en", True),
+    ]
+    alike = _of_one_language(spans[:2], [{"en": 0.98}, {"en": 0.7}])
+    assert [(p.spans, p.language) for p in alike] == [(spans[:2], None)]  # the longest window decides, as ever
+    assert [p.spans for p in _of_one_language(spans[:1], [])] == [spans[:1]]
