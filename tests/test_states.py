@@ -1,11 +1,15 @@
 """Kept instead of a recording: branch embeddings come back as they were, only to the branches that made them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mmer import branch_states
+from mmer.config import ModelConfig
 from mmer.errors import CheckpointError
 from tests.test_model import make_batch, make_model
+from training.learn.exemplars import Exemplar, Exemplars, as_heard
 
 SPANS = [(0.0, 1.25), (1.25, 3.0)]
 
@@ -61,3 +65,25 @@ def test_heads_last_layers_and_fusion_may_have_learnt_but_not_what_pools(kept):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cannot be read"):
         branch_states.load(file, model)
+
+
+def test_exemplars_are_rehearsed_as_the_corrections_were_heard():
+    """Without Whisper's weights, 40 true labels were refused: what was rehearsed had its encoder's part, they not."""
+    model = make_model(replace(ModelConfig.tiny(), whisper_depths=2, whisper_width=8, whisper_sums=1))
+    state, n = model.config.state, 400
+    part = Exemplar(
+        torch.ones(n, 1),
+        torch.ones(n, model.encoder("voice").pooled_size),
+        torch.eye(7)[torch.arange(n) % 7],
+        ("c",) * n,
+        ("",) * n,
+        torch.zeros(n, dtype=torch.bool),
+    )
+    for share, least, most in ((0.0, 0, 0), (0.25, 70, 130), (1.0, n, n)):
+        pooled = as_heard(Exemplars({"voice": part}), model, share).branches["voice"].pooled
+        heard = pooled[:, -1] > 0
+        assert least <= int(heard.sum()) <= most
+        assert (pooled[:, :state] == 1).all()
+        assert (pooled[heard] == 1).all()
+        assert (pooled[~heard, state:] == 0).all()
+    assert (part.pooled == 1).all()

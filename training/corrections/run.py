@@ -35,7 +35,7 @@ from training.corrections.history import JUDGED, learned_from, looks
 from training.corrections.lock import locked, uninterrupted
 from training.corrections.recalibrate import recalibrate
 from training.corrections.report import one_line, write_report
-from training.learn.exemplars import Exemplars, of_checkpoint
+from training.learn.exemplars import Exemplars, as_heard, of_checkpoint
 
 PROMOTED, REFUSED, TOO_FEW = 0, 3, 4  # exit statuses
 
@@ -130,7 +130,18 @@ def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) 
     exemplars = of_checkpoint(served, paths.checkpoints)
     if exemplars is None:
         print(f"no exemplars fit {served.id}: nothing of what it learned from can be rehearsed", file=sys.stderr)
+    else:
+        exemplars = as_heard(exemplars, served.model, _share_heard(examples, served.model))
     return Collected(items, skipped, served, examples, exemplars, learned_from(store, served.id), partial(looks, store))
+
+
+def _share_heard(ex: Examples, model: EmotionModel) -> float:
+    """Return in which share of the voices Whisper's encoder listened; 1 where there are none."""
+    spoken = ex.present[:, MODALITIES.index("voice")]
+    pooled = ex.pooled[MODALITIES.index("voice")][spoken]
+    if not len(pooled) or pooled.shape[1] == model.config.state:
+        return 1.0
+    return float((pooled[:, -1] > 0).float().mean())
 
 
 def _verdict(report: dict[str, Any], force: bool) -> str:
