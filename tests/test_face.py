@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from mmer.config import FaceConfig
 from mmer.errors import AssetError
-from mmer.face import REGIONS, FaceTracker, _pose, fit_crops, quality
+from mmer.face import REGIONS, FaceTracker, _pose, fit_crops, flat_share, quality
 from mmer.media import VideoFrame, stream
 from tests import synth
 
@@ -133,7 +133,7 @@ def test_a_face_that_looks_away_for_a_moment_stays_one_track():
     face, away = synth.face(), Image.new("RGB", (320, 320), BACKGROUND)
     (track,) = film(face, face, *[away] * 5, face, face)
     assert len(track.times_s) == 4
-    assert [n.code for n in quality(track, 9)] == ["face_lost"]
+    assert [n.code for n in quality(track, 9)] == ["face_drawn", "face_lost"]
     assert [len(t.times_s) for t in film(face, face, *[away] * 15, face, face, face)] == [3, 2]
 
 
@@ -178,7 +178,7 @@ def test_a_decoded_film_is_followed_from_end_to_end(silent_face):
     assert track.blendshapes.shape == (10, 52)
     assert track.regions.shape == (10, 5, 48, 48)
     assert (track.crops.min() >= 0) & (track.crops.max() <= 1)
-    assert quality(track, tracker.n_frames) == []
+    assert [n.code for n in quality(track, tracker.n_frames)] == ["face_drawn"]
 
 
 def test_pictures_at_the_same_time_are_all_looked_at():
@@ -209,9 +209,19 @@ def test_a_corpus_crop_is_fitted():
     assert np.abs(found[2] - large.blendshapes[0].numpy()).mean() < 0.06  # measured 0.035
 
 
+def test_a_drawn_face_is_said_to_be_one(plain):
+    (notice,) = quality(plain, 1)
+    assert notice.code == "face_drawn"
+    assert 0.55 < flat_share(plain.crops) < 0.75  # 0.61 to 0.67 in pictures and films; photographs 0.12
+    assert flat_share(torch.full((2, 1, 48, 48), 0.5)) == 1.0
+    assert flat_share(torch.linspace(0, 1, 48 * 48).view(1, 1, 48, 48)) == 0.0  # brighter with each row
+
+
 def test_quality_names_what_is_wrong(plain):
     def codes(track, *arguments):
-        return [notice.code for notice in quality(track, *arguments)]
+        grain = torch.randn(track.crops.shape, generator=torch.Generator().manual_seed(0)) * 0.03
+        photographed = replace(track, crops=(track.crops + grain).clamp(0, 1))
+        return [notice.code for notice in quality(photographed, *arguments)]
 
     assert codes(plain, 1) == []
     assert codes(photograph(synth.face().filter(ImageFilter.GaussianBlur(6)))[0], 1) == ["face_blurred"]
