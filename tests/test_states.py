@@ -1,15 +1,18 @@
 """Kept instead of a recording: branch embeddings come back as they were, only to the branches that made them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from mmer import branch_states
+from mmer import branch_states, checkpoint
 from mmer.config import ModelConfig
 from mmer.errors import CheckpointError
+from mmer.labels import MODALITIES, N_EMOTIONS
 from tests.test_model import make_batch, make_model
-from training.learn.exemplars import Exemplar, Exemplars, as_heard
+from training.corrections.evidence import base_uar
+from training.learn.exemplars import FILE, Exemplar, Exemplars, as_heard, of_checkpoint
 
 SPANS = [(0.0, 1.25), (1.25, 3.0)]
 
@@ -87,3 +90,24 @@ def test_exemplars_are_rehearsed_as_the_corrections_were_heard():
         assert (pooled[heard] == 1).all()
         assert (pooled[~heard, state:] == 0).all()
     assert (part.pooled == 1).all()
+
+
+def test_what_ships_can_be_rehearsed():
+    """Two hundred true corrections changed nothing while there was nothing to hold the base with."""
+    base = checkpoint.load(checkpoint.BASE, Path("nowhere"))
+    found = of_checkpoint(base, Path("nowhere"))
+    assert found is not None
+    assert (base.folder / FILE).stat().st_size <= 15 * 2**20
+    for modality in MODALITIES:
+        learned, held = found.training(modality), found.calibration(modality)
+        assert len(learned.targets) >= 1000
+        assert len(held.targets) >= 250
+        assert set(learned.targets.argmax(1).tolist()) == set(range(N_EMOTIONS))
+        assert not set(learned.speakers) - {""} & set(held.speakers)
+    assert set(found.training("voice").corpora) == {"ravdess", "emodb", "nemo"}
+    # Whisper listened; the base knows its own: voices it learned from better than those of people it never heard.
+    assert (found.branches["voice"].pooled[:, -1] > 0).all()
+    uar = base_uar(base.model, found)
+    assert uar["voice"] > 0.6
+    assert uar["face"] > 0.5
+    assert uar["text"] > 0.5
