@@ -39,6 +39,7 @@ _GUESSED = ("aac", "mp3")  # bare streams, whose length FFmpeg guesses from thei
 _SLACK_S = 0.1  # encoders pad the end by up to one frame: 64 ms for aac at 16 kHz
 _LOST_POWER = 0.1  # of a channel that is left in the mean; one live channel of two leaves a quarter
 _GAP_S = 0.1  # sound timestamps jitter by a millisecond in webm; a real gap is longer
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # of FFmpeg's formats
 _PREROLL_S = 0.5  # mp3 and opus need up to 0.3 s of earlier packets before they sound right
 _N_THREADS = min(4, os.cpu_count() or 1)  # each decoder thread holds whole frames
 _BURST_S = 2.0  # a camera that stalled gives a second's pictures at once
@@ -351,8 +352,13 @@ class _Sound(_Decoder):
         FFmpeg's own mix to float mono is not normalised (two equal channels come out at 1.41, 5.1 at 3.41: it clips)
         and refuses nine channels and more.
         """
-        samples, n_channels = frame.to_ndarray(), len(frame.layout.channels)
-        samples = samples if frame.format.is_planar else samples.reshape(-1, n_channels).T  # (C, L)
+        n_channels = len(frame.layout.channels)
+        if frame.format.is_planar:
+            # `to_ndarray` takes what lies behind the last of more than eight channels for further ones, and crashes.
+            dtype, L = _SAMPLE_TYPES[frame.format.packed.name], frame.samples
+            samples = np.stack([np.frombuffer(plane, dtype, L) for plane in frame.planes[:n_channels]])  # (C, L)
+        else:
+            samples = frame.to_ndarray().reshape(-1, n_channels).T
         if samples.dtype == np.uint8:
             samples = (samples - 128.0) / 128.0
         elif samples.dtype.kind == "i":

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmer.config import ROOT, MediaLimits
 from mmer.errors import ClipError
-from mmer.media import AudioChunk, VideoFrame, content_hash, lay_out, probe, read_audio, stream
+from mmer.media import AudioChunk, VideoFrame, _Sound, content_hash, lay_out, probe, read_audio, stream
 from tests import synth
 
 AAC_FRAME_S = 1024 / synth.RATE
@@ -198,6 +198,17 @@ def test_channels_that_have_no_layout_are_mixed_too(tmp_path, n_channels, n_byte
         out.setframerate(8_000)
         out.writeframes(data.tobytes())
     assert read_audio(path, sample_rate=8_000) == pytest.approx(tone, abs=2 / 128)
+
+
+@pytest.mark.parametrize("n_channels", [2, 9, 48])
+def test_planes_behind_the_last_channel_crashed_the_process(n_channels):
+    """A damaged film of 48 channels in planes ended with a segmentation fault in PyAV's `to_ndarray`."""
+    levels = np.arange(n_channels, dtype=np.float32) / n_channels
+    packed = av.AudioFrame.from_ndarray(np.tile(levels, 64)[None], "flt", f"{n_channels} channels")
+    packed.sample_rate = 16_000
+    (planar,) = av.AudioResampler("fltp", f"{n_channels} channels", 16_000).resample(packed)
+    mixed = _Sound(Path("array"), None, MediaLimits(), 0.0, 1.0, 16_000)._mono(planar)
+    assert mixed.to_ndarray()[0] == pytest.approx(np.full(64, levels.mean()))
 
 
 def test_samples_beyond_full_scale_and_not_a_number_stay_in_range(tmp_path):
