@@ -252,8 +252,8 @@ class Backup:
             with self._sending():
                 now = self._state()
                 sent = max(now.sent, self._sent[1], 0 if few else made.seq)
-                kept = {"snapshot": made.seq, "files": digest(made.files)}
-                write_state(self._database, replace(now, sent=sent, purge=False, **kept))
+                now = replace(now, sent=sent, purge=False, snapshot=made.seq, files=digest(made.files))
+                write_state(self._database, now)
             with write_lock(self._database), self._writing() as connection:
                 connection.execute(f"DELETE FROM {changes.CHANGES} WHERE seq <= ?", (min(sent, made.seq),))
             self._snapshot_at = time.monotonic() + self._snapshot_s

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 
 from annotations.db.engine import private_folder
-from mmer.errors import MmerError
+from mmer.errors import LabelError, MmerError
 from mmer.ui.service import Service
 
 HELD_S = 3600  # how long an upload may lie here before the sweep, which comes as often: gone within two hours
@@ -35,7 +35,12 @@ def tidy(service: Service) -> None:
         for pattern in patterns:
             for left in (service.paths.home / folder).glob(pattern):
                 _delete_unfinished(left)
-    service.store.expire()
+    try:
+        service.store.expire()
+    except LabelError as error:
+        if not error.code.startswith("backup_"):
+            raise
+        _LOG.error("%s", error)  # gone here; the backup's own thread tries again
 
 
 def sweep(folder: Path, age_s: float) -> int:
