@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from annotations.accounts import Accounts
 from annotations.bucket import backup as backup_module
 from annotations.bucket.backup import Backup, backup_of
-from annotations.bucket.place import Folder, open_place
+from annotations.bucket.place import Folder, HubDataset, open_place
 from annotations.db.schema import Base
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue
@@ -22,6 +22,7 @@ from annotations.review.adjudication import adjudicate, final_labels
 from annotations.store import Store
 from mmer.config import ROOT, Paths, sqlite_url
 from mmer.errors import LabelError
+from tests.dataset_hub import TOKEN, dataset_hub
 from tests.load import lost_disk
 
 HASH = "ab" * 32
@@ -124,6 +125,40 @@ def test_an_object_store_that_cannot_append_keeps_every_event(tmp_path):
     assert all(len(store.backup.place.read(name).splitlines()) == 1 for name in names)
     crash(store)
     assert rows_of(opened(tmp_path / "two", url)) == before
+
+
+def test_a_dataset_on_the_hub_is_private_and_gives_everything_back(tmp_path):
+    """Through huggingface_hub to a server of its API; what a deletion takes is in no older commit either."""
+    with dataset_hub() as (url, repo):
+
+        def on_hub(home: Path) -> Store:
+            paths = paths_of(home, "hf-dataset:lab/labels", space="lab/space")
+            place = HubDataset("lab/labels", endpoint=url, token=TOKEN)
+            backup = Backup(place, home / "mmer.db", paths, tick_s=600)
+            return Store(paths.database_url, paths.media, paths.features, backup=backup)
+
+        store = on_hub(tmp_path / "one")
+        assert repo.private is True
+        work(store)
+        store.register_clip(None, "cd" * 32, name="b.wav", speaker="trillian")
+        store.delete_speaker("zaphod")
+        assert len(repo.history) == 1
+        assert [name for name, content in repo.files.items() if HASH.encode() in content or b"zaphod" in content] == []
+        store.add_label(2, "ann", "fear")
+        before = rows_of(store)
+        store.backup._stop.set()
+        store.engine.dispose()
+        again = on_hub(tmp_path / "two")  # the same Space
+        assert rows_of(again) == before
+        again.backup.close()
+
+
+def test_a_public_dataset_gets_no_label():
+    with dataset_hub() as (url, repo):
+        repo.private = False
+        with pytest.raises(LabelError, match="hf-dataset:lab/labels is public, and a backup holds recordings"):
+            HubDataset("lab/labels", endpoint=url, token=TOKEN)
+        assert repo.history == [{}]
 
 
 def test_a_label_was_called_saved_before_the_backup_had_it(tmp_path):

@@ -125,6 +125,7 @@ class Remote:
 
     def fetch(self, name: str, target: Path) -> None:
         with reaching(self):
+            self.system.invalidate_cache()
             self.system.get_file(f"{self.root}/{name}", str(target))
 
     def names(self, under: str) -> dict[str, int]:
@@ -150,13 +151,18 @@ class Remote:
 
 
 class HubDataset(Remote):
-    """A private dataset repository on the Hugging Face Hub; every write is a commit."""
+    """A private dataset repository on the Hugging Face Hub; every write is a commit.
 
-    def __init__(self, repo: str):
+    Args:
+        endpoint, token: where the hub is and who asks; None for what its own variables say.
+    """
+
+    def __init__(self, repo: str, *, endpoint: str | None = None, token: str | None = None):
         from huggingface_hub import HfApi, HfFileSystem
 
-        self.repo, self.api = repo, HfApi()
-        super().__init__(HfFileSystem(), f"datasets/{repo}", f"{DATASET}{repo}", _RARE_HEARTBEAT_S)
+        self.repo, self.api = repo, HfApi(endpoint, token)
+        system = HfFileSystem(endpoint=endpoint, token=token)
+        super().__init__(system, f"datasets/{repo}", f"{DATASET}{repo}", _RARE_HEARTBEAT_S)
         with reaching(self):
             self.api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
             public = not self.api.repo_info(repo, repo_type="dataset").private
