@@ -65,7 +65,7 @@ class Version:
 
 
 def versions(root: Path) -> list[Version]:
-    """Return the checkpoint that ships and all below `root`, oldest first; one that cannot be read says why."""
+    """Return the checkpoint that ships and then all below `root`, oldest first; one that cannot be read says why."""
     serves, put = checkpoint.promoted(root), promotions(root)
     found = []
     for name in [checkpoint.BASE, *checkpoint.listing(root)]:
@@ -88,7 +88,7 @@ def versions(root: Path) -> list[Version]:
                 promotions=mine,
             )
         )
-    return found
+    return [found[0], *sorted(found[1:], key=lambda version: version.created_at)]
 
 
 def promotions(root: Path) -> list[Promotion]:

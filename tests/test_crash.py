@@ -20,6 +20,7 @@ from tests.test_model import make_model
 from training.corrections.lock import locked
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only systems with fork can kill a copy of this process")
 def test_a_run_killed_where_it_decides_leaves_a_model_that_serves(tmp_path):
     """The last writes of a run save the checkpoint, record the verdict and put it in use."""

@@ -25,19 +25,18 @@ class ModelTab:
     def __init__(self, service: Service, tab: gr.Tab):
         self.service = service
         self.retraining = service.retraining
+        self.name = gr.Textbox(
+            label="Your name",
+            value="",
+            elem_id="model-name",
+            info="Where nobody logs in, it stands by what you put in use.",
+        )
         with gr.Row(equal_height=False):
-            self.name = gr.Textbox(
-                label="Your name",
-                value="",
-                elem_id="model-name",
-                min_width=140,
-                info="Where nobody logs in, it stands by what you put in use.",
-            )
-            self.show_button = gr.Button("Show", elem_id="model-show", min_width=90)
-            self.start_button = gr.Button("Retrain", variant="primary", elem_id="model-start", min_width=90)
-            self.cancel_button = gr.Button("Cancel", elem_id="model-cancel", min_width=90)
-            self.refresh_button = gr.Button("Answer anew", elem_id="model-refresh", min_width=90)
-            self.roll_back_button = gr.Button("Roll back", elem_id="model-roll-back", min_width=90)
+            self.show_button = gr.Button("Show", elem_id="model-show", min_width=120)
+            self.start_button = gr.Button("Retrain", variant="primary", elem_id="model-start", min_width=120)
+            self.cancel_button = gr.Button("Cancel", elem_id="model-cancel", min_width=120)
+            self.refresh_button = gr.Button("Answer anew", elem_id="model-refresh", min_width=120)
+            self.roll_back_button = gr.Button("Roll back", elem_id="model-roll-back", min_width=120)
         self.status = gr.HTML(label="Status", elem_id="model-status")
         self.progress = gr.HTML(label="Progress", elem_id="model-progress")
         self.overview = gr.HTML(_EMPTY, label="Versions", elem_id="model-overview")
