@@ -137,6 +137,8 @@ class Retraining:
         """Return how far the last run is."""
         if not self._running() and self._held():
             return Progress(True, elsewhere=True, stage="A run that was not started from this page is under way")
+        if self._follower is None:
+            return Progress(False)
         running = self._running()
         text = self._tail()
         bars = _BAR.findall(text)
