@@ -10,12 +10,14 @@ from mmer import shapley
 from mmer.encoders import FaceEncoder
 from mmer.face import REGIONS
 from mmer.integrated_gradients import slopes
+from mmer.occlusion import occluded
 from mmer.target_logit import TargetLogit
-from mmer.trust import UnitScores
+from mmer.trust import UnitScores, off_by
 
 KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms forth and 7 ms back
 PATCH = 8  # pixels a side: the grain at which the face map is tested
 SOFTEN = 5.0  # standard deviation in pixels of the blur: eyes and mouth of a 48-pixel crop melt away
+_AT_ONCE = 96  # crops: more only leave the cache
 _BLENDSHAPES = {
     "brows": slice(1, 6),
     "eyes": slice(9, 23),
@@ -43,9 +45,12 @@ class FaceLogit:
     The baseline is out of focus and not one grey: the encoder divides a crop by its own deviation, so on the way to a
     constant crop nothing changes until contrast is below 2 % (16 steps: 14 % off; towards the blur 2 %). Blendshapes go
     to 0, a face at rest.
+
+    Args:
+        key: the frames to map, (F,); those with the largest moments when None.
     """
 
-    def __init__(self, target: TargetLogit):
+    def __init__(self, target: TargetLogit, key: Tensor | None = None):
         batch = target.batch
         self.target, self.encoder = target, cast(FaceEncoder, target.model.encoders["face"])
         self.crops, self.blendshapes = batch.crops[0], batch.blendshapes[0]  # (T_f, 1, H, W), (T_f, 52)
@@ -59,7 +64,8 @@ class FaceLogit:
         self.slopes = found[0]  # (T_f, C_middle + state)
         self.moments = ((self.states - self.baseline) * self.slopes).sum(1)  # (T_f,)
         n_key = min(KEY_FRAMES, len(self.moments))
-        self.key = self.moments.abs().topk(n_key).indices.sort().values  # (F,) the frames with the largest moments
+        # (F,) the frames that get a map: those with the largest moments
+        self.key = self.moments.abs().topk(n_key).indices.sort().values if key is None else key
 
     @property
     def n_units(self) -> int:
@@ -86,16 +92,20 @@ class FaceLogit:
         weights = self.encoder.score(tops.tanh()).softmax(1)
         return self.target.logits_of(0, (middles * weights).sum(1), (tops * weights).sum(1))
 
+    @torch.no_grad()
     def masked(self, key: Tensor, kept: Tensor, kept_blendshapes: Tensor) -> Tensor:
         """Return the logits (R, K) with only the kept pixels (R, F, H, W) of the frames `key` (F,) sharp."""
         R, F = kept.shape[:2]
-        mixed = torch.where(kept[:, :, None], self.crops[key], self.soft[key]).flatten(0, 1)
-        new = self.frames(mixed, (self.blendshapes[key] * kept_blendshapes).flatten(0, 1)).view(R, F, -1)
+        shapes_kept = kept_blendshapes.expand(R, F, self.blendshapes.shape[1])
+        # A frame that stays whole has its state already: an occlusion changes one frame of three.
+        row, frame = (~(kept.flatten(2).all(2) & shapes_kept.all(2))).nonzero(as_tuple=True)
         states = self.states.expand(R, -1, -1).clone()
-        states[:, key] = new
+        for r, f in zip(row.split(_AT_ONCE), frame.split(_AT_ONCE), strict=True):
+            at = key[f]
+            mixed = torch.where(kept[r, f][:, None], self.crops[at], self.soft[at])
+            states[r, at] = self.frames(mixed, self.blendshapes[at] * shapes_kept[r, f])
         return self.logits(states)
 
-    @torch.no_grad()
     def kept(self, kept: Tensor) -> Tensor:
         """Return the logits (R,) with only the kept patches (R, n) of the key frames sharp."""
         *_, H, W = self.crops.shape
@@ -127,7 +137,27 @@ def patch_gradients(face: FaceLogit) -> UnitScores:
     return UnitScores(method, scores, face.gap, max(face.delta, delta), shares)
 
 
-METHODS: dict[str, Callable[[FaceLogit], UnitScores]] = {"integrated gradients": patch_gradients}
+def patch_occlusion(face: FaceLogit) -> UnitScores:
+    """Blur each patch of each key frame once."""
+    return _occluded(face, "occlusion of patches by blur", both_ways=False)
+
+
+def two_way_occlusion(face: FaceLogit) -> UnitScores:
+    """Blur each patch of each key frame once, and all but it once."""
+    return _occluded(face, "occlusion of patches, and of all but them, by blur", both_ways=True)
+
+
+def _occluded(face: FaceLogit, method: str, *, both_ways: bool) -> UnitScores:
+    patch = torch.arange(face.n_units, device=face.crops.device)
+    scores, gap = occluded(face.kept, (patch,), both_ways=both_ways)
+    return UnitScores(method, scores, face.gap, max(face.delta, off_by(float(scores.sum()), gap)))
+
+
+METHODS: dict[str, Callable[[FaceLogit], UnitScores]] = {
+    "integrated gradients": patch_gradients,
+    "occlusion": patch_occlusion,
+    "two-way occlusion": two_way_occlusion,
+}
 DEFAULT = "integrated gradients"
 
 

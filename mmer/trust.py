@@ -91,8 +91,11 @@ def judge(found: UnitScores, logit_of: Callable[[Tensor], Tensor]) -> Trust:
     own, *random = areas(orders, logit_of, scores.device)
     chance = torch.stack(random).mean()
     deletion, insertion = float(chance - own[0]), float(own[1] - chance)
+    return Trust(found.method, found.delta, deletion, insertion, verdict(found, deletion, insertion))
+
+
+def verdict(found: UnitScores, deletion: float, insertion: float) -> str:
+    """Return the verdict on a map that is so much better than random ones."""
     if abs(found.gap) < MIN_GAP:
-        verdict = VERDICTS[2]
-    else:
-        verdict = VERDICTS[not (found.delta <= MAX_DELTA and min(deletion, insertion) >= MIN_GAIN)]
-    return Trust(found.method, found.delta, deletion, insertion, verdict)
+        return VERDICTS[2]
+    return VERDICTS[not (found.delta <= MAX_DELTA and min(deletion, insertion) >= MIN_GAIN)]

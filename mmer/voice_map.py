@@ -9,11 +9,15 @@ from torch import Tensor
 from mmer.config import SAMPLE_RATE, VoiceConfig
 from mmer.features import Features
 from mmer.integrated_gradients import slopes
+from mmer.occlusion import occluded
 from mmer.speech import ENCODER_S, Transcriber
 from mmer.target_logit import TargetLogit
 from mmer.trust import UnitScores, off_by
 from mmer.voice import LogMel
 
+# So that a map and its test take less than 60 runs of Whisper's encoder over the utterance: 2 and one for each stretch
+# and band to find it, 32 to test it.
+_FINE_S, _MOST_TIMES = 4.0, 20
 WHISPER_HOP = 160  # samples between the frames of Whisper's spectrogram
 
 # What is told apart in a voice, by the upper edge in Hz: pitch, the first and the second formant, the higher ones,
@@ -46,8 +50,8 @@ class VoiceLogit:
     """The target as a function of the voice: of our spectrogram and of those that Whisper's encoder read.
 
     There are none of the latter where the branch reads no Whisper, or where there is none to ask again: then what it
-    heard stays as it is. Both are divided into the same cells, a quarter or half a second long and a band high; a cell
-    that is taken away falls silent, to the floor of the logarithm.
+    heard stays as it is. Both are divided into the same cells, a quarter or half a second long and a band high, longer
+    ones in what is longer than an utterance; a cell that is taken away falls silent, to the floor of the logarithm.
     """
 
     def __init__(
@@ -71,7 +75,8 @@ class VoiceLogit:
         )
         self.start_s = features.start_s
         self.seconds = max(mel.shape[1] - 1, 1) * config.hop_length / config.sample_rate  # frames are centred
-        self.n_times = max(round(self.seconds / (0.25 if self.seconds <= 6 else 0.5)), 1)
+        fine = self.seconds <= _FINE_S
+        self.n_times = min(max(round(self.seconds / (0.25 if fine else 0.5)), 1), _MOST_TIMES)
         self._divide(config)
 
     def _divide(self, config: VoiceConfig) -> None:
@@ -149,58 +154,41 @@ class VoiceLogit:
 def gradients(voice: VoiceLogit) -> UnitScores:
     """Attribute to our spectrogram by integrated gradients; what Whisper heard stays as it is."""
     mel, silence = voice.sounds[0], voice.silences[0]
-    held = voice.sounds[1:]
-
-    def logit(x: Tensor) -> Tensor:
-        return voice.logit(x, *(h.expand(len(x), -1, -1) for h in held))
-
     with torch.no_grad():
-        gap = float(logit(mel) - logit(silence))
-    (found,), delta = slopes(logit, (mel,), (silence,))
+        gap = float(voice.logit(mel) - voice.logit(silence))
+    (found,), delta = slopes(voice.logit, (mel,), (silence,))
     shares = ((mel - silence) * found)[0]  # (T_a, M)
     scores = mel.new_zeros(voice.n_units).index_add(0, voice.cells[0].flatten(), shares.flatten())
     method = "integrated gradients against silence"
-    if voice.deaf or held:
+    if voice.deaf or voice.heard:
         method += "; what Whisper heard stays as it is"
     return UnitScores(method, scores, gap, delta, shares)
 
 
 def occlusion(voice: VoiceLogit) -> UnitScores:
-    """Silence each stretch of time and each band once."""
-    scores, gap = occluded(voice.kept, voice.n_times, voice.n_bands, voice.sounds[0].device)
-    delta = off_by(float(scores.sum()), gap)
-    return UnitScores("occlusion of times and bands by silence", scores, gap, delta)
-
-
-METHODS: dict[str, Callable[[VoiceLogit], UnitScores]] = {"integrated gradients": gradients, "occlusion": occlusion}
-DEFAULT, DEFAULT_DEAF = "occlusion", "integrated gradients"  # with Whisper's encoder, and without
-
-
-def occluded(
-    logit_of: Callable[[Tensor], Tensor], n_times: int, n_bands: int, device: torch.device
-) -> tuple[Tensor, float]:
-    """Return what each cell adds (n_times * n_bands,), and f(x) - f(silence), which they sum to.
-
-    Each stretch of time and each band falls silent once; a cell gets its part of what its stretch and its band took
-    away, averaged. What no single one takes away is divided equally, as costs that cannot be separated are
-    (Moulin, The separability axiom and equal-sharing methods, 1985).
+    """Silence each stretch of time and each band once.
 
     Integrated gradients do not add up through Whisper's encoder: 4 and 8 steps gave -1.2 and 0.3 for a part of 0.2. On
     real voices this finds what counts better than they do, and as well as silencing every cell, in a third of the runs.
-
-    Args:
-        logit_of: kept cells (R, n) bool -> logits (R,).
     """
-    n = n_times * n_bands
-    cell = torch.arange(n, device=device)
-    kept = torch.ones(2 + n_times + n_bands, n, dtype=torch.bool, device=device)
-    kept[1] = False
-    for i in range(n_times):
-        kept[2 + i] = cell // n_bands != i
-    for i in range(n_bands):
-        kept[2 + n_times + i] = cell % n_bands != i
-    whole, silent, *without = logit_of(kept).split([1, 1, n_times, n_bands])
-    of_time, of_band = (whole - rest for rest in without)
-    scores = (of_time[cell // n_bands] / n_bands + of_band[cell % n_bands] / n_times) / 2
-    gap = whole - silent
-    return scores + (gap - scores.sum()) / n, float(gap)
+    return _occluded(voice, "occlusion of times and bands by silence", both_ways=False)
+
+
+def two_way_occlusion(voice: VoiceLogit) -> UnitScores:
+    """Silence each stretch of time and each band once, and all but it once."""
+    return _occluded(voice, "occlusion of times and bands, and of all but them, by silence", both_ways=True)
+
+
+def _occluded(voice: VoiceLogit, method: str, *, both_ways: bool) -> UnitScores:
+    cell = torch.arange(voice.n_units, device=voice.sounds[0].device)
+    times_and_bands = cell // voice.n_bands, cell % voice.n_bands
+    scores, gap = occluded(voice.kept, times_and_bands, both_ways=both_ways)
+    return UnitScores(method, scores, gap, off_by(float(scores.sum()), gap))
+
+
+METHODS: dict[str, Callable[[VoiceLogit], UnitScores]] = {
+    "integrated gradients": gradients,
+    "occlusion": occlusion,
+    "two-way occlusion": two_way_occlusion,
+}
+DEFAULT, DEFAULT_DEAF = "occlusion", "integrated gradients"  # with Whisper's encoder, and without

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from mmer.features import LanguageModel
 from mmer.integrated_gradients import slopes
+from mmer.occlusion import occluded
 from mmer.target_logit import TargetLogit
-from mmer.trust import UnitScores
+from mmer.trust import UnitScores, off_by
 
 
 class WordLogit:
@@ -82,5 +83,25 @@ def token_gradients(text: WordLogit) -> UnitScores:
     return UnitScores("integrated gradients against padding", scores, gap, delta, tokens)
 
 
-METHODS: dict[str, Callable[[WordLogit], UnitScores]] = {"integrated gradients": token_gradients}
+def occlusion(text: WordLogit) -> UnitScores:
+    """Take each word away once."""
+    return _occluded(text, "occlusion of words by padding", both_ways=False)
+
+
+def two_way_occlusion(text: WordLogit) -> UnitScores:
+    """Take each word away once, and all but it once."""
+    return _occluded(text, "occlusion of words, and of all but them, by padding", both_ways=True)
+
+
+def _occluded(text: WordLogit, method: str, *, both_ways: bool) -> UnitScores:
+    word = torch.arange(text.n_units, device=text.device)
+    scores, gap = occluded(text.kept, (word,), both_ways=both_ways)
+    return UnitScores(method, scores, gap, off_by(float(scores.sum()), gap))
+
+
+METHODS: dict[str, Callable[[WordLogit], UnitScores]] = {
+    "integrated gradients": token_gradients,
+    "occlusion": occlusion,
+    "two-way occlusion": two_way_occlusion,
+}
 DEFAULT = "integrated gradients"

@@ -1,0 +1,122 @@
+"""Measure how faithful the maps of an explanation are, for each branch and method.
+
+    python training/faithfulness.py --manifest M.csv --report R.json [--limit N] [--split val]
+
+Units of a map (patches of a face, cells of a spectrogram, words) are taken away and put back in the map's order; the
+areas under the curves of the logit, from 0 to 1, are compared with those of random maps and of a map that only knows
+the centre. `gain` is how much better a method is, `ci95` its interval over clips; a method is better than chance where
+the interval excludes 0. `infidelity`, `sensitivity` and `random_weights` (the correlation with the map of a model whose
+weights were shuffled) are measured on the first clips. `default` names each branch's best method that adds up.
+
+--planted N also trains a small model for each branch on a signal planted where it is known (a tone, a patch, a word)
+and says how well the verdicts tell right maps from wrong ones: `planted{branch: {auroc, …}}`.
+
+What was measured of a clip is kept beside the report (R.clips.jsonl), so that a run goes on where it was stopped;
+--limit draws clips by a hash of their names, the same ones each time.
+"""
+
+if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmer.config import Paths
+from mmer.errors import MmerError, TrainingError
+from mmer.labels import MODALITIES
+from training.command import run
+from training.data import manifest
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--limit", type=int, metavar="N", help="clips at most")
+    parser.add_argument("--checks", type=int, default=20, metavar="N", help="clips on which all checks are made")
+    parser.add_argument(
+        "--planted", type=int, default=0, metavar="N", help="utterances with a planted signal, per branch"
+    )
+    parser.add_argument("--checkpoint", metavar="ID", help="default: the promoted one")
+    parser.add_argument("--modalities", default=",".join(MODALITIES), help="which to use, comma separated")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="only rows of this split")
+    parser.add_argument("--seed", type=int, default=0, help="of random maps and of the bootstrap")
+    return parser
+
+
+def main() -> int:
+    options = parser()
+    args = options.parse_args()
+    modalities = [m.strip() for m in args.modalities.split(",") if m.strip()]
+    if not modalities or not set(modalities) <= set(MODALITIES):
+        options.error(f"--modalities {args.modalities!r}: use some of {','.join(MODALITIES)}")
+    read = manifest.read(args.manifest)
+    rows = [r for r in read.rows if args.split in (None, r.split)]
+    for problem in read.problems:
+        print(problem, file=sys.stderr)
+    if not rows:
+        raise TrainingError("no_rows", f"{args.manifest} has no row to explain; see the lines above")
+
+    from tqdm import tqdm  # and torch below: --help does without
+
+    from mmer.predict import Predictor
+    from training.data.load import at_most
+    from training.experiments.evaluation import perceive
+    from training.experiments.faithfulness import measure_clip, report
+
+    predictor = Predictor(Paths.from_env(), args.checkpoint)
+    loaded = predictor.checkpoint
+    kept = args.report.with_suffix(".clips.jsonl")
+    args.report.parent.mkdir(parents=True, exist_ok=True)
+    lines, done = _known(kept, loaded.id, args.seed)
+    failed = 0
+    with kept.open("a", encoding="utf-8") as out:
+        for i, row in enumerate(tqdm(at_most(rows, args.limit or len(rows)), unit="clip", mininterval=2)):
+            clip = f"{row.line} {row.name}"
+            if clip in done:
+                continue
+            try:
+                features = perceive(predictor, row, modalities, False)
+                language = predictor.language if features.words else None
+                found = list(
+                    measure_clip(
+                        loaded, features, language, predictor.transcriber, checks=i < args.checks, seed=args.seed
+                    )
+                )
+            except MmerError as error:
+                print(f"line {row.line}: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            lines += found
+            entry = {"clip": clip, "checkpoint": loaded.id, "seed": args.seed, "lines": found}
+            print(json.dumps(entry), file=out, flush=True)
+    if not lines:
+        raise TrainingError("no_rows", f"none of the rows of {args.manifest} could be explained; see the lines above")
+    result = {**report(lines, args.seed), "failed": failed, "checkpoint": loaded.id}
+    if args.planted:
+        from training.experiments.planted_signals import measure
+
+        result["planted"] = measure(args.planted, args.seed, predictor.language)
+    args.report.write_text(json.dumps(result, indent=1) + "\n")
+    for branch, methods in result["branches"].items():
+        for name, f in methods.items():
+            gain = ", ".join(f"{g} {f['gain'][g]:+.3f}" for g in ("deletion", "insertion"))
+            mark = " *" if result["default"][branch] == name else ""
+            print(f"{branch}, {name}{mark}: {gain} over random maps, {f['trustworthy']:.0%} trustworthy, n {f['n']}")
+    return 0
+
+
+def _known(file: Path, checkpoint: str, seed: int) -> tuple[list[dict], set[str]]:
+    """Return what an earlier run measured with the same checkpoint and seed, and of which clips."""
+    entries = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    own = [e for e in entries if (e["checkpoint"], e["seed"]) == (checkpoint, seed)]
+    return [line for e in own for line in e["lines"]], {e["clip"] for e in own}
+
+
+if __name__ == "__main__":
+    run(main)
