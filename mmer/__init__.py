@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from mmer.explanation import Explanation
     from mmer.labels import EMOTIONS, MODALITIES
     from mmer.predict import EmotionResult, Predictor, Segment
+    from mmer.whatif import Changes, what_if
 
 __all__ = [
     "EMOTIONS",
     "MODALITIES",
     "AssetError",
+    "Changes",
     "CheckpointError",
     "ClipError",
     "EmotionResult",
@@ -28,12 +30,14 @@ __all__ = [
     "Segment",
     "TrainingError",
     "explain",
+    "what_if",
 ]
 _HOME = {
     "mmer.attribution": ("explain",),
     "mmer.explanation": ("Explanation",),
     "mmer.labels": ("EMOTIONS", "MODALITIES"),
     "mmer.predict": ("EmotionResult", "Predictor", "Segment"),
+    "mmer.whatif": ("Changes", "what_if"),
 }
 _MODULE_OF = dict.fromkeys(__all__, "mmer.errors") | {name: module for module, names in _HOME.items() for name in names}
 

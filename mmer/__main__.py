@@ -1,5 +1,5 @@
 """The command line: `analyse` prints one JSON object per clip, `checkpoint` shows and changes which checkpoint serves,
-`doctor` says what this installation lacks.
+`doctor` says what this installation lacks, `whatif` judges a changed clip again.
 
 torch takes seconds to import, so each command imports what it needs.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mmer import checkpoint, hub, versions
+from mmer.commands import whatif
 from mmer.config import Paths
 from mmer.errors import MmerError
 from mmer.labels import EMOTIONS
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyse(commands)
     _add_checkpoint(commands)
     _add_doctor(commands)
+    whatif.add(commands)
     return parser
 
 

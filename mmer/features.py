@@ -181,8 +181,7 @@ def trim(track: FaceTrack, start_s: float, end_s: float, max_crops: int) -> Face
         return None
     if len(inside) > max_crops:
         inside = inside[torch.linspace(0, len(inside) - 1, max_crops).round().long()]
-    per_frame = ("crops", "blendshapes", "times_s", "regions", "pose_deg", "boxes", "sharpness", "size_px")
-    return replace(track, **{name: getattr(track, name)[inside] for name in per_frame})
+    return track.at(inside)
 
 
 def corpus_face(image: np.ndarray, size: int) -> FaceTrack:

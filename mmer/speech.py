@@ -359,6 +359,17 @@ def encoder_mel(model, samples: np.ndarray) -> torch.Tensor:
     return whisper.log_mel_spectrogram(sound, model.dims.n_mels, padding=SAMPLE_RATE, device=model.device)
 
 
+def encoder_power(mel: torch.Tensor) -> torch.Tensor:
+    """Return the power in each band and frame that a log-mel of Whisper's encoder was made of."""
+    return 10 ** (4 * mel - 4)
+
+
+def encoder_mel_of_power(power: torch.Tensor) -> torch.Tensor:
+    """Return what Whisper's encoder reads of a power (bands, T): its logarithm, cut off 80 dB below the loudest."""
+    log = power.clamp_min(1e-10).log10()
+    return (torch.maximum(log, log.max() - 8) + 4) / 4
+
+
 def run_encoder(model, mel: torch.Tensor, n_frames: int) -> torch.Tensor:
     """Return the states (B, depths, n_frames, width) of Whisper's encoder on log-mels (B, bands, T) shorter than half a
     minute.

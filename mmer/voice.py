@@ -47,6 +47,7 @@ class LogMel:
 
     mel: Tensor  # (T_a, M), zero mean and unit variance over the utterance
     silence: float  # what digital silence maps to: the baseline of an attribution
+    deviation: float  # of the log-mel before it was normalised: with `silence` it leads back to the power
 
     def __repr__(self) -> str:
         return f"LogMel({' x '.join(map(str, self.mel.shape))}, silence {self.silence:.2f})"
@@ -85,9 +86,26 @@ def log_mel(samples: np.ndarray | Tensor, config: VoiceConfig | None = None) -> 
     x = torch.as_tensor(np.asarray(samples), dtype=torch.float32)
     if x.numel() < config.win_length:
         x = torch.nn.functional.pad(x, (0, config.win_length - x.numel()))
-    mel = _mel_transform(config)(x).add(config.floor).log().T  # (T_a, M)
+    return of_power(mel_power(x, config), config)
+
+
+def mel_power(samples: Tensor, config: VoiceConfig) -> Tensor:
+    """Return the power (T_a, M) of samples (L,) in each mel bin."""
+    return _mel_transform(config)(samples).T
+
+
+def of_power(power: Tensor, config: VoiceConfig | None = None) -> LogMel:
+    """Return the log-mel of the power (T_a, M) in each mel bin."""
+    config = config or VoiceConfig()
+    mel = power.add(config.floor).log()
     mean, std = mel.mean(), mel.std().clamp_min(1e-3)
-    return LogMel((mel - mean) / std, float((np.log(config.floor) - mean) / std))
+    return LogMel((mel - mean) / std, float((np.log(config.floor) - mean) / std), float(std))
+
+
+def power_of(sound: LogMel, config: VoiceConfig | None = None) -> Tensor:
+    """Return the power (T_a, M) that a log-mel was made of."""
+    config = config or VoiceConfig()
+    return ((sound.mel - sound.silence) * sound.deviation).exp().sub(1).clamp_min(0) * config.floor
 
 
 # silero-vad keeps its state in the model and crawls when torch splits its tiny operations over threads (60 s of talk:

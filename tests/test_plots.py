@@ -1,5 +1,6 @@
 """Figures: what is drawn is where it should be, in both signs, and readable without colour."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,30 @@ def test_the_face_map_lies_on_its_crop(still_face):
     assert not coloured(crop, plots.AGAINST).any()
 
 
+def test_the_face_map_lies_on_the_face_in_its_picture():
+    """A head that is tilted by 30 degrees in a picture of 300 x 400 pixels, its crop two fifths as large."""
+    turn = 0.4 * np.exp(-1j * np.radians(30))
+    shift = 24 + 24j - turn * (220 + 140j)  # the middle of the crop is there
+    face_map = torch.zeros(1, 48, 48)
+    face_map[0, 4:16, 4:16], face_map[0, 32:44, 32:44] = 1.0, -1.0
+    features = face_features(1)
+    alignment = torch.tensor([[turn.real, turn.imag, shift.real, shift.imag]], dtype=torch.float32)
+    features = replace(features, face=replace(features.face, alignment=alignment))
+    picture = np.full((300, 400, 3), 128, np.uint8)
+    image = plots.face(features, explanation(face_map=face_map, face_moments=((0.0, 0.4),)), {0: picture})
+    left, side = round(0.175 * image.width), round(0.96 * 160)
+    bottom = image.height - round((1.35 - 1.2) * 160)
+    square = image.crop((left, bottom - side, left + side, bottom))
+    corners = (48 * np.array([0, 1, 1j, 1 + 1j]) - shift) / turn
+    around = 0.25 * 48 / abs(turn)
+    x0, y0 = corners.real.min() - around, corners.imag.min() - around
+    shown = corners.real.max() + around - x0
+    for colour, crop_point in ((plots.FOR, 10 + 10j), (plots.AGAINST, 38 + 38j)):
+        expected = (crop_point - shift) / turn
+        found = np.argwhere(coloured(square, colour)).mean(0) / side * shown
+        np.testing.assert_allclose(found, (expected.imag - y0, expected.real - x0), atol=0.05 * shown)
+
+
 def test_moments_are_drawn_above_and_below_zero():
     face_map = torch.full((5, 48, 48), torch.nan)
     face_map[[0, 2, 4]] = 0.0
@@ -97,7 +122,7 @@ def voice_figure(scores: dict[tuple[int, int], float]) -> Image.Image:
             )
     for (i, j), score in scores.items():
         shares[25 * i : 25 * i + 25, (0, 23, 48)[j] : (23, 48, 64)[j]] = score
-    sound = LogMel(torch.zeros(101, 64), -2.0)
+    sound = LogMel(torch.zeros(101, 64), -2.0, 2.0)
     return plots.voice(Features(2.0, 3.0, sound=sound), explanation(voice_map=shares, voice_bands=tuple(bands)))
 
 
