@@ -1,6 +1,6 @@
 """Why one utterance was judged as it was: scores, verdicts on them, and a sentence that goes no further."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -8,6 +8,7 @@ from mmer.trust import MIN_GAP, VERDICTS, Trust
 
 _THE = {"face": "the face", "voice": "the voice", "text": "the words"}
 _SPEAK = {"face": "speaks", "voice": "speaks", "text": "speak"}
+_IT_SAYS = {"face": "it says", "voice": "it says", "text": "they say"}
 _COUNT = {"face": "counts", "voice": "counts", "text": "count"}
 _MAP = {"face": "face", "voice": "voice", "text": "word"}
 _MEANING = {
@@ -36,6 +37,8 @@ class Explanation:
     voice_map: Tensor | None = None  # (T_a, M)
     token_scores: Tensor | None = None  # (S,)
     against: str | None = None  # the emotion it is held against: the scores are then shares of both logits' difference
+    pending: tuple[str, ...] = ()  # branches whose maps are still to come
+    alone: dict[str, str] = field(default_factory=dict)  # what each branch that is present says alone
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{m} {v:+.2f}" for m, v in self.modality.items() if v is not None)
@@ -58,7 +61,9 @@ class Explanation:
             rest = {m: v for m, v in shares.items() if m != leader}
         for m, share in rest.items():
             if share <= -MIN_GAP:
-                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} against it.")
+                other = self.alone.get(m, self.target)
+                alone = f"; alone {_IT_SAYS[m]} {other}" if other != self.target else ""
+                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} against it{alone}.")
             elif share >= MIN_GAP:
                 said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} for it too.")
             else:
@@ -96,6 +101,7 @@ class Explanation:
             "logit": round(self.logit, 4),
             "baseline_logit": round(self.baseline_logit, 4),
             "modality": {m: None if v is None else round(v, 4) for m, v in self.modality.items()},
+            "alone": self.alone,
             "words": [{"word": w, "score": round(s, 4)} for w, s in self.words],
             "voice_bands": [{k: round(v, 4) for k, v in band.items()} for band in self.voice_bands],
             "face_regions": [{"region": r, "score": round(s, 4)} for r, s in self.face_regions],

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,18 @@ class FaceTrack:
     sharpness: Tensor  # (T_f,) variance of the crop's Laplacian over the variance of the crop
     size_px: Tensor  # (T_f,) side of the crop, in pixels of the picture
     track_id: int
+    # (T_f, 4) turn and shift, real and imaginary part each, of crop = turn * picture + shift with points as x + iy in
+    # pixels; None where the picture came as a crop
+    alignment: Tensor | None = None
 
     def __repr__(self) -> str:
         first, last = (f"{t:.2f}" for t in self.times_s[[0, -1]].tolist()) if len(self.times_s) else ("-", "-")
         return f"FaceTrack({self.track_id}, {len(self.times_s)} crops, {first} to {last} s)"
+
+    def at(self, frames: Tensor) -> "FaceTrack":
+        """Return the same face in some of its frames, given by their indices or by a mask (T_f,)."""
+        rest = {f.name: value[frames] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **rest)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class _Sighting:
     box: np.ndarray  # (4,)
     sharpness: float
     size_px: float
+    alignment: np.ndarray  # (4,) as in `FaceTrack`
 
 
 @dataclass(frozen=True)
@@ -321,6 +330,7 @@ def _sighting(frame: VideoFrame, face: _Face, config: FaceConfig) -> _Sighting:
         box=np.clip(np.concatenate([face.points.min(0), face.points.max(0)]) / (W, H, W, H), 0.0, 1.0),
         sharpness=_sharpness(crop),
         size_px=config.crop_size / abs(turn),
+        alignment=np.array([turn.real, turn.imag, shift.real, shift.imag]),
     )
 
 
@@ -410,4 +420,5 @@ def _as_track(sightings: list[_Sighting], track_id: int) -> FaceTrack:
         sharpness=stack("sharpness").float(),
         size_px=stack("size_px").float(),
         track_id=track_id,
+        alignment=stack("alignment").float(),
     )

@@ -4,6 +4,7 @@ The two colours are told apart with every kind of colour blindness; outlines, si
 background is transparent and the ink a grey that is read on white and on black, so one picture serves both themes.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D
 from PIL import Image
 
 from mmer.config import VoiceConfig
@@ -27,8 +29,15 @@ _DPI = 160
 _STYLE: dict[str, Any] = {"color": INK, "fontsize": 8}
 
 
-def face(features: Features, explanation: Explanation) -> Image.Image | None:
-    """Return the frames that count most, each beside its map, above the score of every moment; None without a face."""
+def face(
+    features: Features, explanation: Explanation, frames: Mapping[int, np.ndarray] | None = None
+) -> Image.Image | None:
+    """Return the frames that count most, each beside its map, above the score of every moment; None without a face.
+
+    Args:
+        frames: pictures (H, W, 3) uint8 of some of these frames, by index: the map is laid over the face in them; over
+            the crop that the model saw where there is none.
+    """
     if explanation.face_map is None or features.face is None:
         return None
     face_map, crops = explanation.face_map.numpy(), features.face.crops[:, 0].numpy()
@@ -45,9 +54,13 @@ def face(features: Features, explanation: Explanation) -> Image.Image | None:
         for j in range(2):
             place = (0.02 + column * 0.33 + j * 0.155, (top - 1.2) / (top + 0.1), 0.15, 0.96 / (top + 0.1))
             axes = figure.add_axes(place)
-            axes.imshow(crops[i], cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
-            if j:
-                _overlay(axes, maps[i], limit)
+            alignment = features.face.alignment
+            if frames and i in frames and alignment is not None:
+                _over_picture(axes, frames[i], alignment[i].numpy(), maps[i], limit if j else None)
+            else:
+                axes.imshow(crops[i], cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
+                if j:
+                    _overlay(axes, maps[i], limit)
             axes.set_axis_off()
             axes.set_title(signed(scores[i]) if j else seconds(times[i]), fontsize=8, color=INK, pad=3)
     if len(times) > 1:
@@ -165,6 +178,36 @@ def _overlay(axes, values: np.ndarray, limit: float | None = None, extent=None) 
                 origin=lie.get("origin"),
                 extent=extent,
             )
+
+
+def _over_picture(axes, picture: np.ndarray, alignment: np.ndarray, face_map: np.ndarray, limit: float | None) -> None:
+    """Show the face in its picture and, with a limit, its map turned and moved back to where the crop was cut from."""
+    H, W = picture.shape[:2]
+    side = len(face_map)
+    turn, shift = complex(*alignment[:2]), complex(*alignment[2:])
+
+    def back(points: np.ndarray) -> np.ndarray:
+        return (points - shift) / turn
+
+    corners = back(side * np.array([0, 1, 1j, 1 + 1j]))
+    around = 0.25 * side / abs(turn)
+    axes.imshow(picture, extent=(0, W, H, 0))
+    if limit is not None:
+        x, y, zero = (complex(back(np.array(p))) for p in (1, 1j, 0))
+        columns = np.array([[x.real - zero.real, y.real - zero.real], [x.imag - zero.imag, y.imag - zero.imag]])
+        to_picture = Affine2D(np.block([[columns, np.array([[zero.real], [zero.imag]])], [np.array([[0, 0, 1]])]]))
+        strength = np.clip(face_map / limit, -1, 1)
+        colours = np.where((strength > 0)[..., None], FOR, AGAINST)
+        colours[..., 3] = np.abs(strength) * 0.85
+        place = {"extent": (0, side, side, 0), "transform": to_picture + axes.transData}
+        axes.imshow(colours, interpolation="bilinear", **place)
+        middles = np.arange(side) + 0.5
+        at = back(middles[None, :] + 1j * middles[:, None])
+        for level, style, colour in ((-0.5, "dashed", AGAINST), (0.5, "solid", FOR)):
+            if strength.min() < level < strength.max():
+                axes.contour(at.real, at.imag, strength, [level], colors=[colour], linestyles=style, linewidths=0.9)
+    axes.set_xlim(max(corners.real.min() - around, 0), min(corners.real.max() + around, W))
+    axes.set_ylim(min(corners.imag.max() + around, H), max(corners.imag.min() - around, 0))
 
 
 def _drawn(figure: Figure) -> Image.Image:

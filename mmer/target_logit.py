@@ -86,6 +86,11 @@ class TargetLogit:
         values = self.asked(shapley.of_branches(self.model, self.states, present)[0]).tolist()
         return {m: v if here else None for m, v, here in zip(MODALITIES, values, present[0].tolist(), strict=True)}
 
+    def alone(self) -> dict[str, str]:
+        """Return what each branch that is present says alone."""
+        here = zip(MODALITIES, self.states.logits[0].argmax(1).tolist(), self.batch.present[0].tolist(), strict=True)
+        return {m: EMOTIONS[k] for m, k, present in here if present}
+
     def go_on(self) -> None:
         if self._should_stop is not None and self._should_stop():
             raise MmerError("stopped", "the explanation was stopped")

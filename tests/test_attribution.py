@@ -22,6 +22,7 @@ from mmer.face_map import soften
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
+from mmer.occlusion import occluded
 from mmer.speech import Transcriber
 from mmer.trust import MIN_GAP, Trust, UnitScores, judge
 from mmer.voice import log_mel
@@ -170,6 +171,12 @@ def test_words_are_the_typed_ones_and_sum_to_what_padding_would_take_away(loaded
     assert torch.all(explained.token_scores[everything.token_words < 0] == 0)
 
 
+def test_each_channel_says_what_it_would_alone(loaded, everything, explained):
+    for m in MODALITIES:
+        batch = collate([everything.only((m,))], CONFIG)
+        assert explained.alone[m] == EMOTIONS[int(loaded.model(batch).logits[0].argmax())]
+
+
 def test_a_contrast_divides_the_difference_of_two_logits(loaded, everything):
     voice = everything.only(("voice",))
     found = explain(loaded, voice, "anger", against="disgust")
@@ -197,6 +204,13 @@ def test_the_sentence_says_who_leads_who_contradicts_and_what_can_be_trusted():
     assert why("trustworthy", face=0.5, voice=2.0, text=-0.8).sentence == (
         "Anger: mostly the voice, strongest from 0.8 to 1.3 s at 300 to 1000 Hz. The face speaks for it too. "
         "The words speak against it. The face, voice and word maps are trustworthy."
+    )
+    torn = replace(
+        why("weak", face=0.5, voice=2.0, text=-0.8), alone={"face": "fear", "voice": "anger", "text": "neutral"}
+    )
+    assert torn.sentence == (
+        "Anger: mostly the voice. The face speaks for it too. The words speak against it; alone they say neutral. "
+        "The face, voice and word maps are weak."
     )
     assert why("weak", voice=2.0, text=0.05).sentence == (
         "Anger: mostly the voice. The words hardly count. The voice and word maps are weak."
@@ -437,19 +451,24 @@ def test_whispers_bands_are_where_a_tone_is_loudest(n_bands):
         assert abs(float(centres[loudest]) / hz - 1) < 0.1
 
 
-def test_occlusion_gives_each_cell_its_part_of_a_sum():
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_occlusion_gives_each_cell_its_part_of_a_sum(both_ways):
     """f adds up over times and bands: every cell gets its own value, and what only all together do is divided."""
     times, bands = torch.tensor([4.0, -1.0, 0.5]), torch.tensor([1.0, -2.0])
     values = (times[:, None] + bands).flatten()
 
     def f(kept):
-        return (kept * values).sum(1) + 6 * kept.any(1)
+        return (kept * values).sum(1) + 6 * kept.all(1) + 2 * kept.any(1)
 
-    scores, gap = voice_map.occluded(f, 3, 2, torch.device("cpu"))
-    assert gap == pytest.approx(float(values.sum()) + 6)
-    of_times, of_bands = values.view(3, 2).sum(1), values.view(3, 2).sum(0)
-    expected = (of_times[:, None] / 2 + of_bands / 3) / 2
-    torch.testing.assert_close(scores, (expected + 1).flatten())
+    cell = torch.arange(6)
+    scores, gap = occluded(f, (cell // 2, cell % 2), both_ways=both_ways)
+    assert gap == pytest.approx(float(values.sum()) + 8)
+    own = values.view(3, 2)
+    # A group that goes takes what needs all, 6, with it; one that stays alone brings what needs any, 2.
+    extra = (6 + 2) / 2 if both_ways else 6
+    expected = ((own.sum(1) + extra)[:, None] / 2 + (own.sum(0) + extra) / 3) / 2
+    expected = expected + (gap - expected.sum()) / 6
+    torch.testing.assert_close(scores, expected.flatten())
 
 
 def test_a_planted_mouth_is_found(face_and_voice):
@@ -573,6 +592,38 @@ def test_predictions_go_on_undisturbed_while_explaining(loaded, everything, lang
     for each in found:
         torch.testing.assert_close(each.voice_map, explained.voice_map, atol=1e-4, rtol=1e-3)
     assert not any(p.grad is not None for p in loaded.model.parameters())
+
+
+def test_what_is_known_is_told_as_it_comes(loaded, everything, language, explained):
+    """The channels' shares before any map, the long way through the voice last."""
+    told = []
+    explain(loaded, everything, TARGET, language, report=told.append)
+    assert [t.pending for t in told] == [("text", "face", "voice"), ("face", "voice"), ("voice",)]
+    assert all(t.modality == pytest.approx(explained.modality, abs=1e-4) for t in told)
+    assert told[0].trust == dict.fromkeys(MODALITIES)
+    assert told[1].trust["text"] == explained.trust["text"]
+    assert told[2].face_map is not None
+    assert told[2].voice_map is None
+    assert explained.pending == ()
+    assert "map" not in told[0].sentence
+
+
+def test_the_same_question_to_the_same_weights_is_answered_once(loaded, everything):
+    voice = everything.only(("voice",))
+    known = replace(loaded, meta={"weights_sha256": "of this test"})
+    first = explain(known, voice, TARGET)
+    assert explain(known, voice, TARGET) is first
+    assert explain(known, replace(voice, sound=replace(voice.sound, mel=voice.sound.mel.clone())), TARGET) is first
+    for other in (
+        explain(known, voice, "fear"),
+        explain(known, voice, TARGET, against="fear"),
+        explain(known, replace(voice, start_s=9.0, end_s=11.0), TARGET),
+        explain(known, replace(voice, sound=replace(voice.sound, mel=voice.sound.mel + 1e-3)), TARGET),
+        explain(replace(known, meta={"weights_sha256": "others"}), voice, TARGET),
+        explain(loaded, voice, TARGET),  # a model in training has no hash: its weights may have changed
+    ):
+        assert other is not first
+    assert other.to_dict() == first.to_dict()
 
 
 def test_it_can_be_stopped(loaded, everything):

@@ -22,10 +22,10 @@ FLOORS = [
     {"model"},
     {"features", "checkpoint", "branch_states", "shapley"},
     {"perceive", "versions", "trust", "target_logit"},
-    {"integrated_gradients", "explanation"},
+    {"integrated_gradients", "occlusion", "explanation"},
     {"face_map", "voice_map", "word_map"},
     {"predict", "attribution", "hub"},
-    {"plots"},
+    {"plots", "whatif", "counterfactual"},
     {"ui", "commands"},
     {"__main__"},
 ]

@@ -202,16 +202,6 @@ def test_what_turns_an_answer_does_and_no_less_of_it_would(everything, language)
     assert turned
 
 
-def test_a_turn_is_looked_for_in_every_channel(everything, language):  # noqa: F811
-    found: set[str] = set()
-    for seed in range(8):
-        turn = smallest_turn(checkpoint_of(strong_model(seed)), everything, language)
-        found |= {turn.branch} if turn is not None else set()
-        if len(found) >= 2:
-            break
-    assert len(found) >= 2
-
-
 @pytest.fixture
 def command(home, monkeypatch, capsys):
     """A function that runs `python -m mmer whatif` in this process: status, JSON and complaints."""

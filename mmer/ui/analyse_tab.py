@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 import gradio as gr
 from gradio.oauth import OAuthProfile
 
+from mmer.explanation import Explanation
 from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.correction_form import CorrectionForm
 from mmer.ui.handlers import report_errors, run_in_background
 from mmer.ui.service import Service, SessionResult, current, to_explain
+from mmer.ui.whatif_panel import WhatIfPanel
 
 _KEEP_S = 3600  # how long a session's result is held
 _SCROLL = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
@@ -98,6 +100,7 @@ class AnalyseTab:
             self.halt_button = gr.Button("Stop", min_width=80, elem_id="halt")
         self.panel_status = gr.HTML(label="Status", elem_id="doing")
         self.why = gr.HTML(label="Why", elem_id="why")
+        self.what_if = WhatIfPanel(self.service, self.session)
         self.form = CorrectionForm(self.service, self.session, self.transcript)
         with gr.Accordion("Raw result", open=False):
             self.raw = gr.JSON(label="Result", open=True)
@@ -113,7 +116,7 @@ class AnalyseTab:
                 outputs=self.verdict,
                 name="analyse",
                 status=self.status,
-                cleared={**self.form.cleared, self.panel_status: "", self.raw_why: None},
+                cleared={**self.form.cleared, **self.what_if.cleared, self.panel_status: "", self.raw_why: None},
             ),
             self._run_on_click(
                 self.reread_button,
@@ -203,18 +206,23 @@ class AnalyseTab:
     @report_errors("panel_status")
     def explain(self, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
         authorize(self.service, "analyse", request, profile)
+        from mmer.ui.excerpts import excerpts
         from mmer.ui.explanation_html import explanation  # matplotlib takes a second to load
 
         result = current(session).result
-        for seconds, why in run_in_background(lambda should_stop: self.service.explain(result, should_stop)):
-            if why is None:
-                yield {self.panel_status: result_html.status("Asking each channel why", seconds)}
-            else:
-                yield {
-                    self.raw_why: why.to_dict(),
-                    self.why: explanation(why, to_explain(result)[0].features),
-                    self.panel_status: "",
-                }
+        features = to_explain(result)[0].features
+        told: list[Explanation] = []  # what is known so far; the last one is shown
+        n_shown = 0
+        for seconds, why in run_in_background(lambda stop: self.service.explain(result, stop, told.append)):
+            if why is not None:
+                html = explanation(why, features, excerpts(result, why))
+                yield {self.raw_why: why.to_dict(), self.why: html, self.panel_status: ""}
+                continue
+            shown = {self.panel_status: result_html.status("Asking each channel why", seconds)}
+            if len(told) > n_shown:
+                n_shown = len(told)
+                shown[self.why] = explanation(told[-1], features)
+            yield shown
 
     def _present(self, status: gr.HTML, doing: str, work: Callable) -> Iterator[dict]:
         """Yield what the page shows while the model works, then its verdict."""

@@ -8,6 +8,7 @@ from mmer import plots
 from mmer.explanation import Explanation
 from mmer.features import Features
 from mmer.numerals import signed, stretch
+from mmer.ui.excerpts import Excerpts
 from mmer.ui.media_uri import data_uri
 from mmer.ui.render import render
 from mmer.ui.result_html import CHANNELS
@@ -19,26 +20,39 @@ _VERDICTS = {
 }
 
 
-def explanation(why: Explanation, features: Features) -> str:
-    """Return why an utterance was judged so: for each channel its map, its numbers, and how far to trust them."""
-    maps = {"face": _face(why, features), "voice": _voice(why, features), "text": _words(why)}
+def explanation(why: Explanation, features: Features, shown: Excerpts | None = None) -> str:
+    """Return why an utterance was judged so: for each channel its map, its numbers, and how far to trust them.
+
+    Args:
+        shown: of the recording; without it faces are shown as the model sees them, and no moment can be played.
+    """
+    shown = shown or Excerpts({}, ())
+    maps = {"face": _face(why, features, shown), "voice": _voice(why, features, shown), "text": _words(why)}
     channels = [
-        {"name": CHANNELS[m], "trust": trust, "meaning": _VERDICTS[trust.verdict] if trust else "", **maps[m]}
+        {
+            "name": CHANNELS[m],
+            "trust": trust,
+            "pending": m in why.pending,
+            "meaning": _VERDICTS[trust.verdict] if trust else "",
+            **maps[m],
+        }
         for m, trust in why.trust.items()
     ]
-    return render("explanation.html", explanation=why, channels=channels)
+    shares = [(CHANNELS[m], share) for m, share in why.modality.items() if share is not None]
+    return render("explanation.html", explanation=why, channels=channels, shares=shares)
 
 
-def _face(why: Explanation, features: Features) -> dict:
+def _face(why: Explanation, features: Features, shown: Excerpts) -> dict:
     return {
-        "picture": _picture(plots.face(features, why)),
+        "picture": _picture(plots.face(features, why, shown.frames)),
         "caption": "Where the face speaks for or against it, frame by frame",
         "numbers": [f"{region} {signed(score)}" for region, score in why.face_regions],
         "words": None,
+        "sounds": [],
     }
 
 
-def _voice(why: Explanation, features: Features) -> dict:
+def _voice(why: Explanation, features: Features, shown: Excerpts) -> dict:
     strongest = sorted(why.voice_bands, key=lambda cell: -abs(cell["score"]))[:3]
     return {
         "picture": _picture(plots.voice(features, why)),
@@ -48,13 +62,14 @@ def _voice(why: Explanation, features: Features) -> dict:
             for c in strongest
         ],
         "words": None,
+        "sounds": [(start, end, score, data_uri(wav, "audio/wav")) for start, end, score, wav in shown.sounds],
     }
 
 
 def _words(why: Explanation) -> dict:
     strongest = max((abs(score) for _, score in why.words), default=0) or 1
     words = [(word, score, abs(score) / strongest) for word, score in why.words]
-    return {"picture": "", "caption": "", "numbers": [], "words": words}
+    return {"picture": "", "caption": "", "numbers": [], "words": words, "sounds": []}
 
 
 def _picture(image: Image.Image | None) -> str:

@@ -23,7 +23,9 @@ from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
 
 if TYPE_CHECKING:
+    from mmer.counterfactual import Turn
     from mmer.explanation import Explanation
+    from mmer.whatif import Changes, WhatIf
 
 CANNOT_TELL = "cannot_tell"
 CONSENT = (
@@ -101,6 +103,7 @@ class Service:
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
+        self._what_if_on_gpu, self._turn_on_gpu = on_gpu(self._what_if), on_gpu(self._smallest_turn)
 
     def close(self) -> None:
         """Put what is left into the backup, where there is one, and let another server take it over."""
@@ -151,18 +154,54 @@ class Service:
         )
         return self.predictor.conclude(changed, name=result.clip, since=since)
 
-    def explain(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Explanation":
-        """Return why the utterance that decided was judged so, by the checkpoint that judged it."""
-        return self._explain_on_gpu(result, should_stop=should_stop)
+    def explain(
+        self,
+        result: EmotionResult,
+        should_stop: Callable[[], bool] | None = None,
+        report: "Callable[[Explanation], None] | None" = None,
+    ) -> "Explanation":
+        """Return why the utterance that decided was judged so, by the checkpoint that judged it.
 
-    def _explain(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Explanation":
+        Args:
+            report: gets what is known as it comes.
+        """
+        return self._explain_on_gpu(result, should_stop=should_stop, report=report)
+
+    def _explain(
+        self,
+        result: EmotionResult,
+        should_stop: Callable[[], bool] | None = None,
+        report: "Callable[[Explanation], None] | None" = None,
+    ) -> "Explanation":
         from mmer.attribution import explain  # takes a second to load
 
         segment, emotion = to_explain(result)
         language = self.predictor.language if segment.features.words else None
         loaded = self.predictor.checkpoint_of(result)
         transcriber = self.predictor.transcriber
-        return explain(loaded, segment.features, emotion, language, transcriber=transcriber, should_stop=should_stop)
+        asked = {"transcriber": transcriber, "should_stop": should_stop, "report": report}
+        return explain(loaded, segment.features, emotion, language, **asked)
+
+    def what_if(self, result: EmotionResult, changes: "Changes") -> "WhatIf":
+        """Return how the utterance that decided would be judged with something changed in it."""
+        return self._what_if_on_gpu(result, changes)
+
+    def _what_if(self, result: EmotionResult, changes: "Changes") -> "WhatIf":
+        from mmer.whatif import what_if
+
+        return what_if(self.predictor, result, changes)
+
+    def smallest_turn(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+        """Return the smallest change that turns the answer on the utterance that decided, if there is one."""
+        return self._turn_on_gpu(result, should_stop=should_stop)
+
+    def _smallest_turn(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+        from mmer.counterfactual import smallest_turn
+
+        features = to_explain(result)[0].features
+        language = self.predictor.language if features.words else None
+        loaded, transcriber = self.predictor.checkpoint_of(result), self.predictor.transcriber
+        return smallest_turn(loaded, features, language, transcriber, should_stop)
 
     def save(
         self,
