@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
+from annotations.__main__ import main
 from annotations.accounts import Accounts
 from annotations.bucket import backup as backup_module
 from annotations.bucket.backup import Backup, backup_of
@@ -33,27 +34,34 @@ def paths_of(home: Path, bucket: str | Path, **changed) -> Paths:
     return replace(Paths(home=home, assets=home / "assets", database_url=url, backup=str(bucket)), **changed)
 
 
-def opened(home: Path, bucket: str | Path, *, snapshot_s: float = 300, tick_s: float = 0.05, **changed) -> Store:
+def opened(home: Path, bucket: str | Path, *, tick_s: float = 0.05, heartbeat_s: float = 10, **changed) -> Store:
     """Return a server's store, with its backup."""
     paths = paths_of(home, bucket, **changed)
     if isinstance(bucket, Path):
         bucket.mkdir(exist_ok=True)
     backup = backup_of(paths)
     assert backup is not None
-    quick = Backup(backup.place, home / "mmer.db", paths, snapshot_s=snapshot_s, tick_s=tick_s)
+    backup.place.heartbeat_s = heartbeat_s
+    quick = Backup(backup.place, home / "mmer.db", paths, tick_s=tick_s)
     return Store(paths.database_url, paths.media, paths.features, paths.uploads, backup=quick)
 
 
 def crash(store: Store) -> None:
     """Stop a server of this process as a power cut would: nothing more is sent, nothing released."""
     backup = store.backup
-    backup._stop.set()
-    backup._thread.join()
-    store.engine.dispose()
+    stop(store)
     # A record of a process that is no more: this one lives on.
     for name in backup.place.names("owners"):
         record = json.loads(backup.place.read(name)) | {"at": "2026-01-01T00:00:00+00:00", "machine": ""}
         backup.place.write(name, json.dumps(record).encode())
+
+
+def stop(store: Store) -> None:
+    """Stop a server without a last word."""
+    store.backup._stop.set()
+    for thread in (store.backup._thread, store.backup._beats):
+        thread.join()
+    store.engine.dispose()
 
 
 def rows_of(store: Store) -> dict[str, list]:
@@ -146,8 +154,7 @@ def test_a_dataset_on_the_hub_is_private_and_gives_everything_back(tmp_path):
         assert [name for name, content in repo.files.items() if HASH.encode() in content or b"zaphod" in content] == []
         store.add_label(2, "ann", "fear")
         before = rows_of(store)
-        store.backup._stop.set()
-        store.engine.dispose()
+        stop(store)
         again = on_hub(tmp_path / "two")  # the same Space
         assert rows_of(again) == before
         again.backup.close()
@@ -286,8 +293,7 @@ def test_labels_that_name_a_lost_row_go_with_it(tmp_path, caplog):
 
 def test_two_servers_on_one_backup_lost_each_others_labels(tmp_path):
     bucket = tmp_path / "bucket"
-    first = opened(tmp_path / "one", bucket, space="lab/first")
-    first.backup.place.heartbeat_s = 0.1
+    first = opened(tmp_path / "one", bucket, space="lab/first", heartbeat_s=0.1)
     clip = first.register_clip(None, HASH, name="a.wav")
     paths = paths_of(tmp_path / "two", bucket, space="lab/second")
     second = backup_of(paths)
@@ -298,6 +304,7 @@ def test_two_servers_on_one_backup_lost_each_others_labels(tmp_path):
     first.add_label(clip, "ann", "anger")  # and the first was not disturbed
     first.backup.close()
     second.open()  # once it has ended
+    second.close()
 
 
 def test_a_space_that_starts_anew_takes_over_at_once_and_the_old_one_saves_nothing_more(tmp_path):
@@ -312,7 +319,7 @@ def test_a_space_that_starts_anew_takes_over_at_once_and_the_old_one_saves_nothi
     assert refused.value.code == "backup_taken"
     new.add_label(clip, "bea", "fear")
     before = rows_of(new)
-    old.backup._stop.set()
+    stop(old)
     crash(new)
     assert rows_of(opened(tmp_path / "three", bucket)) == before
 
@@ -321,15 +328,71 @@ def test_a_server_that_died_is_replaced_after_its_heartbeats_stopped(tmp_path):
     bucket = tmp_path / "bucket"
     store = opened(tmp_path / "one", bucket)
     store.register_clip(None, HASH, name="a.wav")
-    store.backup._stop.set()
-    store.backup._thread.join()
-    store.engine.dispose()
+    stop(store)
     (record,) = (bucket / "owners").glob("*.json")
     elsewhere = json.loads(record.read_text()) | {"machine": "another"}
     record.write_text(json.dumps(elsewhere))
     again = backup_of(paths_of(tmp_path / "two", bucket))
     again.place.heartbeat_s = 0.1
     assert again.open().n_labels == 0
+
+
+def test_a_first_start_that_was_cut_short_made_the_backup_useless(tmp_path):
+    """Killed within the first snapshot: nothing was acknowledged, and the next start begins anew."""
+    bucket = tmp_path / "bucket"
+    crash(opened(tmp_path / "one", bucket))
+    for manifest in (bucket / "snapshots").glob("*.json"):
+        manifest.unlink()
+    crash(opened(tmp_path / "two", bucket))
+
+
+def test_a_start_that_was_cut_short_after_its_claim_begins_again(tmp_path):
+    """Of an owner that never noted where it began nothing counts, so nobody may go on as that one."""
+    bucket = tmp_path / "bucket"
+    store = opened(tmp_path / "one", bucket)
+    clip = store.register_clip(None, HASH, name="a.wav")
+    crash(store)
+    newest = max((bucket / "epochs").iterdir())
+    newest.unlink()
+    again = opened(tmp_path / "one", bucket)
+    again.add_label(clip, "ann", "anger")
+    before = rows_of(again)
+    crash(again)
+    assert rows_of(opened(tmp_path / "two", bucket)) == before
+
+
+def test_a_restored_file_replaced_the_database_and_not_its_backup(tmp_path, monkeypatch):
+    """`restore FILE` goes back: labels since then must not come out of the backup again."""
+    home, bucket = tmp_path / "one", tmp_path / "bucket"
+    store = opened(home, bucket)
+    clip = store.register_clip(None, HASH, name="a.wav")
+    store.add_label(clip, "ann", "anger")
+    monkeypatch.setenv("MMER_HOME", str(home))
+    monkeypatch.setenv("MMER_BACKUP", str(bucket))
+    assert main(["backup", str(tmp_path / "copy.db")]) == 0
+    store.add_label(clip, "bea", "fear")
+    assert main(["restore", str(tmp_path / "copy.db")]) == 0
+    store.add_label(clip, "cyd", "sadness")  # by the server, which has it open
+    before = rows_of(store)
+    assert [row[-2] for row in before["annotators"]] == ["ann", "cyd"]
+    crash(store)
+    assert rows_of(opened(tmp_path / "two", bucket)) == before
+
+
+def test_recover_makes_the_database_without_a_server(tmp_path, monkeypatch, capsys):
+    bucket = tmp_path / "bucket"
+    store = opened(tmp_path / "one", bucket)
+    work(store)
+    store.backup._send(everything=True)
+    before = rows_of(store)
+    crash(store)
+    monkeypatch.setenv("MMER_HOME", str(tmp_path / "two"))
+    monkeypatch.setenv("MMER_BACKUP", str(bucket))
+    assert main(["recover"]) == 0
+    assert "6 label rows: the snapshot of 20" in capsys.readouterr().out
+    assert rows_of(Store(sqlite_url(tmp_path / "two" / "mmer.db"), tmp_path / "two" / "media")) == before
+    assert main(["recover"]) == 1
+    assert "nothing_to_recover: the backup is empty, or" in capsys.readouterr().err
 
 
 def test_a_database_of_its_own_is_not_mixed_with_the_backups(tmp_path):
@@ -344,9 +407,7 @@ def test_a_server_that_starts_again_on_its_own_disk_goes_on_there(tmp_path):
     store = opened(tmp_path / "one", bucket)
     clip = store.register_clip(None, HASH, name="a.wav")
     store.add_label(clip, "ann", "anger")
-    store.backup._stop.set()
-    store.backup._thread.join()
-    store.engine.dispose()
+    stop(store)
     again = opened(tmp_path / "one", bucket)
     again.add_label(clip, "ann", "fear")
     before = rows_of(again)
@@ -386,7 +447,6 @@ def test_a_kept_recording_is_in_the_backup_when_it_is_called_kept(tmp_path, capl
     store.register_clip(None, HASH, name="numbers", consent_text="numbers", features=b"states")
     assert (bucket / "media" / f"{sha256}.wav").read_bytes() == clip.read_bytes()
     assert (bucket / "features" / f"{HASH}.states").read_bytes() == b"states"
-    store.backup.tick_s = 0
     crash(store)
     again = opened(tmp_path / "two", bucket)
     again.backup.close()

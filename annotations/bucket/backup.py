@@ -79,11 +79,13 @@ class Backup:
         self._snapshot_s, self._tick_s = snapshot_s, tick_s
         self._process = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._claimed = False  # by this process; it beats, and says so when it ends
+        self._key = ""  # of the owner that this process claimed
+        self._beats: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._sent = ("", 0)  # the owner, and the last change that this process sent for it
         self._reader: sqlite3.Connection | None = None  # used under the lock on sending
-        self._beat_at = self._snapshot_at = self._purge_at = 0.0
+        self._snapshot_at = self._purge_at = 0.0
         self._said = ""  # the last trouble in the log
 
     def open(self, *, allow_missing: bool = False) -> Recovered | None:
@@ -96,13 +98,13 @@ class Backup:
         with self._one_at_a_time():
             state = read_state(self._database) or LocalState()
             there = self._database.is_file()
-            newest = max(owner.owners(self.place), default=None)
+            known, newest = list(owner.limits(self.place)), max(owner.owners(self.place), default=None)
             here = newest is not None and newest.key == state.key and newest.machine in ("", owner.machine())
-            if there and here:
+            if there and here and state.key in known:
                 return None  # a process of this machine began it
             new = owner.claim(self.place, self._space)
-            self._claimed = True
-            known = list(owner.limits(self.place))
+            self._claimed, self._key = True, new.key
+            self._start_beating()
             if there:
                 if known and known[-1] not in (state.key, state.parent):
                     raise LabelError(
@@ -158,9 +160,9 @@ class Backup:
                 changes.install(connection)
                 last = changes.position(connection)
             with self._sending():
-                write_state(self._database, LocalState(new.key, state.key, sent=last, purge=True))
-                owner.begin(self.place, new.key, 0)
+                write_state(self._database, LocalState(new.key, state.key, sent=last, purge=state.purge))
         self.snapshot()
+        owner.begin(self.place, new.key, 0)  # from here on what was before does not count
 
     def sent(self, files: Iterable[Path] = ()) -> None:
         """Return when all that was committed until now is in the backup.
@@ -278,17 +280,18 @@ class Backup:
     def start(self) -> None:
         """Keep the backup up to date in the background, as a server does, until `close`."""
         self._claimed = True
+        self._start_beating()
         if self._thread is None:
-            self._stop.clear()
             self._thread = threading.Thread(target=self._keep, name="backup", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """Send what is left, with a last snapshot of a server, and let another one take over."""
-        served, self._thread = self._thread, None
+        served, beats, self._thread, self._beats = self._thread, self._beats, None, None
         self._stop.set()
-        if served:
-            served.join()
+        for thread in (served, beats):
+            if thread:
+                thread.join()
         try:
             self._send(everything=True)
             if served and self._is_changed():
@@ -303,6 +306,21 @@ class Backup:
                 self._reader.close()
             self._reader = None
 
+    def _start_beating(self) -> None:
+        """Be seen alive, whatever else takes long: a snapshot, or recordings that are fetched."""
+        if self._beats is None:
+            self._stop.clear()
+            self._beats = threading.Thread(target=self._keep_beating, name="backup heartbeat", daemon=True)
+            self._beats.start()
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(self.place.heartbeat_s):
+            try:
+                owner.check_owner(self.place, max(self._state().key, self._key))
+                self._beat()
+            except (MmerError, OSError) as error:
+                self._tell(error)
+
     def _keep(self) -> None:
         try:
             n_files = self._files.fetch_all()
@@ -315,16 +333,15 @@ class Backup:
                 self._tick()
                 self._said = ""
             except (MmerError, OSError, sqlite3.Error) as error:
-                if str(error) != self._said:  # once, not every two seconds
-                    self._said = str(error)
-                    _LOG.error("backup: %s", error)
+                self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if str(error) != self._said:  # once, not every two seconds
+            self._said = str(error)
+            _LOG.error("backup: %s", error)
 
     def _tick(self) -> None:
         now, state = time.monotonic(), self._state()
-        if now >= self._beat_at:
-            owner.check_owner(self.place, state.key)
-            self._beat()
-            self._beat_at = now + self.place.heartbeat_s
         self._send(everything=True)
         purge = state.purge and now >= self._purge_at
         if purge:
@@ -334,7 +351,7 @@ class Backup:
             self.snapshot()
 
     def _beat(self, *, released: bool = False) -> None:
-        epoch, _, token = self._state().key.partition("-")
+        epoch, _, token = max(self._state().key, self._key).partition("-")  # the newer one
         owner.renew(self.place, Owner(int(epoch), token, space=self._space, released=released))
 
     def _is_changed(self) -> bool:

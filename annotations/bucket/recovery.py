@@ -56,7 +56,8 @@ def recover(place: Place, target: Path, *, allow_missing: bool = False) -> Recov
             with closing(sqlite3.connect(target)) as connection:
                 seq = changes.position(connection)
             return Recovered(snapshot, n_events, check_backup(target), seq)
-    if usable or place.names(snapshots.FOLDER) or place.names(EVENTS):
+    begun = any(name.endswith(".json") for name in place.names(snapshots.FOLDER))  # else its first start was cut short
+    if begun or place.names(EVENTS):
         raise LabelError("backup_damaged", f"the backup at {place.name} has no whole snapshot; nothing was changed")
     return None
 
