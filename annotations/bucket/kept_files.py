@@ -47,14 +47,16 @@ class KeptFiles:
     def put_small(self, files: dict[str, str]) -> None:
         """Write the small files of a snapshot, where there are none; the promoted checkpoint comes with them."""
         promoted = files.get(f"{CHECKPOINTS}/PROMOTED", "").strip()
-        if promoted:
+        if _is_name(promoted):
             self._fetch_checkpoint(promoted)
         for name, text in files.items():
             path = self._home / name
             if name in _SMALL and not path.exists():
                 private_folder(path.parent)
-                with open(path, "w", encoding="utf-8", opener=lambda file, flags: os.open(file, flags, 0o600)) as out:
-                    out.write(text)
+                with scratch(path.parent, path.name) as part:
+                    with open(part, "w", encoding="utf-8", opener=lambda f, flags: os.open(f, flags, 0o600)) as out:
+                        out.write(text)
+                    os.replace(part, path)  # a start that is killed leaves no half file
 
     def send(self, file: Path) -> None:
         """Copy a recording or features into the backup, unless they were deleted meanwhile."""
@@ -134,12 +136,17 @@ class KeptFiles:
             with suppress(ValueError, TypeError):  # half a line of a killed process
                 entry = json.loads(line)
                 found += [entry.get("checkpoint"), entry.get("before")]
-        return [name for name in dict.fromkeys(found) if name and (self._checkpoints / name).name == name]
+        return [name for name in dict.fromkeys(found) if _is_name(name)]
 
     def _named(self, kind: str) -> set[str]:
         """Return the names of a kind's files that clips have."""
         with closing(sqlite3.connect(self._database, timeout=30)) as connection:
             return {name for (name,) in connection.execute(f"SELECT {kind} FROM clips WHERE {kind} IS NOT NULL")}
+
+
+def _is_name(name: str | None) -> bool:
+    """Whether it names a folder beside others, and nothing above them."""
+    return bool(name) and Path(str(name)).name == name
 
 
 def digest(files: dict[str, str]) -> str:
