@@ -183,6 +183,26 @@ def test_a_label_was_called_saved_before_the_backup_had_it(tmp_path):
     store.backup.close()
 
 
+def test_what_is_only_lent_waits_for_the_answer(tmp_path):
+    """A bucket far away answers in a second, and nobody waits for it twice an item."""
+    bucket = tmp_path / "bucket"
+    store = opened(tmp_path / "one", bucket, tick_s=600)
+    project = projects.create(store, "voices", actor="test")
+    projects.add_items(store, project, [store.utterance(store.register_clip(None, HASH, name="a.wav"))])
+    queue = Queue(store, project)
+    queue.release(queue.next("ann", 1)[0].assignment_id, "ann")  # ann is new, which is no lease
+    (file,) = events(bucket)
+    n_lines = len(file.read_bytes().splitlines())
+    (task,) = queue.next("ann", 1)
+    assert len(file.read_bytes().splitlines()) == n_lines
+    queue.submit(task.assignment_id, "ann", Answer(emotions="sadness"))
+    lines = file.read_bytes().splitlines()
+    assert len(lines) == n_lines + 1
+    sent = [table for table, _ in json.loads(lines[-1])["rows"]]
+    assert sorted(set(sent)) == ["assignments", "current_labels", "items", "labels", "standings"]
+    store.backup.close()
+
+
 def test_what_another_program_writes_is_in_the_backup_too(tmp_path):
     store = opened(tmp_path / "one", tmp_path / "bucket")
     store.register_clip(None, HASH, name="a.wav")

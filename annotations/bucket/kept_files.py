@@ -146,7 +146,7 @@ class KeptFiles:
 
 def _is_name(name: str | None) -> bool:
     """Whether it names a folder beside others, and nothing above them."""
-    return bool(name) and Path(str(name)).name == name
+    return bool((name or "").strip(".")) and Path(str(name)).name == name
 
 
 def digest(files: dict[str, str]) -> str:
