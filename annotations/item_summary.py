@@ -75,7 +75,7 @@ def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) ->
         .order_by(current.item_id)
     )
     final = (
-        select(ItemRecord.id, AdjudicationRecord.emotions)
+        select(ItemRecord.id, AdjudicationRecord.emotions, AdjudicationRecord.outcome)
         .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
         .join(AdjudicationRecord, same_segment(AdjudicationRecord, UtteranceRecord))
         .where(AdjudicationRecord.target == target)
@@ -83,7 +83,7 @@ def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) ->
     )
     if item_ids is not None:
         query, final = query.where(current.item_id.in_(item_ids)), final.where(ItemRecord.id.in_(item_ids))
-    decided = {item_id: bool(emotions) for item_id, emotions in session.execute(final)}
+    decided = {item_id: bool(emotions) or outcome != "label" for item_id, emotions, outcome in session.execute(final)}
     if item_ids is None:
         query = query.execution_options(yield_per=_PART)
     for item_id, group in groupby(session.execute(query), key=lambda row: row.item_id):

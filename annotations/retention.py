@@ -36,6 +36,7 @@ from annotations.db.schema import (
     ItemRecord,
     LabelRecord,
     PredictionRecord,
+    ReceiptRecord,
     TrainingRunRecord,
     UtteranceRecord,
 )
@@ -173,6 +174,7 @@ def _anonymise(session: Session, clip_id: int) -> int:
     clip.sha256, clip.name, clip.source = secrets.token_hex(32), "removed", "removed"
     clip.path = clip.media = clip.features = clip.speaker = clip.duration_s = clip.keep_until = None
     session.execute(delete(ConsentRecord).where(ConsentRecord.clip_id == clip_id))
+    session.execute(delete(ReceiptRecord).where(ReceiptRecord.clip_id == clip_id))
     for table, erased in (
         (LabelRecord, {"comment": "", "transcript": None}),
         (UtteranceRecord, {"transcript": None, "embedding": None}),

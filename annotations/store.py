@@ -33,6 +33,7 @@ from annotations.db.schema import (
     ItemRecord,
     LabelRecord,
     PredictionRecord,
+    ReceiptRecord,
     RemovalRecord,
     TrainingRunRecord,
     UtteranceRecord,
@@ -198,6 +199,7 @@ class Store:
         label: Mapping,
         prediction: Mapping | int | None = None,
         lines: Sequence[tuple[float, float, str]] = (),
+        receipt: str | None = None,
     ) -> tuple[int, int | None, int]:
         """Return the ids of a clip, of the prediction an annotator saw and of their label: all are stored, or none.
 
@@ -205,6 +207,7 @@ class Store:
             clip: what else `register_clip` takes, and `label` what `add_label` does.
             prediction: as `add_prediction` takes it, or the id of one that is stored.
             lines: when each utterance begins and ends, in seconds, and what is said in it.
+            receipt: hash of a code with which the clip can be deleted (`annotations.receipts`).
 
         Raises:
             LabelError: as those three.
@@ -217,6 +220,8 @@ class Store:
             label_id = self.add_label(clip_id, annotator, prediction_id=prediction, session=session, **label)
             for start_s, end_s, line in lines:
                 self.utterance(clip_id, start_s, end_s, transcript=line, session=session)
+            if receipt:
+                session.add(ReceiptRecord(clip_id=clip_id, code_hash=receipt))
             return clip_id, prediction, label_id
 
     @contextmanager

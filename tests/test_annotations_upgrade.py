@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import inspect, text
 
 import annotations
+from annotations import receipts
 from annotations.__main__ import main
 from annotations.db import backup
 from annotations.db.engine import connect, open_engine, version_of
@@ -19,7 +20,7 @@ from annotations.db.schema import OUTCOMES, VERSION
 from annotations.db.upgrade import upgrade
 from annotations.queue import projects
 from annotations.queue.assignment import Queue
-from annotations.review.adjudication import disagreements, final_labels
+from annotations.review.adjudication import adjudicate, disagreements, final_labels
 from annotations.store import Store
 from mmer.errors import LabelError
 
@@ -261,6 +262,32 @@ def test_an_upgraded_database_is_shaped_as_a_new_one(database, tmp_path):
     at_version(database, "0001")
     upgrade(database)
     assert shape(database) == new
+
+
+def test_what_was_decided_before_final_words_could_name_no_emotion_still_is(database, tmp_path):
+    old_database(database)
+    at_version(database, "0004")
+    engine = open_engine(database)
+    with engine.execution_options(write=True).begin() as c:
+        for emotions in ({"anger": 1.0}, {"fear": 1.0}):
+            c.execute(
+                text(
+                    "INSERT INTO adjudications (clip_id, target, emotions, annotator_id, comment, created_at) "
+                    "VALUES (1, 'all', :emotions, 2, '', :at)"
+                ),
+                {"emotions": json.dumps(emotions), "at": WHEN.format(8)},
+            )
+    engine.dispose()
+    assert upgrade(database).before == "0004"
+    store = Store(database, tmp_path / "media")
+    assert final_labels(store) == {("a" * 64, None, None, "all"): {"fear": 1.0}}
+    adjudicate(store, 1, None, None, "all", None, "bea", outcome="broken")
+    assert final_labels(store) == {("a" * 64, None, None, "all"): {}}
+    code = receipts.new_code()
+    clip = {"name": "one.mp4"}
+    store.save(None, "a" * 64, "ann", clip=clip, label={"emotions": "fear"}, receipt=receipts.hash_of(code))
+    assert receipts.delete(store, code).clips == 1
+    store.engine.dispose()
 
 
 def test_upgrading_twice_or_an_empty_database_changes_nothing(database):

@@ -28,8 +28,8 @@ from sqlalchemy.types import TypeDecorator
 
 from annotations.choices import GOLD_SHARE, LEASE_S, ORDERS, OUTCOMES, PER_ITEM, TARGETS
 
-VERSION = "0004"  # the newest of migrations/versions
-OLDER = ("0001", "0002", "0003")  # those that `python -m annotations upgrade` brings up to it
+VERSION = "0005"  # the newest of migrations/versions
+OLDER = ("0001", "0002", "0003", "0004")  # those that `python -m annotations upgrade` brings up to it
 UNDO = "undo"  # the outcome of a row that only takes another one back
 CLOSED = -1_000_000  # free slots of an item that nobody can be shown any more: no slot given back opens it
 LEASED, DONE, RELEASED, EXPIRED = "leased", "done", "released", "expired"  # the life of an assignment
@@ -107,6 +107,16 @@ class ConsentRecord(Base):
     text: Mapped[str]
     # media, features (without face and voice) or words
     scope: Mapped[str] = mapped_column(default="media", server_default="media")
+    given_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ReceiptRecord(Base):
+    """A code that was given out when something of a clip was stored: whoever has it may have the clip deleted."""
+
+    __tablename__ = "receipts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"), index=True)
+    code_hash: Mapped[str] = mapped_column(String(64), unique=True)  # the code itself is stored nowhere
     given_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -287,7 +297,9 @@ class AdjudicationRecord(Base):
     start_s: Mapped[float | None]
     end_s: Mapped[float | None]
     target: Mapped[str]
-    emotions: Mapped[dict]  # {} takes an earlier one back
+    # label, cannot_tell or broken: that nothing can be learned from it is a final word too
+    outcome: Mapped[str] = mapped_column(default="label", server_default="label")
+    emotions: Mapped[dict]  # {} with the outcome "label" takes an earlier decision back
     annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))  # the reviewer
     comment: Mapped[str] = mapped_column(default="")
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -33,6 +33,7 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, emotion
 
 MAX_PAGE = 200  # items a page
+FINAL_OUTCOMES = ("label", "cannot_tell", "broken")  # of a final word
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Item:
     transcript: str | None
     labels: tuple[AnnotatorLabel, ...]  # that count now, by annotator
     gold: dict[str, float]  # the known answer; empty when there is none
-    final: dict[str, float]  # the reviewer's; empty while undecided
+    final: dict[str, float]  # the reviewer's; empty while undecided, and where they name no emotion
+    final_outcome: str | None  # one of FINAL_OUTCOMES; None while undecided
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
             )
             for label, name, model in session.execute(query)
         )
+        final, final_outcome = _final_word(session, utterance, target)
         gold = select(GoldRecord.emotions).filter_by(item_id=item_id, target=target).order_by(GoldRecord.id.desc())
         return Item(
             item_id=item_id,
@@ -242,7 +245,8 @@ def item(store: Store, item_id: int, target: str = "all") -> Item:
             transcript=utterance.transcript,
             labels=labels,
             gold=session.scalar(gold.limit(1)) or {},
-            final=_final_emotions(session, utterance, target),
+            final=final,
+            final_outcome=final_outcome,
         )
 
 
@@ -255,21 +259,28 @@ def adjudicate(
     emotions: str | Mapping[str, float] | None,
     reviewer: str,
     comment: str = "",
+    *,
+    outcome: str = "label",
 ) -> int:
     """Return the id of a new row with the final label of a clip's segment; earlier ones stay and no longer count.
 
     Args:
         emotions: one emotion, or weights of several; None takes the decision back: the annotators' labels count again.
+        outcome: cannot_tell or broken, without emotions, say that nothing is to be learned from the segment.
 
     Raises:
-        LabelError: `bad_target, bad_segment, unknown_label, bad_weight, bad_text, no_annotator, unknown_clip,
-            not_decided`.
+        LabelError: `bad_target, bad_segment, unknown_label, bad_weight, bad_outcome, bad_text, no_annotator,
+            unknown_clip, not_decided`.
     """
     _check_target(target)
+    if outcome not in FINAL_OUTCOMES or (emotions and outcome != "label"):
+        raise LabelError(
+            "bad_outcome", f"a final word of {outcome!r} with {emotions or 'no emotion'}; only `label` names emotions"
+        )
     start_s, end_s = check_segment(start_s, end_s)
     final, comment = weights(emotions) if emotions else {}, check_text(comment, "comment")
     record = AdjudicationRecord(
-        clip_id=clip_id, start_s=start_s, end_s=end_s, target=target, emotions=final, comment=comment
+        clip_id=clip_id, start_s=start_s, end_s=end_s, target=target, outcome=outcome, emotions=final, comment=comment
     )
     with store.writing() as session:
         if session.get(ClipRecord, clip_id) is None:
@@ -282,28 +293,33 @@ def adjudicate(
             )
         )
         record.annotator_id = annotator_id(session, reviewer)
-        if not final and not _final_emotions(session, record, target):
+        decides = bool(final) or outcome != "label"
+        if not decides and _final_word(session, record, target)[1] is None:
             raise LabelError("not_decided", "there is no final label to take back; nobody has decided this yet")
         session.add(record)
         session.flush()
         refresh_summaries(session, target, items)
         # Names no clip, so that a deletion need not find it.
-        action = "adjudication.decide" if final else "adjudication.take_back"
-        detail = {"adjudication": record.id, "target": target, "emotions": final}
+        action = "adjudication.decide" if decides else "adjudication.take_back"
+        detail = {"adjudication": record.id, "target": target, "emotions": final, "outcome": outcome}
         store.audit(composed(reviewer), action, detail, session)
         return record.id
 
 
 def final_labels(store: Store) -> dict[tuple[str, float | None, float | None, str], dict[str, float]]:
-    """Return what reviewers decided: (sha256, start_s, end_s, target) -> weights that sum to 1."""
+    """Return what reviewers decided: (sha256, start_s, end_s, target) -> weights that sum to 1.
+
+    Without weights where the final word is that nobody can tell, or that the clip is broken.
+    """
+    names = ("start_s", "end_s", "target", "emotions", "outcome")
     query = (
-        select(ClipRecord.sha256, *(getattr(AdjudicationRecord, c) for c in ("start_s", "end_s", "target", "emotions")))
+        select(ClipRecord.sha256, *(getattr(AdjudicationRecord, name) for name in names))
         .join(ClipRecord, ClipRecord.id == AdjudicationRecord.clip_id)
         .order_by(AdjudicationRecord.id)
     )
     with store.reading() as session:
-        newest = {tuple(key): emotions for *key, emotions in session.execute(query)}
-    return {key: emotions for key, emotions in newest.items() if emotions}
+        newest = {tuple(key): (emotions, outcome) for *key, emotions, outcome in session.execute(query)}
+    return {key: emotions for key, (emotions, outcome) in newest.items() if emotions or outcome != "label"}
 
 
 def history(store: Store, item_id: int) -> list[Event]:
@@ -364,7 +380,7 @@ def _decision_events(
             kind=kind,
             who=names[row.annotator_id] if row.annotator_id else "",
             target=row.target,
-            what=_emotions_text(row.emotions) or "taken back",
+            what=_decision_text(row),
             counts=row.id == newest[row.target],
             comment=row.why if isinstance(row, GoldRecord) else row.comment,
         )
@@ -399,12 +415,24 @@ def _same_segment_as(record, place) -> tuple:
     )
 
 
-def _final_emotions(session: Session, place, target: str) -> dict[str, float]:
-    """Return the newest decision about a segment, empty when there is none or it was taken back."""
+def _final_word(session: Session, place, target: str) -> tuple[dict[str, float], str | None]:
+    """Return the newest decision about a segment, its emotions and its outcome; ({}, None) while there is none."""
     newest = (
-        select(AdjudicationRecord.emotions).where(*_same_segment_as(AdjudicationRecord, place)).filter_by(target=target)
+        select(AdjudicationRecord.emotions, AdjudicationRecord.outcome)
+        .where(*_same_segment_as(AdjudicationRecord, place))
+        .filter_by(target=target)
+        .order_by(AdjudicationRecord.id.desc())
     )
-    return session.scalar(newest.order_by(AdjudicationRecord.id.desc()).limit(1)) or {}
+    row = session.execute(newest.limit(1)).first()
+    if row is None or (row.outcome == "label" and not row.emotions):
+        return {}, None
+    return row.emotions, row.outcome
+
+
+def _decision_text(row: GoldRecord | AdjudicationRecord) -> str:
+    if isinstance(row, AdjudicationRecord) and row.outcome != "label":
+        return row.outcome.replace("_", " ")
+    return _emotions_text(row.emotions) or "taken back"
 
 
 def _emotions_text(emotions: Mapping[str, float]) -> str:

@@ -1,6 +1,7 @@
 """Label aggregation: several annotators' labels of a segment become one distribution over the emotions.
 
-A reviewer's final label stands alone: the annotators' labels of that segment and target no longer count. Otherwise:
+A reviewer's final label stands alone: the annotators' labels of that segment and target no longer count. Where it says
+that nobody can tell, or that the clip is broken, there is no distribution. Otherwise:
 
 - `soft`: the mean of the annotators' weights; where they differ, the target says how much.
 - `majority`: one vote each for the heaviest emotion, split where several are equally heavy; the emotions with the most
@@ -40,7 +41,7 @@ def aggregate(
     Args:
         labels: current labels, one of each annotator for a segment and target; those that name no emotion are left out.
         gold: how many gold items each annotator answered right, and how many there were.
-        final: what reviewers decided; segments without a label too.
+        final: what reviewers decided; segments without a label too. Without an emotion: nothing is to be learned there.
 
     Raises:
         LabelError: `unknown_aggregation`.
@@ -48,11 +49,12 @@ def aggregate(
     if method not in METHODS:
         raise LabelError("unknown_aggregation", f"aggregation {method!r} is none of {', '.join(METHODS)}")
     decided = {key: dict(emotions) for key, emotions in (final or {}).items() if emotions}
+    nothing = (final or {}).keys() - decided.keys()
     votes: dict[Key, list[tuple[str, np.ndarray]]] = {}
     for label in labels:
-        if label.outcome == "label":
+        key = (label.sha256, label.start_s, label.end_s, label.target)
+        if label.outcome == "label" and key not in nothing:
             shares = np.array([label.emotions.get(e, 0.0) for e in EMOTIONS])
-            key = (label.sha256, label.start_s, label.end_s, label.target)
             votes.setdefault(key, []).append((label.annotator, shares))
     merged: dict[Key, np.ndarray] = {}
     if method == "dawid_skene":

@@ -9,7 +9,7 @@ A unit is a segment of a clip; the same segment in two projects is one.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import krippendorff
@@ -64,6 +64,8 @@ class Agreement:
     n_shared: int  # of these, with two or more: only they tell about agreement
     n_labels: int  # ratings
     n_cannot_tell: int
+    interval: tuple[float, float] | None = None  # of alpha, 95 %, by resampling the segments
+    shared_by_target: dict[str, int] = field(default_factory=dict)  # as n_shared, of every target
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
     counts = ratings.counts()
     shared = counts[counts.sum(1) > 1]
     overall = alpha(shared)
+    tables = {one: counts if one == target else every[one].counts() for one in TARGETS}
     kappas = {(names[a], names[b]): value for (a, b), value in cohen_kappas(ratings).items()}
     predicted = ratings.answer >= 0
     cells = ratings.value[predicted] * N_EMOTIONS + ratings.answer[predicted]
@@ -117,7 +120,7 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
     return Agreement(
         alpha=overall,
         per_emotion=dict(zip(EMOTIONS, one_against_rest(shared), strict=True)),
-        per_target={one: overall if one == target else alpha(every[one].counts()) for one in TARGETS},
+        per_target={one: overall if one == target else alpha(tables[one]) for one in TARGETS},
         kappas=dict(sorted(kappas.items())),
         annotators=_annotator_stats(ratings, names, right),
         confusion=confusion,
@@ -125,6 +128,8 @@ def agreement(store: Store, project: str | None = None, target: str = "all") -> 
         n_shared=len(shared),
         n_labels=len(ratings.unit),
         n_cannot_tell=len(ratings.could_not),
+        interval=alpha_interval(shared),
+        shared_by_target={one: int((tables[one].sum(1) > 1).sum()) for one in TARGETS},
     )
 
 
@@ -140,6 +145,31 @@ def alpha(counts: np.ndarray) -> float | None:
     if (pairable.sum(0) > 0).sum() < 2:
         return None
     return float(krippendorff.alpha(value_counts=pairable, level_of_measurement="nominal"))
+
+
+def alpha_interval(counts: np.ndarray, seed: int = 0, n_resamples: int = 1000) -> tuple[float, float] | None:
+    """Return the 95 % interval of `alpha`: the percentiles of alphas of segments drawn anew, with replacement.
+
+    A draw in which all gave one value has no alpha and is left out; None where there is no alpha at all.
+
+    Args:
+        counts: as `alpha` takes them.
+    """
+    pairable = counts[counts.sum(1) > 1]
+    if (pairable.sum(0) > 0).sum() < 2:
+        return None
+    # Segments with the same votes are one pattern: a million of them are a few hundred.
+    patterns, n_each = np.unique(pairable, axis=0, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(pairable), n_each / len(pairable), n_resamples)
+    raters = patterns.sum(1)
+    agreeing = (patterns * (patterns - 1)).sum(1) / (raters - 1)  # pairs of the same value, as the coincidences have it
+    values = draws @ patterns  # (draws, K) how often each value was given
+    total = values.sum(1)
+    chance = total.astype(float) ** 2 - (values.astype(float) ** 2).sum(1)
+    defined = chance > 0
+    alphas = 1 - (total - 1)[defined] * (total - draws @ agreeing)[defined] / chance[defined]
+    low, high = np.percentile(alphas, [2.5, 97.5]).tolist()
+    return low, high
 
 
 def one_against_rest(counts: np.ndarray) -> list[float | None]:
