@@ -67,7 +67,7 @@ _PRIORITY = (
 
 
 # Of a lease on a gold item: answered, other than by a skip, so that the annotator was told the known answer.
-_ANSWER_TOLD = AssignmentRecord.gold & (
+ANSWER_TOLD = AssignmentRecord.gold & (
     select(LabelRecord.id)
     .where(LabelRecord.assignment_id == AssignmentRecord.id, LabelRecord.outcome.not_in(("skip", UNDO)))
     .exists()
@@ -178,7 +178,7 @@ class Queue:
         """
         with self._store.writing() as session:
             project = self._loaded_project(session)
-            answers = _checked_answers(project, [answers] if isinstance(answers, Answer) else list(answers), annotator)
+            answers = checked_answers(project, [answers] if isinstance(answers, Answer) else list(answers), annotator)
             person = annotator_id(session, annotator)
             lease, item = self._leases.locked(session, assignment_id, person)
             lease = reclaim(session, lease, item)
@@ -266,7 +266,7 @@ class Queue:
                 .order_by(AssignmentRecord.finished_at.desc(), AssignmentRecord.id.desc())
                 .limit(1)
             )
-            last = session.scalar(done.where(~_ANSWER_TOLD).with_for_update(key_share=True))
+            last = session.scalar(done.where(~ANSWER_TOLD).with_for_update(key_share=True))
             if last is None:
                 if session.scalar(done) is None:
                     return None
@@ -291,7 +291,7 @@ class Queue:
                 item.open_slots -= not last.gold
             last.state, last.finished_at, last.expires_at = LEASED, None, self._expiry(project)
             session.flush()
-            return self._tasks(session, [last.id])[0]
+            return self.tasks(session, [last.id])[0]
 
     def progress(self, annotator: str) -> Progress:
         """Return how far an annotator is; in a large project `remaining` may lag behind the others by some minutes."""
@@ -339,7 +339,8 @@ class Queue:
     def _expiry(self, project: ProjectRecord) -> datetime:
         return self._clock() + timedelta(seconds=project.lease_s)
 
-    def _tasks(self, session: Session, lease_ids: list[int]) -> list[Task]:
+    def tasks(self, session: Session, lease_ids: list[int]) -> list[Task]:
+        """Return assignments as their annotators see them."""
         rows = {row.id: row for row in session.execute(_TASKS, {"leases": lease_ids})}
         return [self._task(session, rows[lease_id]) for lease_id in lease_ids]
 
@@ -363,7 +364,7 @@ class Queue:
 
     def _acquire(self, session: Session, annotator: str, n: int) -> list[Task]:
         project, person = self._loaded_project(session), annotator_id(session, annotator)
-        return self._tasks(
+        return self.tasks(
             session, self._leases.acquire(session, project, person, n, self._clock(), self._expiry(project))
         )
 
@@ -405,7 +406,7 @@ def _shown_prediction(session: Session, utterance, at: datetime) -> PredictionRe
     return session.scalar(_SHOWN_PREDICTION, key)
 
 
-def _checked_answers(project: ProjectRecord, answers: list[Answer], annotator: str) -> list[Answer]:
+def checked_answers(project: ProjectRecord, answers: list[Answer], annotator: str) -> list[Answer]:
     """Return the answers, one for each target of the project in its order, checked against it."""
     if len(answers) == 1 and answers[0].outcome != "label":
         return [replace(answers[0], target=target) for target in project.targets]

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from annotations.db.schema import AssignmentRecord, CurrentLabelRecord, GoldRecord, ItemRecord, LabelRecord
+from annotations.db.schema import (
+    AnnotatorRecord,
+    AssignmentRecord,
+    CurrentLabelRecord,
+    GoldRecord,
+    ItemRecord,
+    LabelRecord,
+)
 from annotations.queue.leases import IS_DONE, IS_GOLD, IS_LEASED, IS_LEASED_OR_DONE, IS_OPEN, LEASED_AS_GOLD, is_new_to
 
 _COUNTED = 2000  # open items up to which they are counted each time
@@ -77,6 +84,12 @@ class ProgressCounter:
         """Return how far an annotator is; None for somebody who has judged nothing anywhere."""
         key = {"person": person, "project": self._project_id}
         done, held = _count(session, _N_DONE, key), _count(session, _N_LEASED, key)
+        right, seen = self.gold(session, person)
+        return Progress(done, held + self._new(session, key, done + held), right, seen)
+
+    def gold(self, session: Session, person: int | None) -> tuple[int, int]:
+        """Return how many gold items an annotator answered right, and how many they answered."""
+        key = {"person": person, "project": self._project_id}
         known: dict[int, dict] = {}
         for gold in session.execute(_GOLD_ANSWERS, key):
             known.setdefault(gold.item_id, {})[gold.target] = gold
@@ -84,8 +97,7 @@ class ProgressCounter:
         for item_id, target, top in session.execute(_GOLD_LABELS, key) if known else ():
             chosen.setdefault(item_id, {})[target] = top
         verdicts = [one for item_id, tops in chosen.items() if (one := verdict(known[item_id], tops))]
-        new = self._new(session, key, done + held)
-        return Progress(done, held + new, sum(one.right for one in verdicts), len(verdicts))
+        return sum(one.right for one in verdicts), len(verdicts)
 
     def _new(self, session: Session, key: dict, touched: int) -> int:
         """Return how many open items an annotator has not touched.
@@ -118,3 +130,35 @@ def verdict(known: Mapping, tops: Mapping[str, str | None]) -> GoldVerdict | Non
         if gold.emotions and target in tops
     ]
     return next((one for one in verdicts if not one.right), verdicts[0] if verdicts else None)
+
+
+@dataclass(frozen=True)
+class AnnotatorProgress:
+    """How far one annotator is in a project."""
+
+    name: str
+    done: int
+    held: int  # lent and not answered yet
+    gold_right: int
+    gold_seen: int
+
+
+def by_annotator(session: Session, project_id: int) -> list[AnnotatorProgress]:
+    """Return everybody who was lent an item of a project, by name."""
+    counts = (
+        select(
+            AnnotatorRecord.id,
+            AnnotatorRecord.name,
+            func.count().filter(IS_DONE).label("done"),
+            func.count().filter(IS_LEASED).label("held"),
+        )
+        .join(AssignmentRecord, AssignmentRecord.annotator_id == AnnotatorRecord.id)
+        .where(AssignmentRecord.project_id == project_id, IS_LEASED_OR_DONE)
+        .group_by(AnnotatorRecord.id, AnnotatorRecord.name)
+        .order_by(AnnotatorRecord.name)
+    )
+    counter, found = ProgressCounter(project_id), []
+    for person, name, done, held in session.execute(counts).all():
+        right, seen = counter.gold(session, person)
+        found.append(AnnotatorProgress(name, done, held, right, seen))
+    return found
