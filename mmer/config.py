@@ -46,6 +46,12 @@ def _count(name: str) -> int:
     return int(value)
 
 
+def _contact(value: str) -> str:
+    if len(value) > 200 or not value.isprintable():
+        raise MmerError("bad_setting", "MMER_CONTACT is one line of up to 200 characters: an address or a name")
+    return value.strip()
+
+
 def _switch(name: str) -> bool:
     value = os.environ.get(name) or "0"
     if value not in ("0", "1"):
@@ -69,6 +75,7 @@ class Paths:
     space: str = ""  # "owner/name" on a Hugging Face Space, where people log in with their account there
     hosts: tuple[str, ...] = ()  # names, beside this machine's own, under which the page is served
     backup: str = ""  # where labels and kept recordings are copied to: a folder, an fsspec URL, hf-dataset:OWNER/NAME
+    contact: str = ""  # whom people ask about what is kept of them: an address or a name, shown in the page
     trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
 
     @classmethod
@@ -88,6 +95,7 @@ class Paths:
             space=os.environ.get("SPACE_ID") or "",
             backup=os.environ.get("MMER_BACKUP") or "",
             hosts=_hosts(f"{os.environ.get('MMER_HOSTS', '')},{os.environ.get('SPACE_HOST', '')}"),
+            contact=_contact(os.environ.get("MMER_CONTACT") or ""),
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
         )
 
@@ -124,6 +132,11 @@ class Paths:
     @property
     def features(self) -> Path:
         return self.home / "features"
+
+    @property
+    def imports(self) -> Path:
+        """Where an uploaded archive is unpacked, for as long as its clips are taken in."""
+        return self.home / "imports"
 
     @property
     def uploads(self) -> Path:

@@ -168,7 +168,7 @@ def test_a_correction_without_consent_keeps_the_label_and_the_answer_only(client
     assert "home" not in label.name
     assert not list(service.paths.media.glob(f"{raw['sha256']}*"))
     assert saved["checkpoint"] == raw["checkpoint"]
-    assert "Not stored: the recording and the words, because the consent box was not ticked." in plain(told)
+    assert "Not stored: the recording and the words, because you chose that nothing of the clip is kept." in plain(told)
     client.predict("cannot_tell", annotator="bea", api_name="/save_label")
     assert added(service, before) == {"clips": 1, "predictions": 1, "labels": 2, "media": 0}  # one answer, seen twice
     assert not list(service.store.labels(sha256=raw["sha256"]))
@@ -180,9 +180,9 @@ def test_with_consent_the_recording_is_kept_under_its_hash(client, service, tmp_
     raw, _ = analyse(client, audio=clip)
     before = rows(service)
     with pytest.raises(AppError, match="a label needs the name of its annotator"):
-        client.predict("anger", annotator=" ", consent=True, api_name="/save_label")
+        client.predict("anger", annotator=" ", keep="recording", api_name="/save_label")
     assert added(service, before) == {"clips": 0, "predictions": 0, "labels": 0, "media": 0}
-    _, told = client.predict("anger", annotator="bea", consent=True, transcript="go away", api_name="/save_label")
+    _, told = client.predict("anger", annotator="bea", keep="recording", transcript="go away", api_name="/save_label")
     (label,) = service.store.labels(sha256=raw["sha256"])
     assert label.media == service.paths.media / f"{raw['sha256']}.wav"
     assert label.media.read_bytes() == clip.read_bytes()
@@ -197,7 +197,7 @@ def test_only_the_numbers_of_a_recording_can_be_kept(client, service, tmp_path):
     clip = synth.write_clip(tmp_path / "numbers.wav", seconds=2, voice=synth.voice(2, seed=8))
     raw, _ = analyse(client, audio=clip)
     before = rows(service)
-    _, told = client.predict("anger", annotator="bea", numbers_only=True, transcript="go away", api_name="/save_label")
+    _, told = client.predict("anger", annotator="bea", keep="numbers", transcript="go away", api_name="/save_label")
     assert added(service, before) == {"clips": 1, "predictions": 1, "labels": 1, "media": 0}
     kept = "s numbers. Not stored: the recording and the words, because you chose that only numbers are kept."
     assert kept in plain(told)
@@ -210,11 +210,56 @@ def test_only_the_numbers_of_a_recording_can_be_kept(client, service, tmp_path):
     assert label.states.stat().st_size < 10_000  # two seconds of sound would be 64,000
 
 
+def test_the_same_saved_twice_is_stored_once(client, service, tmp_path):
+    clip = synth.write_clip(tmp_path / "twice.wav", seconds=2, voice=synth.voice(2, seed=9))
+    analyse(client, audio=clip)
+    first, told = client.predict("anger", annotator="bea", keep="recording", api_name="/save_label")
+    assert first["receipt"] in plain(told)
+    before = rows(service)
+    again, told = client.predict("anger", annotator="bea", keep="recording", api_name="/save_label")
+    assert added(service, before) == dict.fromkeys(before, 0)
+    assert (again["label_id"], again["receipt"], again["repeated"]) == (first["label_id"], None, True)
+    assert "Stored already" in plain(told)
+    changed, told = client.predict("fear", annotator="bea", keep="recording", api_name="/save_label")
+    assert added(service, before) == {"clips": 0, "predictions": 0, "labels": 1, "media": 0}
+    assert (changed["receipt"], changed["repeated"]) == (None, False)
+    assert "the code you were given before is still the one" in plain(told)
+
+
+def test_both_consents_at_once_are_no_choice(client, tmp_path):
+    analyse(client, audio=synth.write_clip(tmp_path / "both.wav", seconds=2, voice=synth.voice(2, seed=10)))
+    with pytest.raises(AppError, match="'both' cannot be kept; choose one of nothing, numbers, recording"):
+        client.predict("anger", annotator="bea", keep="both", api_name="/save_label")
+
+
+def test_a_receipt_code_deletes_everything_of_its_clip(client, service, tmp_path):
+    clip = synth.write_clip(tmp_path / "gone.wav", seconds=2, voice=synth.voice(2, seed=11))
+    before = rows(service)
+    raw, _ = analyse(client, audio=clip)
+    saved, _ = client.predict("anger", annotator="bea", keep="recording", api_name="/save_label")
+    with pytest.raises(AppError, match="this is no receipt code: one has 5 groups of 5 letters and digits"):
+        client.predict("4K7ZQ", api_name="/delete_by_receipt")
+    with pytest.raises(AppError, match="nothing is stored under this code"):
+        client.predict("-".join(["4K7ZQ"] * 5), api_name="/delete_by_receipt")
+    media = service.paths.media / f"{raw['sha256']}.wav"
+    assert media.exists()
+    client.predict(saved["receipt"].lower().replace("-", " "), api_name="/delete_by_receipt")
+    assert added(service, before) == dict.fromkeys(before, 0)
+    assert not media.exists()
+    with pytest.raises(AppError, match="nothing is stored under this code"):
+        client.predict(saved["receipt"], api_name="/delete_by_receipt")
+    with pytest.raises(AppError, match="cannot take in .*gone.wav: No such file"):  # the upload is gone too
+        client.predict("anger", annotator="bea", keep="recording", api_name="/save_label")
+    again, _ = client.predict("anger", annotator="bea", api_name="/save_label")  # it is anew then
+    assert again["receipt"] not in (None, saved["receipt"])
+    assert not again["repeated"]
+
+
 def test_with_consent_a_sentence_is_kept_and_the_consent_too(client, service, text_encoder):
     raw, _ = analyse(client, text="I never said that")
     consents = "SELECT scope, text FROM consents JOIN clips ON clips.id = consents.clip_id WHERE sha256 = ?"
     for _ in range(2):
-        client.predict("surprise", annotator="bea", consent=True, api_name="/save_label")
+        client.predict("surprise", annotator="bea", keep="recording", api_name="/save_label")
         (label,) = service.store.labels(sha256=raw["sha256"])
         assert (label.transcript, label.media) == ("I never said that", None)
         with service.store.engine.connect() as connection:
@@ -224,7 +269,7 @@ def test_with_consent_a_sentence_is_kept_and_the_consent_too(client, service, te
 def test_files_put_together_are_read_together_and_not_kept(client, service, still, voice_only, face_model):
     raw, _ = analyse(client, image=still, audio=voice_only)
     assert raw["present"] == {"face": True, "voice": True, "text": False}
-    client.predict("happiness", annotator="bea", consent=True, api_name="/save_label")
+    client.predict("happiness", annotator="bea", keep="recording", api_name="/save_label")
     (label,) = service.store.labels(sha256=raw["sha256"])
     assert label.media is None
 
@@ -369,9 +414,10 @@ def test_only_uploads_can_be_fetched(url, service):
 
 def test_every_event_has_a_stable_name(client):
     named = set(client.view_api(return_format="dict")["named_endpoints"])
-    analyse = "analyse rerun explain save_label health"
-    label = "projects make_project start submit cannot_tell skip broken undo reveal"
-    review = "projects previous next open decide take_back"
+    analyse = "analyse rerun explain save_label health who"
+    label = "projects make_project start submit cannot_tell skip broken undo reveal pause answers revisit"
+    project = "list show save add export import role remove_account"
+    review = "projects filter previous next open decide cannot_tell broken take_back"
     model = "start cancel answer_anew roll_back watch"
     assert named == {
         *(f"/{name}" for name in analyse.split()),
@@ -380,6 +426,9 @@ def test_every_event_has_a_stable_name(client):
         *(f"/model_{name}" for name in model.split()),
         "/review",
         "/model",
+        "/delete_by_receipt",
+        *(f"/project_{name}" for name in project.split()),
+        *(f"/own_{name}" for name in ("labels", "open", "change", "delete")),
     }
 
 

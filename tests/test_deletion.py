@@ -34,7 +34,7 @@ def test_a_deletion_said_that_no_trace_was_left(tmp_path, monkeypatch):
             "speaker": "zaphod",
             "transcript": "leave me alone",
         }
-        client.predict("fear", consent=True, **given, api_name="/save_label")
+        client.predict("fear", keep="recording", **given, api_name="/save_label")
         assert (home / "media" / f"{sha256}.wav").read_bytes() == content
         assert httpx.get(f"{url}/gradio_api/deep_link?session_hash={client.session_hash}").status_code == 404
         sent = {"video": ("whisperer.wav", content, "video/mp4")}

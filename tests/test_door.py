@@ -129,8 +129,8 @@ def test_a_thousand_files_came_in_with_one_request(open_page):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("save_label", ["anger", 0.5, "", "ann", "no", "", "", False, None], "'no'.*true or false is needed"),
-        ("save_label", ["anger", 0.5, ["x"], "ann", False, "", "", False, None], "'Comment.*text is needed"),
+        ("save_label", ["anger", 0.5, "", "ann", True, "", "", None], "'What may be kept.*text or a number is needed"),
+        ("save_label", ["anger", 0.5, ["x"], "ann", "nothing", "", "", None], "'Comment.*text is needed"),
         ("label_submit", [3, [], [], [], None, None, "", "", None, None, 0, 0, None], "is 3; a list is needed"),
         ("label_submit", [["anger"], [], [], [], None, None, 7, "", None, None, 0, 0, None], "is 7; text is needed"),
         ("label_submit", [[["anger"]], [], [], [], None, None, "", "", None, None, 0, 0, None], "a list is needed"),
@@ -165,7 +165,7 @@ def test_ten_megabytes_of_a_name_were_read(open_page):
 def test_calls_by_name_are_checked_and_answered(open_page):
     _, url, _ = open_page
     call = f"{url}/gradio_api/call/v2/save_label"
-    answer = httpx.post(call, json={"emotion": "anger", "annotator": "ann", "consent": "no"})
+    answer = httpx.post(call, json={"emotion": "anger", "annotator": "ann", "keep": True})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_type")
     assert httpx.post(call, json={"emotion": "anger", "annotator": "ann"}).json()["event_id"]
     assert httpx.post(f"{url}/gradio_api/call/health", json={"data": []}).json()["event_id"]

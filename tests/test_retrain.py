@@ -79,7 +79,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
         clip, emotion = voices[0]
         before, *_ = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
         assert before["checkpoint"] == "base"
-        client.predict(emotion=emotion, annotator="bert", consent=True, api_name="/save_label")
+        client.predict(emotion=emotion, annotator="bert", keep="recording", api_name="/save_label")
         kept = {p.stem for p in paths.media.iterdir()}
         assert before["sha256"] in kept
 

@@ -8,6 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import gradio as gr
+import numpy as np
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -21,12 +22,13 @@ from annotations.queue.assignment import Answer, Queue
 from annotations.queue.projects import add_items, create
 from annotations.review import adjudication
 from annotations.review.adjudication import Filters, adjudicate, disagreements, final_labels, history
-from annotations.review.agreement import agreement
+from annotations.review.aggregate import aggregate
+from annotations.review.agreement import agreement, alpha, alpha_interval
 from mmer.config import Paths
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.media import content_hash
-from mmer.ui.agreement_html import meaning
+from mmer.ui.agreement_html import MIN_SHARED, meaning
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from tests import synth
@@ -292,7 +294,7 @@ def show(client: Client, **given) -> tuple[dict, list[dict], str]:
 
 def test_a_reviewer_sees_decides_and_takes_back(url, service):
     client = log_in(url, "rita")
-    names, _ = client.predict(api_name="/review_projects")
+    names, *_ = client.predict(api_name="/review_projects")
     assert names["choices"] == [["faces", "faces"]]
     raw, items, text = show(client)
     assert raw["alpha"] == pytest.approx(agreement(service.store, "faces").alpha)
@@ -304,7 +306,7 @@ def test_a_reviewer_sees_decides_and_takes_back(url, service):
     assert "The recording was not kept" in detail
     assert "Label by <strong>cy</strong> (all together): surprise" in past
 
-    _, past, shown, *_ = client.predict("anger", "as its words say", "somebody else", api_name="/review_decide")
+    _, past, shown, *_ = client.predict(["anger"], "as its words say", "somebody else", api_name="/review_decide")
     assert shown["final"] == {"anger": 1.0}
     assert "Decided by <strong>rita</strong>" in past  # who is logged in, whatever the page says
     assert final_labels(service.store) == {(f"{1:064x}", None, None, "all"): {"anger": 1.0}}
@@ -335,7 +337,10 @@ def test_whoever_may_not_review_is_refused_at_every_endpoint(url, service):
         "/review_previous": {"project": "faces"},
         "/review_next": {"project": "faces"},
         "/review_open": {"item_id": 1},
-        "/review_decide": {"emotion": "fear", "name": "rita"},
+        "/review_filter": {"project": "faces"},
+        "/review_decide": {"emotion": ["fear"], "name": "rita"},
+        "/review_cannot_tell": {"name": "rita"},
+        "/review_broken": {"name": "rita"},
         "/review_take_back": {"name": "rita"},
     }
     reviewer = log_in(url, "rita")
@@ -368,7 +373,7 @@ def test_errors_name_what_is_missing(url):
         ("/review", {}, "choose a project"),
         ("/review", {"project": "faces", "annotator": "nobody"}, "nobody by the name 'nobody' has labelled here"),
         ("/review_open", {}, "choose an item from the list"),
-        ("/review_decide", {"emotion": "fear"}, "open an item first"),
+        ("/review_decide", {"emotion": ["fear"]}, "open an item first"),
     ):
         with pytest.raises(AppError, match=message):
             client.predict(**given, api_name=api_name)
@@ -390,4 +395,63 @@ def test_errors_name_what_is_missing(url):
     ],
 )
 def test_an_alpha_is_said_in_words(alpha, word):
-    assert meaning(alpha)[0] == word
+    assert meaning(alpha, MIN_SHARED)[0] == word
+
+
+def test_eight_items_were_said_to_be_about_chance():
+    assert meaning(0.0, 8, (-0.4, 0.4))[0] == "too few items to say"
+    assert meaning(0.0, MIN_SHARED, (-0.1, 0.15))[0] == "about chance"
+    assert meaning(0.0, MIN_SHARED, (-0.3, 0.3))[0] == "worse than chance to low"
+
+
+def test_the_interval_is_that_of_segments_drawn_anew():
+    rng = np.random.default_rng(3)
+    rated = rng.integers(0, 3, (60, 3))
+    rated[:30] = rated[:30, :1]  # half of them all agree on
+    counts = np.stack([np.bincount(row, minlength=len(EMOTIONS)) for row in rated])
+    low, high = alpha_interval(counts, n_resamples=4000)
+    drawn = [alpha(counts[rng.integers(0, 60, 60)]) for _ in range(1500)]  # by the library, one by one
+    assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
+    assert low < alpha(counts) < high
+    assert alpha_interval(counts[:1]) is None
+    perfect = np.eye(len(EMOTIONS), dtype=int)[[0, 1, 2, 3] * 10] * 2
+    assert alpha_interval(perfect) == pytest.approx((1.0, 1.0))
+
+
+def test_that_nobody_can_tell_is_a_final_word_and_nothing_is_learned(filled):
+    store, items = filled
+    clip = adjudication.item(store, items[1]).clip_id
+    adjudicate(store, clip, None, None, "all", None, "rita", outcome="cannot_tell")
+    shown = adjudication.item(store, items[1])
+    assert (shown.final, shown.final_outcome) == ({}, "cannot_tell")
+    assert final_labels(store) == {(shown.sha256, None, None, "all"): {}}
+    assert items[1] not in order(store, undecided=True)
+    assert [e.what for e in history(store, items[1]) if e.kind == "decision"] == ["cannot tell"]
+    labels = list(store.labels())
+    keys = aggregate(labels, final=final_labels(store)).keys()
+    assert aggregate(labels).keys() - keys == {(shown.sha256, None, None, "all")}
+    adjudicate(store, clip, None, None, "all", None, "rita")  # taken back
+    assert final_labels(store) == {}
+    assert items[1] in order(store, undecided=True)
+    with pytest.raises(LabelError, match="only `label` names emotions"):
+        adjudicate(store, clip, None, None, "all", "fear", "rita", outcome="broken")
+    with pytest.raises(LabelError, match="nobody has decided this yet"):
+        adjudicate(store, clip, None, None, "all", None, "rita")
+
+
+def test_a_mixture_is_decided_and_the_next_undecided_item_opens(url, service):
+    client = log_in(url, "rita")
+    _, items, _ = show(client)
+    ids = [item["item_id"] for item in items]
+    client.predict(ids[0], "all", api_name="/review_open")
+    client.predict(["sadness", "fear"], api_name="/review_decide")
+    found = adjudication.item(service.store, ids[0])
+    assert found.final == pytest.approx({"fear": 1 / 3, "sadness": 2 / 3})
+    *_, told = client.predict("faces", "all", "", "", "", [], "", api_name="/review_decide_next")
+    assert "Decided: sadness 67 %, fear 33 %. Here is the next." in told
+    client.predict(api_name="/review_broken")  # of the item that is open now
+    assert adjudication.item(service.store, ids[1]).final_outcome == "broken"
+    for item_id in ids[:2]:
+        client.predict(item_id, "all", api_name="/review_open")
+        client.predict(api_name="/review_take_back")
+    assert final_labels(service.store) == {}

@@ -41,7 +41,7 @@ def test_retraining_read_the_whole_transcript_into_every_utterance(service, tmp_
     served = predictor.analyse(clip, text=heard)
     assert [" ".join(s.features.words) for s in served.segments] == [text for text, *_ in words]
 
-    service.save(SessionResult(served), "anger", annotator="anna", consent=True)
+    service.save(SessionResult(served), "anger", annotator="anna", keep="recording")
     ((item,), skipped) = gather(list(service.store.labels(OUTCOMES)), lines=service.store.lines())
     assert skipped == []
     assert [line for *_, line in item.lines] == [text for text, *_ in words]
@@ -67,7 +67,7 @@ def test_edited_lines_are_each_of_one_utterance(service, tmp_path):
     served = service.predictor.analyse(clip, speech=False)
     assert len(served.segments) == 2
     read = service.reread(served, "so it is\nleave me")
-    service.save(SessionResult(read), "anger", annotator="anna", words="so it is\nleave me", consent=True)
+    service.save(SessionResult(read), "anger", annotator="anna", words="so it is\nleave me", keep="recording")
     ((item,), _) = gather(list(service.store.labels(OUTCOMES)), lines=service.store.lines())
     assert [line for *_, line in item.lines] == ["so it is", "leave me"]
     batch, _ = perceive(service.predictor, item, speech=False, cache=None)

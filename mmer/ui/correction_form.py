@@ -6,8 +6,11 @@ from gradio.oauth import OAuthProfile
 from mmer.labels import EMOTIONS
 from mmer.ui import result_html
 from mmer.ui.auth import authorize
-from mmer.ui.handlers import report_errors
-from mmer.ui.service import CANNOT_TELL, CONSENT, NUMBERS_CONSENT, Service, SessionResult, current
+from mmer.ui.handlers import remember_name, report_errors
+from mmer.ui.service import CANNOT_TELL, KEEP, Service, SessionResult, current
+
+OPINIONS = [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)]
+CONFIDENCE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
 
 
 class CorrectionForm:
@@ -21,17 +24,38 @@ class CorrectionForm:
     def __init__(self, service: Service, session: gr.State, transcript: gr.Textbox):
         self.service = service
         self.session = session
+        self.own = gr.State((), time_to_live=12 * 3600)  # ids of the labels that this session saved
+        self.gate = gr.HTML(label="Saving", elem_classes="mm-gate")  # why somebody may not save
+        with gr.Column(elem_classes="mm-needs-label"):
+            self._build()
+        self.receipt = gr.JSON(label="Saved", open=False, render=False)  # stands with the raw results
+        # Through the API a value may be any; the service and the store say what is wrong with it.
+        self.keep.preprocess = lambda payload: payload or "nothing"  # type: ignore[method-assign]
+        self.confidence.preprocess = lambda payload: payload  # type: ignore[method-assign]
+        remember_name(self.annotator)
+        self.save_button.click(
+            self.save,
+            [
+                self.emotion,
+                self.confidence,
+                self.comment,
+                self.annotator,
+                self.keep,
+                self.speaker,
+                transcript,
+                session,
+                self.own,
+            ],
+            [self.receipt, self.saved, session, self.own],
+            api_name="save_label",
+            show_progress="hidden",
+            concurrency_limit=1,  # so that the second of two calls at once sees what the first has stored
+        )
+
+    def _build(self) -> None:
         with gr.Group(elem_id="correct"):
-            self.emotion = gr.Radio(
-                [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)],
-                label="What do you think it is?",
-                elem_id="emotion",
-            )
-            self.confidence = gr.Radio(
-                [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)],
-                label="How sure are you? (optional)",
-                elem_id="confidence",
-            )
+            self.emotion = gr.Radio(OPINIONS, label="What do you think it is?", elem_id="emotion")
+            self.confidence = gr.Radio(CONFIDENCE, label="How sure are you? (optional)", elem_id="confidence")
             with gr.Row():
                 self.annotator = gr.Textbox(label="Your name", value="", elem_id="annotator", min_width=140)
                 self.speaker = gr.Textbox(
@@ -42,30 +66,15 @@ class CorrectionForm:
                     min_width=140,
                 )
             self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="comment")
-            self.consent = gr.Checkbox(label=CONSENT, value=False, elem_id="consent")
-            self.numbers_only = gr.Checkbox(label=NUMBERS_CONSENT, value=False, elem_id="numbers-only")
+            self.keep = gr.Radio(
+                [(text, what) for what, text in KEEP.items()],
+                value="nothing",
+                label="What may be kept of the clip?",
+                info="After saving you get a code with which everything of the clip can be deleted again.",
+                elem_id="keep",
+            )
         self.save_button = gr.Button("Save", variant="primary", elem_id="save")
         self.saved = gr.HTML(label="Stored", elem_id="saved")
-        self.receipt = gr.JSON(label="Saved", open=False, render=False)  # stands with the raw results
-        # One of three in the page, but any number through the API, and the store checks it.
-        self.confidence.preprocess = lambda payload: payload  # type: ignore[method-assign]
-        self.save_button.click(
-            self.save,
-            [
-                self.emotion,
-                self.confidence,
-                self.comment,
-                self.annotator,
-                self.consent,
-                self.speaker,
-                transcript,
-                self.numbers_only,
-                session,
-            ],
-            [self.receipt, self.saved, session],
-            api_name="save_label",
-            show_progress="hidden",
-        )
 
     @property
     def cleared(self) -> dict:
@@ -74,8 +83,7 @@ class CorrectionForm:
             self.emotion: None,
             self.confidence: None,
             self.comment: "",
-            self.consent: False,
-            self.numbers_only: False,
+            self.keep: "nothing",
             self.speaker: "",
             self.saved: "",
             self.receipt: None,
@@ -88,11 +96,11 @@ class CorrectionForm:
         confidence=None,
         comment="",
         annotator="",
-        consent=False,
+        keep="nothing",
         speaker="",
         transcript="",
-        numbers_only=False,
         session: SessionResult | None = None,
+        own: tuple[int, ...] = (),
         request: gr.Request | None = None,
         profile: OAuthProfile | None = None,
     ):
@@ -105,7 +113,11 @@ class CorrectionForm:
             confidence=confidence,
             comment=comment,
             speaker=speaker,
-            consent=consent,
-            numbers_only=numbers_only,
+            keep=keep,
         )
-        yield {self.receipt: vars(saved), self.saved: result_html.saved(saved), self.session: session}
+        yield {
+            self.receipt: vars(saved),
+            self.saved: result_html.saved(saved, self.service.paths.contact),
+            self.session: session,
+            self.own: own if saved.repeated else (*own, saved.label_id),
+        }

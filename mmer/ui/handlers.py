@@ -11,6 +11,7 @@ from html import escape
 from typing import TypeVar
 
 import gradio as gr
+from gradio.context import Context
 
 from mmer.errors import ClipError, MmerError
 from mmer.ui import result_html
@@ -20,6 +21,19 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
 _MOST_S = 900.0  # that one clip may take: ten minutes of talk take a third of it on two cores
 _WORKERS = ThreadPoolExecutor(thread_name_prefix="analyse")
+
+
+def page_being_built() -> gr.Blocks:
+    """Return the page that the code runs within the `with` of."""
+    if Context.root_block is None:
+        raise RuntimeError("a tab is laid out in a page: with gr.Blocks() as page: ...")
+    return Context.root_block
+
+
+def remember_name(name: gr.Textbox) -> None:
+    """Have the browser fill in the name that somebody typed before, here or in another tab of the page."""
+    name.input(None, name, None, js="(name) => mmerPage.keep('name', name)")
+    page_being_built().load(None, None, name, js="() => mmerPage.kept('name')")
 
 
 def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple[float, T | None]]:

@@ -18,6 +18,7 @@ _UNFINISHED = (
     (".", (".*.tmp", "accounts.tmp")),
     ("media", (".*.tmp",)),
     ("features", (".*.tmp",)),
+    ("imports", ("project-*",)),
     ("checkpoints", (".saving-*", ".PROMOTED-*")),
     ("runs", (".*.tmp",)),
 )

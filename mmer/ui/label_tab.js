@@ -2,9 +2,14 @@
 "use strict";
 window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
-  const state = { item: null, since: 0, whole: false, targets: ["all"], target: 0 };
+  const state = { item: null, since: 0, whole: false, loop: false, targets: ["all"], target: 0 };
   const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
+  const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
+  const nameOf = (label) => label.textContent.trim().toLowerCase();
   const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"];
+  // What is chosen for the item on the screen, for the case that the page is loaded again before it is submitted.
+  const held = () => { try { return window.sessionStorage; } catch { return null; } };
+  let draft = JSON.parse(held()?.getItem("mmer-draft") ?? "{}");
   const byId = (id) => document.getElementById(id);
   const say = (words) => { const live = byId("mm-live"); if (live) live.textContent = words; };
   const press = (id) => {
@@ -23,17 +28,34 @@ window.mmerLabel = (() => {
     Object.assign(made, { controls: true, preload: "auto", playsInline: true });
     made.setAttribute("aria-label", "The clip to judge");
     made.addEventListener("timeupdate", () => {
-      const end = state.item?.end_s;
-      if (!state.whole && end != null && made.currentTime >= end) made.pause();
+      const { start_s, end_s } = state.item ?? {};
+      if (state.whole || end_s == null || made.currentTime < end_s) return;
+      if (state.loop && !made.paused) made.currentTime = start_s;
+      else made.pause();
+    });
+    made.addEventListener("ended", () => {
+      if (!state.loop) return;
+      made.currentTime = state.whole ? 0 : state.item?.start_s ?? 0;
+      made.play().catch(() => say("Press space to play"));
     });
     return made;
   }
 
+  function remember(what, value) {
+    if (!state.item || state.item.id !== draft.id) return;
+    draft[what] = value;
+    held()?.setItem("mmer-draft", JSON.stringify(draft));
+  }
+  function remembered() {
+    return [mmerPage.where("label")[0] ?? "", mmerPage.kept("name"), draft.id ? JSON.stringify(draft) : "", true];
+  }
+
   // What is chosen first weighs most, so where there are several each says its place and its share.
-  function rank(target, chosen) {
+  function rank(block, chosen) {
+    if (block.startsWith("label-")) remember(block.slice(6), chosen);
     const total = chosen.length * (chosen.length + 1) / 2;
-    for (const label of byId(`label-${target}`)?.querySelectorAll("label") ?? []) {
-      const place = chosen.findIndex((emotion) => label.textContent.trim().toLowerCase().endsWith(emotion));
+    for (const label of byId(block)?.querySelectorAll("label") ?? []) {
+      const place = chosen.findIndex((emotion) => nameOf(label) === emotion);
       delete label.dataset.rank;
       if (place >= 0 && chosen.length > 1)
         label.dataset.rank = `${ORDINALS[place]}, ${Math.round(100 * (chosen.length - place) / total)} %`;
@@ -52,16 +74,18 @@ window.mmerLabel = (() => {
     byId("mm-name").textContent = item.note || item.name;
     byId("mm-words").textContent = item.transcript;
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
-      button.setAttribute("aria-pressed", "false");
+      button.setAttribute("aria-pressed", String(button.dataset.mm === "loop" && state.loop));
     const clip = player();
     if (clip) {
       if (item.start_s != null) clip.currentTime = item.start_s;
       clip.play().catch(() => say("Press space to play"));
     }
-    state.since = performance.now();
+    if (draft.id !== item.id) draft = { id: item.id, at: Date.now() };
+    state.since = performance.now() - (Date.now() - draft.at);
+    remember("id", item.id);
     const video = item.kind === "video";
     const useful = {
-      play: clip, whole: item.start_s != null, slow: clip, face: video, voice: video, text: item.transcript,
+      play: clip, loop: clip, whole: item.start_s != null, slow: clip, face: video, voice: video, text: item.transcript,
     };
     for (const [mode, use] of Object.entries(useful)) modeButton(mode).hidden = !use;
     mark();
@@ -72,12 +96,17 @@ window.mmerLabel = (() => {
   }
 
   function feed(sent) {
-    const items = sent?.items ?? [];
+    if (!sent) return; // nobody has started
+    const items = sent.items ?? [];
     state.targets = sent?.targets ?? ["all"];
     for (const item of items) if (item.media) loaded.set(item.id, element(item));
     for (const id of [...loaded.keys()]) if (!items.some((item) => item.id === id)) loaded.delete(id);
+    document.documentElement.classList.toggle("mm-labelling", items.length > 0);
     if (items.length) { show(items[0]); return; }
     state.item = null;
+    draft = {};
+    held()?.removeItem("mmer-draft");
+    player()?.pause();
     byId("mm-screen")?.replaceChildren();
     if (byId("mm-name")) byId("mm-name").textContent = "Nothing is left.";
     if (byId("mm-words")) byId("mm-words").textContent = "";
@@ -101,6 +130,7 @@ window.mmerLabel = (() => {
     for (const other of exclusive.includes(what) ? exclusive : [what])
       modeButton(other).setAttribute("aria-pressed", String(other === what && on));
     const pressed = (mode) => modeButton(mode).getAttribute("aria-pressed") === "true";
+    state.loop = pressed("loop");
     state.whole = pressed("whole") || state.item?.start_s == null;
     const screen = byId("mm-screen");
     screen.classList.toggle("mm-dark", pressed("voice"));
@@ -121,6 +151,13 @@ window.mmerLabel = (() => {
       byId(`label-${target}`)?.classList.toggle("mm-active", target === asked);
   }
 
+  function answers() {
+    const head = byId("label-answers")?.querySelector("button");
+    head?.click();
+    head?.scrollIntoView({ block: "nearest" });
+    setTimeout(() => byId("label-given")?.querySelector("input")?.focus(), 400);
+  }
+
   function choose(box, number, what) {
     const labels = [...(box?.querySelectorAll("label") ?? [])];
     const input = labels.find((label) => what(label, number))?.querySelector("input");
@@ -139,13 +176,15 @@ window.mmerLabel = (() => {
     if (own && event.target.closest?.(own)) return;
     const digit = /^Digit([1-7])$/.exec(event.code)?.[1] ?? (/^[1-7]$/.test(event.key) ? event.key : null);
     const buttons = {
-      c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", Enter: "label-submit",
+      c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", p: "label-pause",
+      Enter: "label-submit",
     };
-    const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text" };
+    const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text", l: "loop" };
     const levels = byId("label-intensity");
     if (digit && event.shiftKey) choose(levels, digit, (label, n) => label === levels.querySelectorAll("label")[n - 1]);
-    else if (digit) choose(group(), digit, (label, n) => label.textContent.trim().startsWith(n));
+    else if (digit) choose(group(), digit, (label, n) => nameOf(label) === EMOTIONS[n - 1]);
     else if (event.key === "?") byId("mm-help").togglePopover();
+    else if (event.key === "a") answers();
     else if (event.key === "t") {
       state.target = (state.target + 1) % state.targets.length;
       mark();
@@ -162,5 +201,5 @@ window.mmerLabel = (() => {
     const what = event.target.closest?.("[data-mm]")?.dataset.mm;
     if (what) toggle(what);
   });
-  return { feed, rank, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
+  return { feed, rank, remember, remembered, emotions: EMOTIONS, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
 })();

@@ -1,17 +1,20 @@
 """The Label tab: one item after the other, judged blind, by mouse or by keyboard alone."""
 
+import json
 import time
 from collections.abc import Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
 from gradio.oauth import OAuthProfile
 
+from annotations.accounts import Person, may
 from annotations.db.schema import TARGETS
-from annotations.queue import projects
-from annotations.queue.assignment import Answer, Queue, Task
+from annotations.queue import own_answers, projects
+from annotations.queue.assignment import Answer, Queue, Receipt
 from annotations.queue.media_import import import_kept_clips
 from annotations.queue.projects import Project
 from mmer.checkpoint import promoted
@@ -19,7 +22,8 @@ from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui import label_view, result_html
 from mmer.ui.auth import authorize
-from mmer.ui.handlers import report_errors
+from mmer.ui.handlers import page_being_built, remember_name, report_errors
+from mmer.ui.label_session import LabelSession
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
@@ -34,36 +38,18 @@ _LEVELS = [("Weak", 0.33), ("Medium", 0.66), ("Strong", 1.0)]
 _SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
 _VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
 _AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
+_DETAILS = ("intensity", "confidence", "comment", "transcript", "valence", "arousal")
 _KEPT_CLIPS = "Clips kept here"  # the project that is made of them
 # Why an item cannot be answered any more, so that the page has to go on to the next.
 _GONE = {
     "already_submitted": "was answered in another window meanwhile, so nothing was stored from here",
     "unknown_assignment": "was deleted meanwhile, so nothing was stored",
+    "not_answered": "was taken back meanwhile, so nothing was stored",
 }
 _QUEUE_EMPTY = "Nothing is left for you in this project. Thank you."
 # The page knows which item it shows and since when; the server sees neither.
 _ADD_ITEM_AND_SECONDS = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
-_ADD_ITEM = "(...inputs) => [...inputs.slice(0, -1), mmerLabel.id()]"
-
-
-@dataclass
-class LabelSession:
-    """What one browser session is labelling."""
-
-    project: str = ""
-    annotator: str = ""
-    tasks: list[Task] = field(default_factory=list)  # the one on the screen, then the one that is loaded ahead
-    since: float = 0.0  # monotonic: when the first of them was sent
-    answered: Set[int] = (
-        frozenset()
-    )  # assignments whose answers were given here: who may be anybody takes back no other
-    let_in: bool = False  # by the page's owner: they may see consented recordings
-
-    @property
-    def task(self) -> Task:
-        if not self.tasks:
-            raise LabelError("no_item", "there is no item on the screen; choose a project and press Start")
-        return self.tasks[0]
+_ADD_ITEM = "(...inputs) => [...inputs.slice(0, -2), mmerLabel.id(), inputs.at(-1)]"
 
 
 class LabelTab:
@@ -76,26 +62,42 @@ class LabelTab:
         # By assignment: what was chosen when the model's answer was looked at.
         self._chosen_at_look: dict[int, dict[str, list[str]]] = {}
         self.session = gr.State(None, time_to_live=12 * 3600)  # LabelSession | None
+        self.gate = gr.HTML(label="Labelling", elem_classes="mm-gate")  # why somebody may not label
+        with gr.Column(elem_classes="mm-needs-label"):
+            self._build()
+        # The page's script fills in its item and the seconds since it showed it, and what it remembers after a reload.
+        self.on_page, self.lead_s = gr.Number(0, visible=False), gr.Number(0, visible=False)
+        self.place, self.draft = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
+        self.from_page = gr.Checkbox(False, visible=False)
+        self._connect()
+
+    def _build(self) -> None:
         self._build_start()
         with gr.Column(visible=False, elem_id="label-desk") as self.desk:
-            with gr.Accordion("Guidelines", open=False, elem_id="label-guidelines"):
-                self.guidelines = gr.Markdown()
             with gr.Row(equal_height=False):
                 with gr.Column(scale=6, min_width=320):
-                    gr.HTML(render("label_stage.html"), label="Clip", elem_id="label-stage")
                     self.progress = gr.HTML(label="Progress", elem_id="label-progress")
+                    gr.HTML(render("label_stage.html"), label="Clip", elem_id="label-stage")
+                    self.told = gr.HTML(label="Told", elem_id="label-told")  # what became of the last answer
                 with gr.Column(scale=5, min_width=320):
                     self._build_answers()
-            gr.HTML(render("label_keys.html"), label="Keys")
+            with gr.Accordion("Your answers", open=False, elem_id="label-answers") as self.answers:
+                self.given = gr.Radio(
+                    [],
+                    label="Your last answers, the newest first",
+                    info="Choose one to change it. Where the right answer was told with it, it stays.",
+                    elem_id="label-given",
+                )
+                self.given_told = gr.HTML(label="Told", elem_id="label-given-told")
+            with gr.Accordion("Guidelines", open=False, elem_id="label-guidelines"):
+                self.guidelines = gr.Markdown()
+            gr.HTML(render("label_keys.html"), label="Keys", elem_id="label-keys")
             with gr.Accordion("Raw", open=False):
                 self.feed = gr.JSON(label="Items", open=False)
                 self.receipt = gr.JSON(label="Stored", open=False)
-        # The page's script fills in its item and the seconds since it showed it.
-        self.on_page, self.lead_s = gr.Number(0, visible=False), gr.Number(0, visible=False)
-        self._connect()
 
     def _build_start(self) -> None:
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="label-start-row"):
             self.project = gr.Dropdown(
                 [], label="Project", value=None, allow_custom_value=True, elem_id="label-project", min_width=180
             )
@@ -109,25 +111,28 @@ class LabelTab:
     def _build_answers(self) -> None:
         self.emotions = {
             target: gr.CheckboxGroup(
-                [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS)],
+                [(e.capitalize(), e) for e in EMOTIONS],
                 value=[],
                 label=QUESTIONS[target],
                 info="The strongest first; press again to take it back.",
                 elem_id=f"label-{target}",
+                elem_classes="mm-emotions",
                 visible=False,
             )
             for target in TARGETS
         }
-        self.intensity = gr.Radio(_LEVELS, label="How strong? (Shift+1 to 3)", elem_id="label-intensity")
-        with gr.Row():
-            self.submit_button = gr.Button("Submit (Enter)", variant="primary", elem_id="label-submit", min_width=120)
-            self.cannot_button = gr.Button("Cannot tell (c)", elem_id="label-cannot", min_width=120)
-        with gr.Row():
-            self.undo_button = gr.Button("Undo (u)", elem_id="label-undo", min_width=80, size="sm")
-            self.skip_button = gr.Button("Skip (s)", elem_id="label-skip", min_width=80, size="sm")
-            self.broken_button = gr.Button("Broken (x)", elem_id="label-broken", min_width=80, size="sm")
-            self.reveal_button = gr.Button("Model (b)", elem_id="label-reveal", min_width=80, size="sm")
-        self.told = gr.HTML(label="Told", elem_id="label-told")  # what became of the last answer
+        self.intensity = gr.Radio(_LEVELS, label="How strong? (optional)", elem_id="label-intensity")
+        # The keys beside the names are the style sheet's: on a phone there are none.
+        with gr.Row(elem_classes="mm-buttons"):
+            self.submit_button = gr.Button("Submit", variant="primary", elem_id="label-submit", min_width=120)
+            self.cannot_button = gr.Button("Cannot tell", elem_id="label-cannot", min_width=120)
+        with gr.Row(elem_classes="mm-buttons"):
+            small: dict[str, Any] = {"min_width": 60, "size": "sm"}
+            self.undo_button = gr.Button("Undo", elem_id="label-undo", **small)
+            self.skip_button = gr.Button("Skip", elem_id="label-skip", **small)
+            self.broken_button = gr.Button("Broken", elem_id="label-broken", **small)
+            self.reveal_button = gr.Button("Model", elem_id="label-reveal", **small)
+            self.pause_button = gr.Button("Pause", elem_id="label-pause", **small)
         with gr.Accordion("Comment, words, sureness", open=False, elem_id="label-more"):
             self.confidence = gr.Radio(_SURE, label="How sure are you? (optional)", elem_id="label-confidence")
             self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="label-comment")
@@ -141,14 +146,18 @@ class LabelTab:
     def _connect(self) -> None:
         choices = list(self.emotions.values())
         details = [self.intensity, self.confidence, self.comment, self.transcript, self.valence, self.arousal]
+        for name, detail in zip(_DETAILS, details, strict=True):
+            detail.change(None, detail, None, js=f"(value) => mmerLabel.remember('{name}', value)")
+        remember_name(self.annotator)
+        self.project.change(None, self.project, None, js="(name) => mmerPage.address('label', name)")
         desk = [self.feed, self.session, self.status, self.desk, *choices, *details, self.told]
-        started = self._connect_project([*desk, self.guidelines, self.progress, self.receipt])
+        resumed, started = self._connect_project([*desk, self.guidelines, self.progress, self.receipt])
         form = [*choices, *details, self.on_page, self.lead_s, self.session]
         answered = self._connect_answers(form, [*desk, self.progress, self.receipt])
-        for event in (started, *answered):
+        for event in (resumed, started, *answered):
             event.success(None, self.feed, None, js="(feed) => mmerLabel.feed(feed)")
         for target, group in self.emotions.items():
-            group.change(None, group, None, js=f"(chosen) => mmerLabel.rank('{target}', chosen)")
+            group.change(None, group, None, js=f"(chosen) => mmerLabel.rank('label-{target}', chosen)")
         self.reveal_button.click(
             self.reveal,
             [*choices, self.session],
@@ -158,28 +167,30 @@ class LabelTab:
             show_progress="hidden",
         )
 
-    def _connect_project(self, outputs: list) -> Dependency:
-        """Connect what leads to a session; return the event that starts one."""
+    def _connect_project(self, outputs: list) -> tuple[Dependency, Dependency]:
+        """Connect what leads to a session; return the events that go on with one and that start one."""
         projects_shown = [self.project, self.make_button, self.status]
-        gr.on(
-            fn=self.list_projects,
-            inputs=[],
-            outputs=projects_shown,
+        resumed = page_being_built().load(
+            self.list_projects,
+            [self.place, self.annotator, self.draft, self.from_page],
+            [*projects_shown, *(block for block in outputs if block not in projects_shown)],
+            js="() => mmerLabel.remembered()",
             api_name="label_projects",
             show_progress="hidden",
         )
         self.make_button.click(
             self.make_project, [self.annotator], projects_shown, api_name="label_make_project", show_progress="hidden"
         )
-        return gr.on(
+        started = gr.on(
             [self.start_button.click, self.annotator.submit],
             self.start,
-            [self.project, self.annotator, self.on_page],
+            [self.project, self.annotator, self.on_page, self.session],
             outputs,
             api_name="label_start",
             js=_ADD_ITEM,
             show_progress="hidden",
         )
+        return resumed, started
 
     def _connect_answers(self, form: list, answered: list) -> list[Dependency]:
         """Connect every way to answer an item or to take an answer back; return their events."""
@@ -211,16 +222,56 @@ class LabelTab:
         undone = self.undo_button.click(
             self.undo, [self.session], answered, api_name="label_undo", show_progress="hidden"
         )
-        return [submitted, *without_label, undone]
+        paused = self.pause_button.click(
+            self.pause, [self.session], answered, api_name="label_pause", show_progress="hidden"
+        )
+        listed = [self.given, self.given_told]
+        self.answers.expand(self.list_answers, [self.session], listed, api_name="label_answers", show_progress="hidden")
+        # Not preprocessed: gradio would take only what its last list had.
+        revisited = self.given.input(
+            self.revisit,
+            [self.given, self.session],
+            [*answered, *listed],
+            api_name="label_revisit",
+            preprocess=False,
+            show_progress="hidden",
+        )
+        return [submitted, *without_label, undone, paused, revisited]
 
     @report_errors("status")
-    def list_projects(self, request: gr.Request, profile: OAuthProfile | None):
-        authorize(self.service, "label", request, profile)
+    def list_projects(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        project="",
+        name="",
+        draft="",
+        from_page=False,
+    ):
+        """Offer the projects; after a reload, go on where the page was.
+
+        Args:
+            draft: JSON of what the page had of an item that was not submitted yet; empty where nobody was labelling.
+            from_page: where one may not label, the page says so in a gate, and shows no error when it is opened.
+        """
+        try:
+            person = authorize(self.service, "label", request, profile, name)
+        except LabelError:
+            if not from_page:
+                raise
+            yield {self.status: ""}
+            return
         names = [p.name for p in projects.projects(self.store)]
-        yield {
-            self.project: gr.Dropdown(choices=names, value=next(iter(names), None)),
-            self.make_button: gr.Button(visible=not names),
+        chosen = project if project in names else next(iter(names), None)
+        page = {
+            self.project: gr.Dropdown(choices=names, value=chosen),
+            self.make_button: gr.Button(visible=not names and may(person.role, "manage")),
+            self.status: "",
         }
+        held = _draft(draft)
+        if held and chosen == project and person.name:
+            page |= self._start(chosen, person, held)
+        yield page
 
     @report_errors("status")
     def make_project(self, request: gr.Request, profile: OAuthProfile | None, name=""):
@@ -234,20 +285,50 @@ class LabelTab:
         }
 
     @report_errors("status")
-    def start(self, request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0):
+    def start(self, request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0, session=None):
         person = authorize(self.service, "label", request, profile, name)
         if not project:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
+        yield self._start(project, person, {"id": on_page} if on_page else {}, session)
+
+    def _start(self, project: str, person: Person, held: dict, before: LabelSession | None = None) -> dict:
+        """Return the page with what the annotator holds, or with new items.
+
+        Args:
+            before: the session that was paused, or is started again.
+            held: `id` of the assignment on the page, and what was chosen for it where the page has lost it.
+        """
         chosen = projects.project(self.store, project)
         queue = self._queue(chosen)
-        session = LabelSession(chosen.name, person.name, queue.next(person.name, 2), let_in=person.let_in)
+        tasks = queue.next(person.name, 2)
+        session = LabelSession(chosen.name, person.name, tasks, let_in=person.let_in)
+        if before and (before.project, before.annotator) == (chosen.name, person.name):
+            session = replace(before, tasks=tasks, let_in=person.let_in, revising=None)
         # After a restart of the server the item on the page comes back, and what was chosen for it stays.
-        same = bool(on_page) and [task.assignment_id for task in session.tasks[:1]] == [on_page]
-        yield self._show(session, chosen, loaded={on_page} if same else frozenset(), clear_form=not same) | {
+        same = bool(held) and [task.assignment_id for task in session.tasks[:1]] == [held.get("id")]
+        lost = len(held) > 1  # after a reload the page has no media either
+        loaded = frozenset({held["id"]}) if same and not lost else frozenset()
+        page = self._show(session, chosen, loaded=loaded, clear_form=lost or not same)
+        if same and lost and session.tasks:
+            page |= self._refilled_form(chosen, held)
+        return page | {
             self.guidelines: chosen.guidelines or "_None were written for this project._",
             self.progress: label_view.progress(queue.progress(person.name)),
             self.receipt: None,
         }
+
+    def _refilled_form(self, project: Project, held: dict) -> dict:
+        """Return the form as somebody had filled it in before the page was loaded again."""
+        form = self._cleared_form(project)
+        for target, group in self.emotions.items():
+            chosen = [e for e in _list(held.get(target)) if e in project.label_set]
+            form[group] = gr.CheckboxGroup(value=chosen, visible=target in project.targets, choices=_choices(project))
+        scales = (_LEVELS, _SURE, _VALENCE, _AROUSAL)
+        fields = (self.intensity, self.confidence, self.valence, self.arousal)
+        for block, name, scale in zip(fields, ("intensity", "confidence", "valence", "arousal"), scales, strict=True):
+            form[block] = next((value for _, value in scale if value == held.get(name)), None)
+        form |= {self.comment: str(held.get("comment") or ""), self.transcript: str(held.get("transcript") or "")}
+        return form
 
     @report_errors("told")
     def submit(
@@ -277,7 +358,7 @@ class LabelTab:
         corrected = words if words and words != (current.task.transcript or "") else None
         answers = [
             Answer(
-                _rank_weights(emotions),
+                label_view.rank_weights(emotions),
                 target=target,
                 confidence=confidence,
                 intensity=intensity,
@@ -313,12 +394,56 @@ class LabelTab:
         if task is None:
             raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
         loaded = {t.assignment_id for t in current.tasks}
-        answered = current.answered - {task.assignment_id}
-        current = replace(current, tasks=[task, *current.tasks[:1]], answered=answered)
-        yield self._show(current, project, loaded=loaded) | {
+        yield self._show(current.taken_back(task), project, loaded=loaded) | {
             self.told: result_html.status(f"Taken back: {label_view.task_name(task)} is here again."),
             self.progress: label_view.progress(queue.progress(current.annotator)),
         }
+
+    @report_errors("status")
+    def pause(self, request: gr.Request, profile: OAuthProfile | None, session: LabelSession | None = None):
+        """Leave the item as it is, and say what was done so far; Start brings the item back."""
+        current, _ = self._resume(request, profile, session)
+        yield {
+            self.feed: {"items": [], "targets": []},
+            self.session: replace(current, tasks=[], revising=None),
+            self.desk: gr.Column(visible=False),
+            self.status: label_view.summary(current.work, "Paused. Press Start to go on."),
+        }
+
+    @report_errors("given_told")
+    def list_answers(self, request: gr.Request, profile: OAuthProfile | None, session: LabelSession | None = None):
+        current, project = self._resume(request, profile, session)
+        person = authorize(self.service, "label", request, profile, current.annotator)
+        given = None if person.logged_in else current.answered
+        answers = own_answers.own_answers(self.store, self._queue(project), current.annotator, given)
+        told = "" if answers else '<p class="mm-hint">Nothing that you could change was answered here yet.</p>'
+        choices = [(label_view.answer_line(answer), answer.assignment_id) for answer in answers]
+        yield {self.given: gr.Radio(choices=choices, value=None), self.given_told: told}
+
+    @report_errors("given_told")
+    def revisit(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        assignment_id=None,
+        session: LabelSession | None = None,
+    ):
+        """Show an answered item with its answer, to be changed; the item on the screen waits."""
+        current, project = self._resume(request, profile, session)
+        person = authorize(self.service, "label", request, profile, current.annotator)
+        queue, given = self._queue(project), None if person.logged_in else current.answered
+        answers = own_answers.own_answers(self.store, queue, current.annotator, given)
+        answer = next((one for one in answers if one.assignment_id == assignment_id), None)
+        if answer is None:
+            raise LabelError("not_yours", "choose one of your answers from the list")
+        task = own_answers.task_again(self.store, queue, answer.assignment_id, current.annotator)
+        waiting = current.tasks[1:] if current.revising else current.tasks
+        loaded = {t.assignment_id for t in current.tasks}
+        current = replace(current, tasks=[task, *waiting], revising=task.assignment_id)
+        held = {t: sorted(shares, key=lambda e: -shares[e]) for t, shares in answer.emotions.items()}
+        page = self._show(current, project, loaded=loaded) | self._refilled_form(project, {**answer.details, **held})
+        told = "Your answer is here again: change it and submit, or skip to leave it as it is."
+        yield page | {self.told: result_html.status(told), self.given: None, self.given_told: ""}
 
     @report_errors("told")
     def reveal(
@@ -370,12 +495,15 @@ class LabelTab:
             )
         blind = project.blind and self._chosen_at_look.get(done.assignment_id, chosen) == chosen
         lead_s = float(lead_s) if lead_s else time.monotonic() - session.since
-        receipt = None
+        receipt, work = None, session.work
         try:
-            receipt = queue.submit(
-                done.assignment_id, session.annotator, answers, lead_time_s=round(lead_s, 3), blind=blind
-            )
-            told = label_view.stored(done, outcome, answers, receipt)
+            if session.revising:
+                receipt, told = self._revise(session, queue, answers)
+            else:
+                receipt = queue.submit(
+                    done.assignment_id, session.annotator, answers, lead_time_s=round(lead_s, 3), blind=blind
+                )
+                told, work = label_view.stored(done, outcome, answers, receipt), work.after(outcome, lead_s, receipt)
         except LabelError as error:
             if error.code not in _GONE:
                 raise
@@ -383,13 +511,22 @@ class LabelTab:
         self._chosen_at_look.pop(done.assignment_id, None)
         loaded = {task.assignment_id for task in session.tasks[1:]}
         answered = session.answered | {done.assignment_id}
-        session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered)
+        session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered, work=work, revising=None)
         page = self._show(session, project, loaded=loaded)
         return page | {
             self.told: told + page.get(self.told, ""),
             self.progress: label_view.progress(receipt.progress if receipt else queue.progress(session.annotator)),
             self.receipt: receipt and label_view.receipt_json(done, receipt),
         }
+
+    def _revise(self, session: LabelSession, queue: Queue, answers: list[Answer]) -> tuple[Receipt, str]:
+        """Put answers in the place of earlier ones; return what was stored and what is said of it."""
+        done, progress = session.task, queue.progress(session.annotator)
+        if answers[0].outcome == "skip":
+            return Receipt((), None, progress), result_html.status(f"{label_view.task_name(done)} stays as it was.")
+        label_ids = own_answers.revise(self.store, queue, done.assignment_id, session.annotator, answers)
+        receipt = Receipt(label_ids, None, progress)
+        return receipt, label_view.stored(done, answers[0].outcome, answers, receipt, verb="changed")
 
     def _show(
         self, session: LabelSession, project: Project, *, loaded: Set[int] = frozenset(), clear_form: bool = True
@@ -411,17 +548,16 @@ class LabelTab:
         }
         shown = {self.feed: feed, self.session: session, self.desk: gr.Column(visible=True)}
         if not session.tasks:
-            return {**shown, self.status: result_html.status(_QUEUE_EMPTY)}
+            return {**shown, self.status: label_view.summary(session.work, _QUEUE_EMPTY)}
         cleared = self._cleared_form(project) if clear_form else {}
         if not project.blind:
             cleared[self.told] = label_view.model_answer(session.task, promoted(self.service.paths.checkpoints))
         return {**shown, self.status: "", **cleared}
 
     def _cleared_form(self, project: Project) -> dict:
-        choices = [(f"{i + 1} {e.capitalize()}", e) for i, e in enumerate(EMOTIONS) if e in project.label_set]
         return {
             **{
-                group: gr.CheckboxGroup(value=[], visible=target in project.targets, choices=choices)
+                group: gr.CheckboxGroup(value=[], visible=target in project.targets, choices=_choices(project))
                 for target, group in self.emotions.items()
             },
             self.intensity: None,
@@ -434,11 +570,24 @@ class LabelTab:
         }
 
 
+def _choices(project: Project) -> list[tuple[str, str]]:
+    """Return a project's emotions, each with its name."""
+    return [(e.capitalize(), e) for e in EMOTIONS if e in project.label_set]
+
+
+def _draft(sent: str | None) -> dict:
+    """Return what a page remembers of its item; {} where it does not, or where it was not written by its script."""
+    try:
+        held = json.loads(sent or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) and isinstance(held.get("id"), int) else {}
+
+
+def _list(value: object) -> list:
+    return value if isinstance(value, list) else []
+
+
 def _by_target(project: Project, *chosen) -> dict[str, list[str]]:
     """Return what was chosen for each of the project's targets."""
     return {t: list(c or ()) for t, c in zip(TARGETS, chosen, strict=True) if t in project.targets}
-
-
-def _rank_weights(chosen: list[str]) -> dict[str, float]:
-    """Return shares that fall evenly from the first to the last: 2/3 and 1/3, or 3/6, 2/6 and 1/6."""
-    return {e: float(len(chosen) - i) for i, e in enumerate(chosen)}

@@ -1,8 +1,12 @@
 """What the Label tab shows of items and answers: JSON for the page's script, HTML for its reader."""
 
+from collections.abc import Sequence
+
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
+from annotations.queue.own_answers import OwnAnswer
 from mmer.errors import ClipError
-from mmer.numerals import percent, stretch
+from mmer.numerals import percent, shares, stretch
+from mmer.ui.label_session import Work
 from mmer.ui.media_uri import data_uri
 from mmer.ui.playable import Player
 from mmer.ui.render import render
@@ -73,13 +77,13 @@ def model_answer(task: Task, serves: str) -> str:
     return status(f"Model: {emotion}, {percent(sure)}. By channel: {channels}.{older}")
 
 
-def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt) -> str:
+def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt, verb: str = "stored") -> str:
     """Return what was stored, and how it compares with a known answer.
 
     It stands beside the next item, so what the model said of this one is not in it.
     """
     answer = ", ".join(answers[0].emotions or ()) if outcome == "label" else outcome.replace("_", " ")
-    parts = [f"{task_name(task)} stored: {answer}."]
+    parts = [f"{task_name(task)} {verb}: {answer}."]
     if receipt.gold:
         right = "as you said" if receipt.gold.right else ", ".join(receipt.gold.emotions)
         parts.append(f"This item's answer was known: {right}. {receipt.gold.why}".strip())
@@ -89,3 +93,23 @@ def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt) ->
 def progress(of: Progress) -> str:
     """Return how far an annotator is."""
     return render("label_progress.html", progress=of)
+
+
+def answer_line(answer: OwnAnswer) -> str:
+    """Return an answered item in one line of text."""
+    place = "" if answer.start_s is None else f", {stretch(answer.start_s, answer.end_s)}"
+    said = [shares(emotions) for emotions in answer.emotions.values() if emotions]
+    what = "; ".join(said) or answer.outcome.replace("_", " ")
+    return f"Item {answer.item_id}{place}: {what} · {answer.finished_at:%H:%M} UTC"
+
+
+def summary(work: Work, told: str) -> str:
+    """Return what was done in a session, under a line about why it ends."""
+    names = {"label": "labelled", "cannot_tell": "cannot tell", "broken": "broken", "skip": "skipped"}
+    outcomes = [(names[outcome], n) for outcome, n in work.outcomes.items()]
+    return render("label_summary.html", work=work, told=told, outcomes=outcomes)
+
+
+def rank_weights(chosen: Sequence[str]) -> dict[str, float]:
+    """Return shares that fall evenly from the first to the last: 2/3 and 1/3, or 3/6, 2/6 and 1/6."""
+    return {e: float(len(chosen) - i) for i, e in enumerate(chosen)}

@@ -1,12 +1,16 @@
 // What gradio's markup lacks for those who listen to the page or work it by keys: names of groups, radio buttons that are
-// one group each, and one place from which results and states are spoken.
+// one group each, one place from which results and states are spoken, and addresses that a reload leads back to.
 "use strict";
 window.mmerPage = (() => {
   // Of these blocks the text is spoken when it changes; of a result only its headline and the line beneath.
   const SPOKEN = [
     "status", "doing", "saved", "label-status", "label-told", "review-status", "review-doing", "review-decided",
-    "result",
+    "receipt-told", "own-told", "project-told", "result",
   ];
+  const places = {}; // tab -> what is open in it: a project, an item
+  let here = null; // the tab that is open
+  let wanted = read(); // the tab that the address names, until it is open
+  let tries = 0; // to open it: where it cannot be, the page goes on without
   const spoken = new Map(); // block -> what was last said of it
   let nextId = 0;
 
@@ -60,6 +64,66 @@ window.mmerPage = (() => {
     }
   }
 
+  // Where browsers keep nothing for a page in another page's frame, nothing is remembered.
+  function storage() {
+    try { return window.localStorage; } catch { return null; }
+  }
+  const keep = (what, value) => storage()?.setItem(`mmer-${what}`, value ?? "");
+  const kept = (what) => storage()?.getItem(`mmer-${what}`) ?? "";
+
+  const NAMES = ["annotator", "label-name", "review-name", "model-name"];
+  // What somebody calls themselves in one tab, they need not type again in another.
+  function fillName() {
+    const name = kept("name");
+    for (const id of name ? NAMES : []) {
+      const field = document.querySelector(`#${id} :is(input, textarea)`);
+      if (!field || field.value || field === document.activeElement) continue;
+      field.value = name;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+  }
+
+  // The address: #tab/project/item. A reload, a bookmark and the browser's Back lead to it.
+  function read() {
+    let parts = [];
+    try { parts = location.hash.slice(1).split("/").map(decodeURIComponent); } catch { /* not written by this page */ }
+    const [tab, ...rest] = parts;
+    if (tab) places[tab] = rest;
+    return tab || null;
+  }
+  const where = (tab) => places[tab] ?? [];
+  function address(tab, ...parts) {
+    places[tab] = parts.filter((part) => part != null && part !== "").map(String);
+    if (here === tab) write("replaceState");
+  }
+  function write(how) {
+    const hash = `#${[here, ...where(here)].map(encodeURIComponent).join("/")}`;
+    if (location.hash !== hash) history[how](null, "", hash);
+  }
+  function tabs() {
+    const list = [...document.querySelectorAll("[role=tablist]")].find((one) => !one.closest("[role=tabpanel]"));
+    return [...(list?.querySelectorAll("[role=tab]") ?? [])];
+  }
+  const nameOf = (tab) => tab.textContent.trim().toLowerCase().replace(/\s+/g, "-");
+  function followTabs() {
+    const all = tabs();
+    const open = all.find((tab) => tab.ariaSelected === "true");
+    if (!open) return;
+    const asked = wanted && all.find((tab) => nameOf(tab) === wanted);
+    if (wanted && !asked && performance.now() < 10000) return; // a tab that only some see comes a moment later
+    if (asked && asked !== open && tries++ < 5) { asked.click(); return; }
+    tries = 0;
+    const came = wanted !== null; // by its address, which stands already
+    wanted = null;
+    if (nameOf(open) === here) return;
+    const first = here === null;
+    here = nameOf(open);
+    document.documentElement.dataset.tab = here;
+    setTimeout(fillName, 100);
+    if (!first) write(came ? "replaceState" : "pushState");
+  }
+  addEventListener("popstate", () => { wanted = read() ?? "analyse"; followTabs(); });
+
   let due = false;
   new MutationObserver((changes) => {
     for (const { type, target } of changes)
@@ -69,10 +133,11 @@ window.mmerPage = (() => {
     requestAnimationFrame(() => {
       due = false;
       nameGroups();
+      followTabs();
       speak();
     });
   }).observe(document.documentElement, {
-    childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["name"],
+    childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["name", "aria-selected"],
   });
-  return { say };
+  return { say, keep, kept, where, address };
 })();

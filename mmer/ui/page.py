@@ -11,12 +11,15 @@ from starlette.middleware import Middleware
 from mmer.config import MediaLimits
 from mmer.ui import housekeeping
 from mmer.ui.analyse_tab import AnalyseTab
+from mmer.ui.data_tab import DataTab
 from mmer.ui.door import Door
+from mmer.ui.identity import Identity
 from mmer.ui.label_tab import HOTKEYS, LabelTab
 from mmer.ui.model_tab import ModelTab
+from mmer.ui.projects_tab import ProjectsTab
 from mmer.ui.render import render
 from mmer.ui.retraining import watch
-from mmer.ui.review_tab import ReviewTab
+from mmer.ui.review_tab import KEYS, ReviewTab
 from mmer.ui.service import Service
 from mmer.ui.theme import CSS, SCRIPT, THEME
 
@@ -25,7 +28,7 @@ _LOG_OUT = "() => fetch('logout', {method: 'POST'}).then(() => location.reload()
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
-    "head": f"<script>{SCRIPT}</script><script>{HOTKEYS}</script>",
+    "head": f"<script>{SCRIPT}</script><script>{HOTKEYS}</script><script>{KEYS}</script>",
     "show_error": False,
     "share": False,  # a tunnel would make everybody a person at this machine
     "ssr_mode": False,
@@ -69,20 +72,28 @@ def build(service: Service) -> Page:
     with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
         page.service = service
         gr.HTML(render("page_head.html"))
+        identity = Identity(service)
         if service.paths.space:
             gr.LoginButton(size="sm", elem_id="login")
         elif service.closed:
             gr.Button("Log out", size="sm", elem_id="logout").click(None, js=_LOG_OUT)
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Analyse"):
-                AnalyseTab(service)
+                analyse = AnalyseTab(service)
             with gr.Tab("Label"):
-                LabelTab(service)
+                label = LabelTab(service)
             with gr.Tab("Review"):
-                ReviewTab(service)
-            with gr.Tab("Model") as model:
+                review = ReviewTab(service)
+            # Tabs that start hidden can be shown: not the other way round.
+            with gr.Tab("Model", visible=False) as model:
                 ModelTab(service, model)
-        gr.HTML(render("page_foot.html"))
+            with gr.Tab("Projects", visible=False) as managing:
+                ProjectsTab(service, managing)
+            with gr.Tab("Your data") as data:
+                DataTab(service, data, analyse.form.own)
+        gates = {"label": [analyse.form.gate, label.gate], "review": [review.gate]}
+        identity.connect(page, gates, {"review": model, "manage": managing})
+        gr.HTML(render("page_foot.html", contact=service.paths.contact))
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     # How many may wait is the door's to say; and nobody may call the model past the queue.
     page.queue(max_size=1000, default_concurrency_limit=4, api_open=False)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from annotations.retention import Removal
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.numerals import likely
 from mmer.predict import EmotionResult
@@ -158,10 +159,19 @@ def word_times(verdict: EmotionResult) -> str:
     return render("word_times.html", words=words) if words else ""
 
 
-def saved(what: Saved) -> str:
-    """Return what was stored and what was not."""
+def saved(what: Saved, contact: str = "") -> str:
+    """Return what was stored and what was not, and how it can be deleted.
+
+    Args:
+        contact: whom to ask where a code does not help.
+    """
     kept = [f"your label (no. {what.label_id})"]
     if what.prediction_id is not None:
         kept.append(f"the model's answer, by checkpoint {what.checkpoint}")
     kept += ["the words"] * what.words + ["the recording"] * what.media + ["the model's numbers"] * what.numbers
-    return render("saved.html", kept=kept, saved=what)
+    return render("saved.html", kept=kept, saved=what, contact=contact)
+
+
+def removed(removal: Removal) -> str:
+    """Return what a deletion took away; where the owner's files and copies lie is not for visitors."""
+    return render("removed.html", removal=removal)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annotations import receipts
 from annotations.accounts import Accounts
 from annotations.bucket.backup import backup_of
 from annotations.label import check_label
@@ -33,10 +34,14 @@ CONSENT = (
     "seen and heard by the people whom the owner of this page lets label here (those with an account from them), "
     "and used to improve the model, until one of them asks for their deletion."
 )
+NO_CONSENT = "Keep nothing of the clip: only your answer, what you typed beside it and the model's answer are stored."
 NUMBERS_CONSENT = (
     "Keep no recording, only the numbers the model computed from it: no picture, no sound, no words. Everyone in it "
     "agrees that they are used to improve the model, until one of them asks for their deletion."
 )
+# What may be kept of a clip, one of three, and the words in which its people agree to it.
+KEEP = {"nothing": NO_CONSENT, "numbers": NUMBERS_CONSENT, "recording": CONSENT}
+_HAS_CODE = "the code you were given before is still the one"
 _NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
 
 
@@ -46,6 +51,9 @@ class SessionResult:
 
     result: EmotionResult
     prediction_id: int | None = None  # once it is stored
+    saved: "Saved | None" = None  # the last correction of it, without its code
+    has_receipt: bool = False  # a code with which the clip can be deleted was told here
+    given: tuple = ()  # what that was made of: the same once more is not stored again
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,9 @@ class Saved:
     words: bool  # the words were kept
     numbers: bool  # what the model computed from the recording was kept instead of it
     why_not: str  # why the recording was not kept; empty when it was
+    receipt: str | None = None  # the code with which the clip can be deleted; told once
+    no_receipt: str = ""  # why there is no code here; empty where there is one
+    repeated: bool = False  # the same was stored before, and was not stored again
 
 
 def current(session: SessionResult | None) -> SessionResult:
@@ -213,22 +224,48 @@ class Service:
         confidence: float | None = None,
         comment: str = "",
         speaker: str = "",
-        consent: bool = False,
-        numbers_only: bool = False,
+        keep: str = "nothing",
     ) -> tuple[SessionResult, Saved]:
-        """Store a label, the prediction it corrects and, with consent, the recording and its words.
+        """Store a label, the prediction it corrects and, with consent, the recording and its words, or its numbers.
+
+        What was stored just so before, as by a second press, is not stored again.
 
         Args:
-            numbers_only: consent to keep the branch embeddings of the recording; `consent` to all of it goes further.
+            keep: one of `KEEP`.
+
+        Raises:
+            LabelError: `no_emotion`, `bad_consent`, and those of `Store.save`.
         """
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
+        if keep not in KEEP:
+            raise LabelError("bad_consent", f"{keep!r} cannot be kept; choose one of {', '.join(KEEP)}")
+        given = (emotion, annotator, words.strip(), confidence, comment, speaker, keep)
+        if session.saved and session.given == given and not self.store.deleted([session.saved.clip]):
+            told = _HAS_CODE if session.has_receipt else session.saved.no_receipt
+            return session, replace(session.saved, no_receipt=told, repeated=True)
+        saved = self._store(session, emotion, annotator, words, confidence, comment, speaker, keep)
+        session = replace(session, prediction_id=saved.prediction_id, given=given, saved=replace(saved, receipt=None))
+        return replace(session, has_receipt=session.has_receipt or saved.receipt is not None), saved
+
+    def _store(
+        self,
+        session: SessionResult,
+        emotion: str,
+        annotator: str,
+        words: str,
+        confidence: float | None,
+        comment: str,
+        speaker: str,
+        keep: str,
+    ) -> Saved:
+        """Store a correction with what is to be kept, all or nothing, and return what that was."""
         lines = _lines(session.result, words)
         words = words.strip() or session.result.transcript.text
         result, files = session.result, session.result.observation.files
-        keep_numbers = numbers_only and not consent and result.emotion is not None
-        why_not = _why_not_kept(len(files), consent=consent, numbers_only=keep_numbers)
-        keep_media, keep_words = not why_not, consent and len(files) < 2 and bool(words)
+        keep_numbers = keep == "numbers" and result.emotion is not None
+        why_not = _why_not_kept(len(files), keep)
+        keep_media, keep_words = not why_not, keep == "recording" and len(files) < 2 and bool(words)
         label: dict[str, Any] = {
             "emotions": emotion if emotion in EMOTIONS else None,
             "outcome": "label" if emotion in EMOTIONS else emotion,
@@ -239,28 +276,29 @@ class Service:
         check_label(annotator, **label)  # before the recording is taken in
         clip = {"speaker": speaker, "words": words if keep_words else None}
         clip |= self._kept_clip(result, media=keep_media, words=keep_words, numbers=keep_numbers)
-        seen = session.prediction_id or (result.to_dict() if result.emotion is not None else None)
-        recording = Path(files[0].path) if keep_media else None
+        code, no_receipt = self._receipt(session)
         _, prediction_id, label_id = self.store.save(
-            recording,
+            Path(files[0].path) if keep_media else None,
             result.sha256,
             annotator,
             clip=clip,
-            prediction=seen,
+            prediction=session.prediction_id or (result.to_dict() if result.emotion is not None else None),
             label=label,
             lines=lines if keep_words else (),
+            receipt=receipts.hash_of(code) if code else None,
         )
-        session = replace(session, prediction_id=prediction_id)
-        return session, Saved(
-            label_id,
-            session.prediction_id,
-            result.sha256,
-            result.checkpoint,
-            keep_media,
-            keep_words,
-            keep_numbers,
-            why_not,
-        )
+        kept = {"media": keep_media, "words": keep_words, "numbers": keep_numbers, "why_not": why_not}
+        told = {"receipt": code, "no_receipt": no_receipt}
+        return Saved(label_id, prediction_id, result.sha256, result.checkpoint, **kept, **told)
+
+    def _receipt(self, session: SessionResult) -> tuple[str | None, str]:
+        """Return a new code for the session's clip, or why it gets none, in the page's words."""
+        sha256 = session.result.sha256
+        if not receipts.may_be_given(self.store, sha256):
+            return None, "this recording was here before you gave it; only this server's owner can delete it"
+        if session.has_receipt and not self.store.deleted([sha256]):
+            return None, _HAS_CODE
+        return receipts.new_code(), ""
 
     def _kept_clip(self, result: EmotionResult, *, media: bool, words: bool, numbers: bool) -> dict[str, Any]:
         """Return what the database learns of a clip of which the recording, its words or only numbers are kept."""
@@ -291,15 +329,17 @@ class Service:
         return {"status": "ok", "checkpoint": answers, "device": device}
 
 
-def _why_not_kept(n_files: int, *, consent: bool, numbers_only: bool) -> str:
+def _why_not_kept(n_files: int, keep: str) -> str:
     """Return why a recording is not kept, in the page's words; empty where it is."""
-    if numbers_only:
+    if keep == "numbers":
         return "you chose that only numbers are kept"
+    if keep == "nothing":
+        return "you chose that nothing of the clip is kept"
     if n_files == 0:
         return "there is none, only words"
     if n_files > 1:
         return f"the clip was put together from {n_files} files, and only single files are kept"
-    return "" if consent else "the consent box was not ticked"
+    return ""
 
 
 def _lines(result: EmotionResult, words: str) -> list[tuple[float, float, str]]:

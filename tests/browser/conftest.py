@@ -52,16 +52,21 @@ def visit(browser):
     """A function that opens an address in a window of its own; at the end, no script of the page may have failed."""
     contexts, problems = [], []
 
-    def open_page(url: str, *, width: int = 1280, height: int = 900, **options) -> Page:
+    def window(url: str, *, width: int = 1280, height: int = 900, **options) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
+        return page
+
+    def open_page(url: str, **options) -> Page:
+        page = window(url, **options)
         page.get_by_role("tab", name="Analyse").wait_for()
         return page
 
+    open_page.window = window  # for a page that asks for a login first
     yield open_page
     for context in contexts:
         context.close()

@@ -111,6 +111,14 @@ def test_every_tab_can_be_read_and_worked(service, serve, visit, scheme):
     page.locator("#model-overview h2").wait_for()
     page.wait_for_timeout(400)
     check(page)
+    page.get_by_role("tab", name="Projects").click()
+    page.locator("#project-overview h2").wait_for()
+    page.wait_for_timeout(400)
+    check(page)
+    page.get_by_role("tab", name="Your data").click()
+    page.locator("#own-told").wait_for()
+    page.wait_for_timeout(400)
+    check(page)
 
 
 def test_a_screen_reader_hears_the_verdict_and_what_goes_wrong(service, serve, visit):

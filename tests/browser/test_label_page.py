@@ -91,3 +91,42 @@ def test_the_list_of_keys_opens_where_one_looks(service, serve, visit, width, he
     page.keyboard.press("?")
     page.keyboard.press("?")
     text.wait_for(state="hidden")
+
+
+def test_a_reload_keeps_tab_name_project_and_choice(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    shown = item(page)
+    page.keyboard.press("6")
+    page.keyboard.press("1")
+    page.keyboard.press("Shift+Digit2")
+    page.wait_for_function("document.querySelector('#label-intensity input:checked')")
+    page.wait_for_function(CHOSEN, arg=2)
+    page.wait_for_timeout(200)
+    assert page.evaluate("location.hash") == "#label/voices"
+    page.reload()
+    page.wait_for_function(ON_SCREEN, arg=0)
+    assert page.get_by_role("tab", name="Label").get_attribute("aria-selected") == "true"
+    assert page.locator("#label-name input, #label-name textarea").input_value() == "bea"
+    assert item(page) == shown
+    page.wait_for_function(CHOSEN, arg=2)
+    assert page.locator("#label-intensity input:checked").count() == 1
+    page.wait_for_function("document.querySelector('#mm-screen audio')")  # it can be heard again
+    page.keyboard.press("Enter")
+    page.wait_for_function(ON_SCREEN, arg=shown)
+    (label,) = service.store.labels()
+    assert (label.annotator, label.intensity) == ("bea", 0.66)
+    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+    page.get_by_role("tab", name="Analyse").click()
+    page.reload()
+    page.get_by_role("tab", name="Analyse").wait_for()
+    page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]')")
+    assert page.get_by_role("tab", name="Analyse").get_attribute("aria-selected") == "true"
+
+
+def test_back_leads_to_the_tab_before(service, serve, visit):
+    page = visit(serve(service))
+    for tab in ("Label", "Review"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_function("name => location.hash.startsWith(`#${name}`)", arg=tab.lower())
+    page.go_back()
+    page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]').textContent.trim() === 'Label'")

@@ -4,6 +4,7 @@ import pytest
 
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue
+from annotations.review.adjudication import final_labels
 from annotations.store import Store
 from mmer.hashing import content_hash
 from mmer.ui.service import Service
@@ -58,3 +59,54 @@ def test_pictures_and_films_keep_their_ratio_of_sides(service, serve, visit):
             "() => { const e = document.querySelector('.mm-clip'); return e.naturalWidth || e.videoWidth }"
         )
         assert page.evaluate(DISTORTED) == []
+
+
+def test_items_are_decided_by_keyboard_and_the_next_one_opens(service, serve, visit):
+    page = visit(serve(service))
+    page.get_by_role("tab", name="Review").press("Enter")
+    page.wait_for_function("document.querySelector('#review-project input')?.value === 'faces'")
+    page.locator("#review-show").press("Enter")
+    page.locator("#review-items label").first.wait_for()
+    assert "too few items to say" in page.locator("#review-agreement").inner_text()
+    page.locator("#review-name input, #review-name textarea").wait_for(state="hidden")
+    page.evaluate("document.activeElement.blur()")
+    names = page.locator("#review-items label").all_inner_texts()
+
+    def opened(name: str) -> None:
+        page.locator("#review-detail h2", has_text=name.split(",")[0]).wait_for()
+        page.wait_for_timeout(200)
+
+    page.keyboard.press("n")
+    opened(names[0])
+    page.locator("#review-name input, #review-name textarea").focus()  # beside what is decided
+    page.keyboard.type("rita")
+    page.keyboard.press("Escape")
+    page.keyboard.press("6")
+    page.keyboard.press("1")
+    page.wait_for_function("document.querySelectorAll('#review-final input:checked').length === 2")
+    page.wait_for_timeout(150)
+    page.keyboard.press("Enter")
+    page.locator("#review-decided", has_text="Here is the next").wait_for()
+    opened(names[1])
+    page.keyboard.press("c")
+    opened(names[2])
+    page.keyboard.press("x")
+    page.locator("#review-decided", has_text="No undecided item is left").wait_for()
+    assert all("decided" in line for line in page.locator("#review-items label").all_inner_texts())
+    page.keyboard.press("u")
+    page.locator("#review-decided", has_text="taken back").wait_for()
+    final = final_labels(service.store)
+    assert sorted(map(len, final.values())) == [0, 2]
+    (mixture,) = (shares for shares in final.values() if shares)
+    assert mixture == pytest.approx({"anger": 1 / 3, "sadness": 2 / 3})
+
+
+def test_an_item_under_review_has_an_address(service, serve, visit):
+    url = serve(service)
+    page = open_review(visit(url))
+    page.locator("#review-items label", has_text="film.mp4").click()
+    page.locator("#review-detail h2", has_text="film.mp4").wait_for()
+    page.wait_for_function("/^#review\\/faces\\/\\d+$/.test(location.hash)")
+    page.reload()
+    page.locator("#review-detail h2", has_text="film.mp4").wait_for()
+    assert page.get_by_role("tab", name="Review").get_attribute("aria-selected") == "true"
