@@ -68,7 +68,7 @@ def test_a_space_that_was_restarted_had_lost_its_labels(tmp_path):
     with served(home, bucket) as (server, url):
         client = Client(url, verbose=False)
         client.predict(audio=handle_file(clip), api_name="/analyse")
-        client.predict("fear", consent=True, annotator="bea", comment="a scowl", api_name="/save_label")
+        client.predict("fear", keep="recording", annotator="bea", comment="a scowl", api_name="/save_label")
         server.send_signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
     since, after = time.monotonic(), tmp_path / "after"
