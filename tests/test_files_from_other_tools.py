@@ -438,6 +438,21 @@ def test_csv_is_read_as_spreadsheets_save_it(folder, text, encoding):
     assert (labels, report.bad) == ([ROW], [])
 
 
+@pytest.mark.parametrize("header", ["text,label,annotator,speaker", "clip,text,label,annotator,speaker"])
+def test_a_table_of_sentences_was_refused(folder, header):
+    """Labels about words alone came in through Label Studio only."""
+    sentences = ["Leave me alone", "Oh, you!"]
+    rows = [f'"{words}",anger,ann,Rachel' for words in sentences]
+    empty = "," if header.startswith("clip") else ""
+    (folder / "x.csv").write_text("\n".join([header, *(empty + row for row in rows)]))
+    store = Store(f"sqlite:///{folder.parent / 'mmer.db'}", folder.parent / "media", folder.parent / "features")
+    report = import_labels(store, folder / "x.csv", "csv")
+    assert (report.imported, report.bad) == (2, [])
+    labels = list(store.labels())
+    assert [(label.words, label.speaker, label.media) for label in labels] == [(w, "Rachel", None) for w in sentences]
+    store.engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

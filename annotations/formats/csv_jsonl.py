@@ -1,6 +1,7 @@
 """Labels as CSV, which holds the eight columns, and as JSONL, which holds all of a label.
 
-CSV is read with extra columns too: intensity, valence, arousal, lead_time_s, blind, transcript.
+CSV is read with extra columns too: intensity, valence, arousal, lead_time_s, blind, transcript. A row without a clip
+may have a sentence under text instead, which then is the clip.
 """
 
 import csv
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from annotations.clip_files import ClipFiles
 from annotations.formats.atomic_write import new_file
-from annotations.formats.label_row import COLUMNS, DETAILS, FIELDS, REQUIRED, to_row
+from annotations.formats.label_row import COLUMNS, DETAILS, FIELDS, REQUIRED, TASK_TEXT, to_row
 from annotations.formats.text_table import open_table, open_text, read_jsonl
 from annotations.label import Label
 from mmer.errors import LabelError
@@ -37,8 +38,9 @@ def read_csv(file: Path, files: ClipFiles, left_out: Counter[str]) -> Iterator[t
     Raises:
         LabelError: `missing_column`, `duplicate_column`, `unreadable_file`.
     """
-    with open_table(file, (*COLUMNS, *DETAILS)) as table:
-        if missing := [name for name in REQUIRED if name not in table.columns]:
+    with open_table(file, (*COLUMNS, *DETAILS, TASK_TEXT)) as table:
+        instead = {"clip": TASK_TEXT}
+        if missing := [n for n in REQUIRED if not {n, instead.get(n, n)} & set(table.columns)]:
             raise LabelError("missing_column", f"{file} has no column {', '.join(missing)}; {table.described()}")
         for line, row in table.rows:
             if isinstance(row, LabelError):

@@ -27,7 +27,7 @@ SCALES = ("intensity", "valence", "arousal")
 NUMBERS = (*SCALES, "lead_time_s")
 DETAILS = (*NUMBERS, "blind", "transcript")  # in a row only when set; a row without one says nothing about it
 UNKNOWN_ANNOTATOR = "label-studio user unknown"  # Label Studio forgot who it was: their account was deleted there
-TASK_TEXT = "task_text"  # in a row: the words that are all of its clip
+TASK_TEXT = "text"  # in a row without a clip: the words that are all of it
 FIELDS = frozenset(("speaker", "confidence", "comment", "created_at", *DETAILS))  # what a format may lack a place for
 
 
