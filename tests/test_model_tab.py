@@ -51,6 +51,7 @@ def quick(service: Service) -> Service:
     return service
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_process_promotes_and_is_told_of(tmp_path):
     service = quick(Service(tiny_home(tmp_path, n_clips=60)))
     running = service.retraining

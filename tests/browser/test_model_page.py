@@ -31,6 +31,7 @@ def open_model(page):
     return page
 
 
+@pytest.mark.slow
 def test_a_retraining_is_started_watched_and_rolled_back(service, serve, visit):
     before = checkpoint.promoted(service.paths.checkpoints)
     page = open_model(visit(serve(service)))
