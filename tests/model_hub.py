@@ -64,8 +64,7 @@ class _Hub(BaseHTTPRequestHandler):
             revision, _, name = path.removeprefix(f"/{REPO}/resolve/").partition("/")
             self._file(revision, name)
         elif path.startswith(f"/api/models/{REPO}") and self.repo.private is not None:
-            revision = path.partition("/revision/")[2] or None
-            found = self.repo.files(revision)
+            found = self.repo.files(path.partition("/revision/")[2] or None)
             if found is None:
                 self.answer({"error": "Revision not found"}, 404, "RevisionNotFound", "Revision not found")
                 return
@@ -109,7 +108,7 @@ class _Hub(BaseHTTPRequestHandler):
             paths = [file["path"] for file in json.loads(body)["files"]]
             self.answer({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
         elif "/commit/" in self.path:
-            files = dict(self.repo.files(None)[1])
+            files = dict(self.repo.commits[-1][1]) if self.repo.commits else {}
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
