@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -105,37 +105,49 @@ class Backup:
             new = owner.claim(self.place, self._space)
             self._claimed, self._key = True, new.key
             self._start_beating()
-            if there:
-                if known and known[-1] not in (state.key, state.parent):
+            if state.key not in known:  # its start was cut short, and nothing of it counts
+                state = replace(state, key=state.parent)
+            try:
+                if not there:
+                    return self._fill(state, allow_missing=allow_missing)
+                if known and known[-1] != state.key:
                     raise LabelError(
                         "backup_differs",
                         f"the backup at {self.place.name} is of another database than {self._database}; move the "
                         "database away to have the backup's restored, or name another place (MMER_BACKUP)",
                     )
                 with self._reading() as connection:
-                    self._begin(new, state, changes.position(connection))
+                    self._begin(state, changes.position(connection))
                 return None
-            with scratch(self._database.parent, self._database.name) as part:
-                found = recover(self.place, part, allow_missing=allow_missing)
-                self._begin(new, state, found.seq if found else 0)
-                if found:
-                    self._files.put_small(found.snapshot.files)
-                    part.chmod(0o600)
-                    _flush(part)
-                    for end in ("-wal", "-shm"):  # of a database that is no more
-                        Path(f"{self._database}{end}").unlink(missing_ok=True)
-                    os.replace(part, self._database)
-                    _LOG.warning(
-                        "backup: %d label rows restored from %s: the snapshot of %s and %d events after it",
-                        *(found.n_labels, self.place.name, found.snapshot.at, found.n_events),
-                    )
-            return found
+            except BaseException:
+                self._stop_threads()
+                with suppress(LabelError):  # what went wrong first is said
+                    self._beat(released=True)
+                raise
 
-    def _begin(self, new: Owner, state: LocalState, base: int) -> None:
+    def _fill(self, state: LocalState, *, allow_missing: bool) -> Recovered | None:
+        """Make the database and what it needs to serve out of the backup."""
+        with scratch(self._database.parent, self._database.name) as part:
+            found = recover(self.place, part, allow_missing=allow_missing)
+            self._begin(state, found.seq if found else 0)
+            if found:
+                self._files.put_small(found.snapshot.files)
+                part.chmod(0o600)
+                _flush(part)
+                for end in ("-wal", "-shm"):  # of a database that is no more
+                    Path(f"{self._database}{end}").unlink(missing_ok=True)
+                os.replace(part, self._database)
+                _LOG.warning(
+                    "backup: %d label rows restored from %s: the snapshot of %s and %d events after it",
+                    *(found.n_labels, self.place.name, found.snapshot.at, found.n_events),
+                )
+        return found
+
+    def _begin(self, state: LocalState, base: int) -> None:
         """Go on as a new owner; if this ends halfway, the next start finds out by the state's parent."""
         with self._sending():
-            write_state(self._database, LocalState(new.key, state.key or state.parent, sent=base, purge=state.purge))
-            owner.begin(self.place, new.key, base)
+            write_state(self._database, LocalState(self._key, state.key, sent=base, purge=state.purge))
+            owner.begin(self.place, self._key, base)
 
     def attach(self) -> None:
         """Note changes from now on; who took the backup makes its first snapshot, and fetches what the disk lacks."""
@@ -287,11 +299,8 @@ class Backup:
 
     def close(self) -> None:
         """Send what is left, with a last snapshot of a server, and let another one take over."""
-        served, beats, self._thread, self._beats = self._thread, self._beats, None, None
-        self._stop.set()
-        for thread in (served, beats):
-            if thread:
-                thread.join()
+        served = self._thread is not None
+        self._stop_threads()
         try:
             self._send(everything=True)
             if served and self._is_changed():
@@ -299,12 +308,19 @@ class Backup:
             if self._claimed:
                 owner.check_owner(self.place, self._state().key)
                 self._beat(released=True)
-        except LabelError as error:
-            _LOG.error("backup: %s", error.message)
+        except (LabelError, sqlite3.Error) as error:
+            _LOG.error("backup: %s", error)
         with self._sending():
             if self._reader:
                 self._reader.close()
             self._reader = None
+
+    def _stop_threads(self) -> None:
+        threads, self._thread, self._beats = (self._thread, self._beats), None, None
+        self._stop.set()
+        for thread in threads:
+            if thread:
+                thread.join()
 
     def _start_beating(self) -> None:
         """Be seen alive, whatever else takes long: a snapshot, or recordings that are fetched."""

@@ -9,7 +9,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class LocalState:
     key: str = ""  # the owner whose database this is
-    parent: str = ""  # the one before, while this one begins
+    parent: str = ""  # the one before: a start that is cut short goes back to it
     sent: int = 0  # a change up to which the backup has all; each process knows of later ones that it sent
     segment: int = 1  # where events go now
     snapshot: int = -1  # the last change of the last snapshot
