@@ -1,13 +1,13 @@
 """The page in a browser: `python app.py`. A Hugging Face Space runs this file as it is."""
 
 import argparse
-import logging
 import os
 import signal
 import sys
 import threading
 from dataclasses import replace
 
+from mmer import checkpoint
 from mmer.config import Paths
 from mmer.errors import MmerError
 
@@ -30,8 +30,12 @@ try:
 except ImportError:
     spaces = None
 
+from mmer.ui import logs
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
+from mmer.ui.shutdown import serve_until_stopped
+
+_FINISH_S = 300.0  # how long a call may go on after the server was asked to stop; what stops it may be less patient
 
 
 def _on_lent_gpu(call):
@@ -53,14 +57,16 @@ else:
     threading.Thread(target=service.predictor.warm, daemon=True).start()  # the page is there before the weights are
 
 if options:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.set_up(paths)
+    logs.tell_settings(paths, port=str(options.port or ""), checkpoint=checkpoint.promoted(paths.checkpoints))
     if not (service.closed or paths.space or paths.is_private):
         print(
             "Everybody who reaches this page may label, under any name; reviews and projects are closed to them. "
             "`python -m annotations account add NAME admin` closes the page to all without an account."
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container that is stopped ends as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # one that comes while it starts ends it as Ctrl-C does
     try:
-        demo.launch(server_name=paths.host, server_port=options.port, **LAUNCH)
+        demo.launch(server_name=paths.host, server_port=options.port, prevent_thread_lock=True, **LAUNCH)
+        serve_until_stopped(demo, _FINISH_S)
     finally:
         service.close()

@@ -52,6 +52,12 @@ def _contact(value: str) -> str:
     return value.strip()
 
 
+def _log(value: str) -> str:
+    if value not in ("plain", "json"):
+        raise MmerError("bad_setting", f"MMER_LOG is {value!r}; plain or json is needed")
+    return value
+
+
 def _switch(name: str) -> bool:
     value = os.environ.get(name) or "0"
     if value not in ("0", "1"):
@@ -77,6 +83,8 @@ class Paths:
     backup: str = ""  # where labels and kept recordings are copied to: a folder, an fsspec URL, hf-dataset:OWNER/NAME
     contact: str = ""  # whom people ask about what is kept of them: an address or a name, shown in the page
     trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
+    log: str = "plain"  # plain | json
+    metrics_token: str = field(default="", repr=False)  # who sends it may read /metrics from elsewhere
 
     @classmethod
     def from_env(cls) -> "Paths":
@@ -97,6 +105,8 @@ class Paths:
             hosts=_hosts(f"{os.environ.get('MMER_HOSTS', '')},{os.environ.get('SPACE_HOST', '')}"),
             contact=_contact(os.environ.get("MMER_CONTACT") or ""),
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
+            log=_log(os.environ.get("MMER_LOG") or "plain"),
+            metrics_token=os.environ.get("MMER_METRICS_TOKEN") or "",
         )
 
     def to_env(self) -> dict[str, str]:

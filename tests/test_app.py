@@ -443,12 +443,16 @@ def test_uploads_of_a_killed_server_are_swept(service):
     assert (uploads / "young" / "face.mp4").exists()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def running(paths: Paths) -> Iterator[str]:
     """Run app.py and yield its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {**os.environ, "MMER_HOME": str(paths.home), "MMER_ASSETS": str(paths.assets)}
     with subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env, text=True) as server:
         try:

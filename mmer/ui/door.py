@@ -3,6 +3,7 @@
 Everything the page serves passes here first, gradio's own routes too.
 """
 
+import asyncio
 import ipaddress
 import json
 from collections import Counter, OrderedDict
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmer.ui.login import Logins
+from mmer.ui.probes import PROBES, Probes
 from mmer.ui.service import SessionResult
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Door:
         self.app, self.page, self.budget = app, page, budget
         self.paths = page.service.paths
         self.logins = Logins(page.service.accounts)
+        self.probes = Probes(page)
         self._entering: list[
             tuple[str, bool]
         ] = []  # whose calls are on their way to the queue, and whether of the model
@@ -78,9 +81,14 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self.page.loop = asyncio.get_running_loop()
         headers, path = Headers(scope=scope), scope["path"].rstrip("/")
         if (refusal := self._refusal(scope, headers, path)) is not None:
+            self._count(refusal)
             await refusal(scope, receive, send)
+        elif path in PROBES and scope["method"] in ("GET", "HEAD"):
+            here = is_local((scope.get("client") or ("",))[0])
+            await (await self.probes.answer(path, headers, here))(scope, receive, send)
         elif (reply := await self.logins.answer(scope, receive, self._visitor(scope, headers))) is not None:
             await reply(scope, receive, send)
         elif scope["method"] == "POST" and path == "/gradio_api/upload":
@@ -114,6 +122,9 @@ class Door:
         if any(path.startswith(closed) for closed in CLOSED):
             return _refuse(404, "closed", f"{path} is not open here")
         return None
+
+    def _count(self, refusal: JSONResponse) -> None:
+        self.page.service.monitor.refused(json.loads(bytes(refusal.body))["error"]["code"])
 
     def _visitor(self, scope: Scope, headers: Headers) -> str:
         """Return the address a request comes from; behind a proxy, the last one outside that a proxy saw."""
@@ -156,6 +167,7 @@ class Door:
         elif is_call:
             refusal = self._admit(scope, headers, path, body)
         if refusal is not None:
+            self._count(refusal)
             await refusal(scope, receive, send)
             return
         sent = False
@@ -178,6 +190,8 @@ class Door:
 
     def _admit(self, scope: Scope, headers: Headers, path: str, body: bytes) -> JSONResponse | None:
         """Return why a call may not wait for its turn; if it may, it has a place from now on."""
+        if self.page.stopping:
+            return _refuse(503, "stopping", "this server is being stopped; try again in a minute")
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
@@ -199,7 +213,8 @@ class Door:
         visitor = self._of(self._visitor(scope, headers), asked.get("session_hash"))
         is_model = fn.concurrency_id == "model"
         all_here = [whose for whose, of_model in self._entering if of_model == is_model]
-        all_here += [self._of_event(e) for e in self._events() if (e.concurrency_id == "model") == is_model]
+        here = self.page.waiting() + self.page.running()
+        all_here += [self._of_event(e) for e in here if (e.concurrency_id == "model") == is_model]
         mine = all_here.count(visitor)
         places, in_all = (
             (self.budget.model_places, self.budget.all_model_places)
@@ -215,11 +230,6 @@ class Door:
         scope["mmer.place"] = (visitor, is_model)
         self._entering.append(scope["mmer.place"])
         return None
-
-    def _events(self) -> list[Any]:
-        queue = self.page._queue
-        waiting = [event for each in queue.event_queue_per_concurrency_id.values() for event in each.queue]
-        return waiting + [event for job in queue.active_jobs if job for event in job]
 
     def _of_event(self, event: Any) -> str:
         return self._of(self._visitor(event.request.scope, event.request.headers), event.session_hash)

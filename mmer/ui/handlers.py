@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from functools import wraps
 from html import escape
 from typing import TypeVar
@@ -15,6 +16,7 @@ from gradio.context import Context
 
 from mmer.errors import ClipError, MmerError
 from mmer.ui import result_html
+from mmer.ui.service import SessionResult
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -72,9 +74,17 @@ def report_errors(status: str):
     def wrap(handler):
         @wraps(handler)
         def guarded(self, *args):
+            call, code = self.service.monitor.begin(handler.__name__), "stopped"  # unless it comes to an end
             try:
-                yield from handler(self, *args)
+                with closing(handler(self, *args)) as steps:
+                    for shown in steps:
+                        for value in shown.values() if isinstance(shown, dict) else ():
+                            if isinstance(value, SessionResult):
+                                call.judged(value.result)
+                        yield shown
+                code = "ok"
             except Exception as error:
+                code = error.code if isinstance(error, MmerError) else "internal"
                 if isinstance(error, MmerError):
                     title, message = error.code.replace("_", " ").capitalize(), error.message
                 else:
@@ -85,6 +95,8 @@ def report_errors(status: str):
                 raise gr.Error(
                     escape(message, quote=False), title=title, visible=False, print_exception=False
                 ) from None
+            finally:
+                call.end(code)
 
         return guarded
 

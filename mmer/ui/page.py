@@ -1,5 +1,6 @@
 """The whole page, and how it is served."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,6 +45,16 @@ class Page(gr.Blocks):
     """The page; however it is launched, its service's guards are with it."""
 
     service: Service
+    stopping = False  # nothing new comes in
+    loop: asyncio.AbstractEventLoop | None = None  # the server's, once somebody has come
+
+    def waiting(self) -> list[Any]:
+        """Return the calls that wait for their turn."""
+        return [event for each in self._queue.event_queue_per_concurrency_id.values() for event in each.queue]
+
+    def running(self) -> list[Any]:
+        """Return the calls that are being answered."""
+        return [event for job in self._queue.active_jobs if job for event in job]
 
     def launch(self, *args: Any, **options: Any) -> Any:
         guards = {"lifespan": _beside(self.service), "middleware": [Middleware(Door, page=self)]}
@@ -71,6 +82,7 @@ def build(service: Service) -> Page:
     held_s = housekeeping.HELD_S
     with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
         page.service = service
+        service.monitor.queue_length = lambda: (len(page.waiting()), len(page.running()))
         gr.HTML(render("page_head.html"))
         identity = Identity(service)
         if service.paths.space:

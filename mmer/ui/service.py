@@ -7,6 +7,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
 from annotations import receipts
 from annotations.accounts import Accounts
 from annotations.bucket.backup import backup_of
@@ -20,6 +23,7 @@ from mmer.features import read_words
 from mmer.labels import EMOTIONS
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
+from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
 
@@ -111,6 +115,7 @@ class Service:
         self.accounts = Accounts(paths.accounts)
         self.player = Player(self.store)
         self.retraining = Retraining(paths, self.store)
+        self.monitor = Monitor(self)
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
@@ -132,6 +137,7 @@ class Service:
         check_text(words or "", "words")
         name = " + ".join(Path(f).name for f in files) or "text"
         found = self._judge(*files, text=words, name=name, should_stop=should_stop)
+        self.monitor.timed(found.timing_ms)
         # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many
         # times that.
         return replace(found, observation=replace(found.observation, tracks=()))
@@ -176,7 +182,10 @@ class Service:
         Args:
             report: gets what is known as it comes.
         """
-        return self._explain_on_gpu(result, should_stop=should_stop, report=report)
+        since = time.perf_counter()
+        why = self._explain_on_gpu(result, should_stop=should_stop, report=report)
+        self.monitor.timed({"explain": (time.perf_counter() - since) * 1e3})
+        return why
 
     def _explain(
         self,
@@ -327,6 +336,20 @@ class Service:
         if (refusal := self.predictor.refusal) is not None:
             return {"status": "degraded", "checkpoint": answers, "device": device, "message": refusal.message}
         return {"status": "ok", "checkpoint": answers, "device": device}
+
+    def readiness(self) -> dict[str, str]:
+        """Return of the model and of the database `ok`, or the code of what keeps them from answering."""
+        state = {"model": "ok", "database": "ok"}
+        try:
+            _ = self.predictor.checkpoint
+        except CheckpointError as error:
+            state["model"] = error.code
+        try:
+            with self.store.engine.connect() as connection:
+                connection.execute(text("SELECT 1 FROM labels WHERE 1 = 0"))
+        except SQLAlchemyError:
+            state["database"] = "database_unavailable"
+        return state
 
 
 def _why_not_kept(n_files: int, keep: str) -> str:
