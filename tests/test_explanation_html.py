@@ -92,6 +92,14 @@ def test_the_frames_that_have_a_map_are_those_of_the_recording(service, talk, fa
     moments = tuple((float(t), 0.1) for t in track.times_s)
     shown = excerpts(found, why(face_map=face_map, face_moments=moments, voice_bands=())).frames
     assert sorted(shown) == [2, 5]
+    for i, picture in shown.items():  # where the alignment leads, the picture has the light of the crop
+        turn, shift = complex(*track.alignment[i, :2].tolist()), complex(*track.alignment[i, 2:].tolist())
+        luma, half = picture.astype(float) @ (0.299, 0.587, 0.114) / 255, 0.5 / abs(turn)
+        inside, there = range(4, 44), []
+        for p in (((x + 0.5) + 1j * (y + 0.5) - shift) / turn for y in inside for x in inside):
+            rows, columns = (slice(max(int(v - half), 0), int(v + half) + 1) for v in (p.imag, p.real))
+            there.append(luma[rows, columns].mean())
+        assert np.corrcoef(there, track.crops[i, 0, 4:44, 4:44].flatten())[0, 1] > 0.9
 
 
 def test_whoever_explains_from_python_has_no_need_of_a_page(service, judged):  # noqa: F811

@@ -14,6 +14,7 @@ from mmer.__main__ import main
 from mmer.config import Config, ModelConfig, Paths, VoiceConfig, sqlite_url
 from mmer.counterfactual import smallest_turn
 from mmer.errors import ClipError
+from mmer.face import REGIONS
 from mmer.face_map import soften
 from mmer.features import Features, collate, with_text
 from mmer.labels import EMOTIONS
@@ -200,6 +201,26 @@ def test_what_turns_an_answer_does_and_no_less_of_it_would(everything, language)
             assert set(each) == {turn.before}
             assert all(answer(gone - {i}) == turn.before for i in gone)
     assert turned
+
+
+@pytest.mark.parametrize("channel", ["face", "voice"])
+def test_what_turns_a_face_or_a_voice_is_named(everything, channel):  # noqa: F811
+    """Alone of its channel, of models whose answer hangs on few parts of it."""
+    parts = REGIONS if channel == "face" else [f"{10 + i / 4:.2f} to {10.25 + i / 4:.2f} s" for i in range(8)]
+    for seed in range(8):
+        loaded, features = checkpoint_of(strong_model(seed)), everything.only((channel,))
+        turn = smallest_turn(loaded, features)
+        if turn is None:
+            continue
+        assert turn.branch == channel
+        assert set(turn.parts) <= set(parts)
+        assert turn.share == pytest.approx(len(turn.parts) / len(parts))
+        assert turn.share <= 0.5
+        before = loaded.model(collate([features], CONFIG)).logits[0]
+        assert turn.before == EMOTIONS[int(before.argmax())] != turn.after
+        assert turn.probability >= 1 / len(EMOTIONS)
+        return
+    pytest.fail("no model's answer was turned")
 
 
 @pytest.fixture
