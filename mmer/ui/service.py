@@ -199,8 +199,15 @@ class Service:
         language = self.predictor.language if segment.features.words else None
         loaded = self.predictor.checkpoint_of(result)
         transcriber = self.predictor.transcriber
-        asked = {"transcriber": transcriber, "should_stop": should_stop, "report": report}
-        return explain(loaded, segment.features, emotion, language, **asked)
+        return explain(
+            loaded,
+            segment.features,
+            emotion,
+            language,
+            transcriber=transcriber,
+            should_stop=should_stop,
+            report=report,
+        )
 
     def what_if(self, result: EmotionResult, changes: "Changes") -> "WhatIf":
         """Return how the utterance that decided would be judged with something changed in it."""
