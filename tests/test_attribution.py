@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mmer import face_map, integrated_gradients, voice_map
-from mmer.__main__ import _contrast as asked_emotions
 from mmer.__main__ import _parser as command_line
 from mmer.attribution import explain
 from mmer.checkpoint import Checkpoint
+from mmer.commands.analyse import asked_emotions
 from mmer.config import Config, ModelConfig, VoiceConfig
 from mmer.errors import ClipError, MmerError
 from mmer.explanation import Explanation
