@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from annotations.db.engine import private_folder
 from annotations.media_file import ENDINGS
@@ -55,7 +55,12 @@ def unpack(archive: Path, folder: Path) -> int:
             for entry in opened.infolist():
                 inside = PurePosixPath(entry.filename.replace("\\", "/"))
                 kind = inside.suffix.lower()
-                if entry.is_dir() or inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+                if (
+                    entry.is_dir()
+                    or inside.is_absolute()
+                    or ".." in inside.parts
+                    or PureWindowsPath(entry.filename).drive
+                ):
                     continue
                 if kind not in ENDINGS and kind not in (*TABLES, ".parquet"):
                     continue

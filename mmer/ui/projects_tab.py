@@ -172,7 +172,8 @@ class ProjectsTab:
         blind=True,
     ):
         person = authorize(self.service, "manage", request, profile)
-        actor, settings = person.name or "somebody", {"guidelines": guidelines or "", "blind": bool(blind)}
+        actor = person.name or "somebody"
+        settings: dict[str, Any] = {"guidelines": guidelines or "", "blind": bool(blind)}
         settings |= {"label_set": list(labels or ()), "targets": list(targets or ())}
         settings |= {"per_item": per_item, "gold_share": gold_share}
         if not (name or "").strip():

@@ -303,8 +303,8 @@ class Service:
             lines=lines if keep_words else (),
             receipt=receipts.hash_of(code) if code else None,
         )
-        kept = {"media": keep_media, "words": keep_words, "numbers": keep_numbers, "why_not": why_not}
-        told = {"receipt": code, "no_receipt": no_receipt}
+        kept: dict[str, Any] = {"media": keep_media, "words": keep_words, "numbers": keep_numbers, "why_not": why_not}
+        told: dict[str, Any] = {"receipt": code, "no_receipt": no_receipt}
         return Saved(label_id, prediction_id, result.sha256, result.checkpoint, **kept, **told)
 
     def _receipt(self, session: SessionResult) -> tuple[str | None, str]:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
@@ -47,27 +47,35 @@ def serve():
         page.close()
 
 
-@pytest.fixture
-def visit(browser):
-    """A function that opens an address in a window of its own; at the end, no script of the page may have failed."""
-    contexts, problems = [], []
+class Visitor:
+    """Opens addresses, each in a window of its own."""
 
-    def window(url: str, *, width: int = 1280, height: int = 900, **options) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
+    def __init__(self, browser: Browser):
+        self.browser = browser
+        self.contexts: list[BrowserContext] = []
+        self.problems: list[str] = []  # scripts of a page that failed
+
+    def window(self, url: str, *, width: int = 1280, height: int = 900, **options) -> Page:
+        """Return a page as it comes: it may ask for a login first."""
+        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
+        self.contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.goto(url)
         return page
 
-    def open_page(url: str, **options) -> Page:
-        page = window(url, **options)
+    def __call__(self, url: str, **options) -> Page:
+        page = self.window(url, **options)
         page.get_by_role("tab", name="Analyse").wait_for()
         return page
 
-    open_page.window = window  # for a page that asks for a login first
-    yield open_page
-    for context in contexts:
+
+@pytest.fixture
+def visit(browser) -> Iterator[Visitor]:
+    """A function that opens an address in a window of its own; at the end, no script of the page may have failed."""
+    visitor = Visitor(browser)
+    yield visitor
+    for context in visitor.contexts:
         context.close()
-    assert problems == []
+    assert visitor.problems == []
