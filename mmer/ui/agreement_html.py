@@ -47,14 +47,14 @@ def _word(alpha: float) -> tuple[str, str]:
 def summary(measured: Agreement) -> str:
     """Return agreement in one line of text."""
     if measured.alpha is None:
-        return f"Agreement {meaning(None, 0)[0]}."
+        return f"Agreement: {meaning(None, 0)[0]}."
     ends = (
         f", 95 % interval {decimal(measured.interval[0])} to {decimal(measured.interval[1])}"
         if measured.interval
         else ""
     )
     word = meaning(measured.alpha, measured.n_shared, measured.interval)[0]
-    return f"Agreement {word} (alpha {decimal(measured.alpha)}{ends}, from {measured.n_shared} items)."
+    return f"Agreement: {word} (alpha {decimal(measured.alpha)}{ends}, from {measured.n_shared} items)."
 
 
 def agreement(measured: Agreement, target: str) -> str:

@@ -83,7 +83,7 @@ def build(service: Service) -> Page:
     with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
         page.service = service
         service.monitor.queue_length = lambda: (len(page.waiting()), len(page.running()))
-        gr.HTML(render("page_head.html"))
+        gr.HTML(render("page_head.html"), elem_id="head")
         identity = Identity(service)
         if service.paths.space:
             gr.LoginButton(size="sm", elem_id="login")

@@ -102,15 +102,16 @@ def test_a_reload_keeps_tab_name_project_and_choice(service, serve, visit):
     page.wait_for_function("document.querySelector('#label-intensity input:checked')")
     page.wait_for_function(CHOSEN, arg=2)
     page.wait_for_timeout(200)
-    assert page.evaluate("location.hash") == "#label/voices"
+    page.wait_for_function("location.hash === '#label/voices'")
     page.reload()
     page.wait_for_function(ON_SCREEN, arg=0)
     assert page.get_by_role("tab", name="Label").get_attribute("aria-selected") == "true"
     assert page.locator("#label-name input, #label-name textarea").input_value() == "bea"
     assert item(page) == shown
     page.wait_for_function(CHOSEN, arg=2)
-    assert page.locator("#label-intensity input:checked").count() == 1
+    page.wait_for_function("document.querySelectorAll('#label-intensity input:checked').length === 1")
     page.wait_for_function("document.querySelector('#mm-screen audio')")  # it can be heard again
+    page.wait_for_timeout(300)  # the choice is on its way into the form
     page.keyboard.press("Enter")
     page.wait_for_function(ON_SCREEN, arg=shown)
     (label,) = service.store.labels()
