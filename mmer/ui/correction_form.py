@@ -7,6 +7,7 @@ from mmer.labels import EMOTIONS
 from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import remember_name, report_errors
+from mmer.ui.identity import gate
 from mmer.ui.service import CANNOT_TELL, KEEP, Service, SessionResult, current
 
 OPINIONS = [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)]
@@ -25,7 +26,7 @@ class CorrectionForm:
         self.service = service
         self.session = session
         self.own = gr.State((), time_to_live=12 * 3600)  # ids of the labels that this session saved
-        self.gate = gr.HTML(label="Saving", elem_classes="mm-gate")  # why somebody may not save
+        gr.HTML(gate("label", "save corrections"), label="Saving")
         with gr.Column(elem_classes="mm-needs-label"):
             self._build()
         self.receipt = gr.JSON(label="Saved", open=False, render=False)  # stands with the raw results

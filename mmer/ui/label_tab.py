@@ -23,6 +23,7 @@ from mmer.labels import EMOTIONS
 from mmer.ui import label_view, result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
+from mmer.ui.identity import gate
 from mmer.ui.label_session import LabelSession
 from mmer.ui.render import render
 from mmer.ui.service import Service
@@ -62,7 +63,7 @@ class LabelTab:
         # By assignment: what was chosen when the model's answer was looked at.
         self._chosen_at_look: dict[int, dict[str, list[str]]] = {}
         self.session = gr.State(None, time_to_live=12 * 3600)  # LabelSession | None
-        self.gate = gr.HTML(label="Labelling", elem_classes="mm-gate")  # why somebody may not label
+        gr.HTML(gate("label", "label"), label="Labelling")
         with gr.Column(elem_classes="mm-needs-label"):
             self._build()
         # The page's script fills in its item and the seconds since it showed it, and what it remembers after a reload.

@@ -93,9 +93,9 @@ def build(service: Service) -> Page:
             with gr.Tab("Analyse"):
                 analyse = AnalyseTab(service)
             with gr.Tab("Label"):
-                label = LabelTab(service)
+                LabelTab(service)
             with gr.Tab("Review"):
-                review = ReviewTab(service)
+                ReviewTab(service)
             # Tabs that start hidden can be shown: not the other way round.
             with gr.Tab("Model", visible=False) as model:
                 ModelTab(service, model)
@@ -103,8 +103,7 @@ def build(service: Service) -> Page:
                 ProjectsTab(service, managing)
             with gr.Tab("Your data") as data:
                 DataTab(service, data, analyse.form.own)
-        gates = {"label": [analyse.form.gate, label.gate], "review": [review.gate]}
-        identity.connect(page, gates, {"review": model, "manage": managing})
+        identity.connect(page, {"review": model, "manage": managing})
         gr.HTML(render("page_foot.html", contact=service.paths.contact))
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     # How many may wait is the door's to say; and nobody may call the model past the queue.

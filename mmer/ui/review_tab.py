@@ -19,6 +19,7 @@ from mmer.numerals import shares
 from mmer.ui import agreement_html, result_html, review_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
+from mmer.ui.identity import gate
 from mmer.ui.label_view import rank_weights
 from mmer.ui.render import render
 from mmer.ui.service import Service
@@ -43,7 +44,7 @@ class ReviewTab:
         self.store = service.store
         self.offset, self.opened = gr.State(0), gr.State(None)  # of the list; (item id, target) of the open item
         self.shown = gr.State(())  # ids of the items in the list
-        self.gate = gr.HTML(label="Reviewing", elem_classes="mm-gate")  # why somebody may not review
+        gr.HTML(gate("review", "review"), label="Reviewing")
         with gr.Column(elem_classes="mm-needs-review"):
             self._build()
         # What the address names, and that the page asks: the page's script fills them in.
