@@ -198,5 +198,8 @@ def test_weights_that_are_missing_say_whether_they_can_be_had(paths, tmp_path, o
 
 
 def test_a_look_that_fails_is_a_line_too():
-    (found,) = doctor.guarded("libraries", lambda: [1 / 0])
+    def look() -> list[doctor.Finding]:
+        raise ZeroDivisionError("division by zero")
+
+    (found,) = doctor.guarded("libraries", look)
     assert str(found) == "BAD   libraries        ZeroDivisionError: division by zero"

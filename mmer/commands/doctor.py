@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -60,7 +61,7 @@ def examine() -> Iterator[Finding]:
     yield from guarded("device", lambda: [device(paths.device)])
     yield from guarded("checkpoint", lambda: [served_checkpoint(paths)])
     for name, asset in assets.ASSETS.items():
-        yield from guarded(name, lambda asset=asset: [weights(asset, paths)])
+        yield from guarded(name, partial(_weights_alone, asset, paths))
     yield from guarded("whisper", lambda: whisper(paths))
 
 
@@ -230,6 +231,10 @@ def weights(asset: assets.Asset, paths: Paths) -> Finding:
         return _to_fetch(asset.name, asset.source(asset.parts[0]), asset.size_bytes, paths.assets / asset.path)
     largest = max(asset.parts, key=lambda part: part.size_bytes)
     return Finding(asset.name, OK, f"{place}, {asset.size_bytes / 1e6:.0f} MB, sha256 {largest.sha256}")
+
+
+def _weights_alone(asset: assets.Asset, paths: Paths) -> list[Finding]:
+    return [weights(asset, paths)]
 
 
 def whisper(paths: Paths) -> Iterator[Finding]:
