@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,9 @@ class FaceTrack:
 
     def at(self, frames: Tensor) -> "FaceTrack":
         """Return the same face in some of its frames, given by their indices or by a mask (T_f,)."""
-        rest = {f.name: value[frames] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        rest: dict[str, Any] = {
+            f.name: value[frames] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return replace(self, **rest)
 
 

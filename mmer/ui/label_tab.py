@@ -146,7 +146,14 @@ class LabelTab:
 
     def _connect(self) -> None:
         choices = list(self.emotions.values())
-        details = [self.intensity, self.confidence, self.comment, self.transcript, self.valence, self.arousal]
+        details: list[Any] = [
+            self.intensity,
+            self.confidence,
+            self.comment,
+            self.transcript,
+            self.valence,
+            self.arousal,
+        ]
         for name, detail in zip(_DETAILS, details, strict=True):
             detail.change(None, detail, None, js=f"(value) => mmerLabel.remember('{name}', value)")
         remember_name(self.annotator)
