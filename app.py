@@ -39,9 +39,9 @@ _FINISH_S = 300.0  # how long a call may go on after the server was asked to sto
 
 
 def _on_lent_gpu(call):
-    """Run a call where ZeroGPU lends a GPU: in another process, which cannot be asked to stop."""
+    """Run a call where ZeroGPU lends a GPU: in another process, which cannot be asked to stop nor how far it is."""
     lent = spaces.GPU(duration=120)(call)
-    return lambda *args, should_stop=None, **options: lent(*args, **options)
+    return lambda *args, should_stop=None, watcher=None, report=None, **options: lent(*args, **options)
 
 
 if options and options.host:
@@ -52,9 +52,9 @@ except MmerError as error:
     sys.exit(f"error: {error}")
 demo = build(service)
 if spaces:
-    service.predictor.warm()  # a GPU is lent to what this thread has loaded
+    service.warm()  # a GPU is lent to what this thread has loaded
 else:
-    threading.Thread(target=service.predictor.warm, daemon=True).start()  # the page is there before the weights are
+    threading.Thread(target=service.warm, daemon=True).start()  # the page is there before the weights are
 
 if options:
     logs.set_up(paths)

@@ -1,7 +1,7 @@
 """Pictures to faces: Face Landmarker, tracks, aligned crops, blendshapes, named regions, head pose, quality."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ _SURVIVE_S = 2.0  # who looks away comes back within this
 _MOMENT_S = 0.5  # a face that was missing for longer is the same only where it was, not somewhere near: films have cuts
 _SAME_FACE, _SAME_PLACE = 0.1, 0.4  # overlap; of a face with itself 0.2 s earlier it was 0.11 at worst in six clips
 _MAX_SQUARES = 6  # 5:1; longer than that is no photograph
+_VIEW_PX = 640
+_SAME_MOMENT_S = 1e-3  # a track keeps its times in single precision
 _TWICE = 0.5  # two people's faces never overlap so much in one picture
 
 # Where reading a face begins to fail. Faces of four clips were blurred and shrunk; the mean error of their blendshapes
@@ -80,6 +82,14 @@ class FaceTrack:
 
 
 @dataclass(frozen=True)
+class View:
+    """The picture in which most faces are seen at once, to say whose is meant."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8, at most `_VIEW_PX` wide or high
+    boxes: tuple[tuple[float, float, float, float] | None, ...]  # of each track, as FaceTrack.boxes; None: not in it
+
+
+@dataclass(frozen=True)
 class _Sighting:
     time_s: float
     crop: np.ndarray  # (H, W) uint8
@@ -114,6 +124,7 @@ class FaceTracker:
         self._model = Path(model_path) if model_path else assets.find("face_landmarker")
         self._still = still
         self._tracks: list[list[_Sighting]] = []
+        self._view: tuple[int, float, np.ndarray] | None = None  # faces in it, when it was, the picture
         self._looker(still)
 
     def __enter__(self) -> "FaceTracker":
@@ -148,7 +159,22 @@ class FaceTracker:
             sighting = _sighting(frame, face, self.config)
             if all(_overlap(sighting.box, other.box) < _TWICE for other in sightings):
                 sightings.append(sighting)
+        if len(sightings) > (self._view[0] if self._view else 1):
+            small = Image.fromarray(frame.rgb)
+            small.thumbnail((_VIEW_PX, _VIEW_PX))
+            self._view = len(sightings), frame.time_s, np.asarray(small)
         self._join(sightings, frame.time_s)
+
+    def view(self, tracks: Sequence[FaceTrack]) -> View | None:
+        """Return the picture in which most of these faces are seen; None where never two were."""
+        if self._view is None:
+            return None
+        _, time_s, rgb = self._view
+        boxes = []
+        for track in tracks:
+            here = (track.times_s - time_s).abs() < _SAME_MOMENT_S
+            boxes.append(tuple(track.boxes[here][0].tolist()) if here.any() else None)
+        return View(rgb, tuple(boxes)) if sum(box is not None for box in boxes) > 1 else None
 
     def tracks(self) -> list[FaceTrack]:
         """Return the faces seen, the main one first: that with the largest area summed over its sightings.

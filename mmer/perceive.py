@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmer import assets, english, media, voice
+from mmer import assets, english, media, sources, voice
 from mmer import face as faces
 from mmer.config import Config, Paths
 from mmer.errors import AssetError, ClipError, MmerError, Notice
-from mmer.face import FaceTrack, FaceTracker
+from mmer.face import FaceTrack, FaceTracker, View
 from mmer.features import Features, LanguageModel, corpus_face, read_words, trim, with_text
 from mmer.labels import MODALITIES, check_modalities
 from mmer.media import AudioChunk, MediaInfo, VideoFrame
@@ -22,6 +22,7 @@ from mmer.speech import OFF, UNKNOWN_LANGUAGE, Transcriber, Transcript, check_wo
 from mmer.voice import Span
 
 _SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
+_TELL_S = 0.5  # of media, after which a watcher hears again how far the decoding is
 _OFF_S = 1.0  # by which a container may be off: a stream that ends earlier than another is nothing to correct
 
 
@@ -36,10 +37,30 @@ class Observation:
     transcript: Transcript
     quality: tuple[Notice, ...]
     timing_ms: dict[str, float]
+    faces: tuple["OneFace", ...] = ()  # where several were seen: each of them, the one with the largest area first
+    face: int = 0  # which of them is read
+    view: View | None = None  # a picture of them all
 
     def __repr__(self) -> str:
         names = " + ".join(repr(f.name) for f in self.files) or "text"
         return f"Observation({names}, {len(self.features)} utterances, {len(self.tracks)} faces)"
+
+    def with_face(self, number: int) -> "Observation":
+        """Return it with another of the faces read.
+
+        Raises:
+            ClipError: `no_face_there`.
+        """
+        if not 0 <= number < len(self.faces):
+            raise ClipError("no_face_there", f"there is no face {number}; {len(self.faces)} can be chosen from 0 on")
+        chosen = self.faces[number]
+        features = [
+            replace(item, face=part.face, landmarks=part.landmarks)
+            for item, part in zip(self.features, chosen.parts, strict=True)
+        ]
+        of_faces = {n.code for face in self.faces for n in face.quality}
+        quality = [n for n in self.quality if n.code not in of_faces]
+        return replace(self, features=tuple(features), quality=(*chosen.quality, *quality), face=number)
 
     @property
     def sha256(self) -> str:
@@ -48,6 +69,27 @@ class Observation:
         if len(hashes) == 1:
             return hashes[0]
         return hashlib.sha256("\n".join(hashes or [self.transcript.text]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class OneFace:
+    """One of several faces of a clip."""
+
+    parts: tuple[Features, ...]  # of each utterance, nothing but the face
+    quality: tuple[Notice, ...]
+    seen_s: tuple[float, float]  # first and last
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the work on a clip is."""
+
+    stage: str  # decode, voice, speech: what goes on; the face is followed while the clip is decoded
+    share: float | None  # of this stage, 0 to 1; None: it cannot be told
+    early: Observation | None = None  # what was seen and heard so far, once, before the words are transcribed
+
+
+Watcher = Callable[[Progress], None]
 
 
 class _Clock:
@@ -59,6 +101,9 @@ class _Clock:
 
     def add(self, name: str, since: float) -> None:
         self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - since) * 1e3
+
+    def so_far(self) -> dict[str, float]:
+        return {**self.ms, "total": (time.perf_counter() - self._start) * 1e3}
 
     def stop(self) -> dict[str, float]:
         self.add("total", self._start)
@@ -147,6 +192,7 @@ class Perceiver:
         face_crop: bool = False,
         denoise: bool = False,
         should_stop: Callable[[], bool] | None = None,
+        watcher: Watcher | None = None,
     ) -> Observation:
         """Look at and listen to a clip.
 
@@ -161,6 +207,7 @@ class Perceiver:
             face_crop: the picture already is a face crop: nothing is detected in it.
             denoise: reduce steady noise before the voice branch listens.
             should_stop: asked with every piece of media; True ends the work.
+            watcher: told how far the work is, on the thread that does it.
 
         Raises:
             ClipError: a file cannot be read, or neither a file nor text was given (`nothing_given`).
@@ -175,22 +222,26 @@ class Perceiver:
             )
         infos = [media.probe(f, config.media, whole=start_s is None and end_s is None) for f in files]
         wants_voice, wants_words = "voice" in modalities, "text" in modalities and speech and not text
-        picture = next((i for i in infos if i.has_picture), None) if "face" in modalities else None
-        sound = next((i for i in infos if i.has_sound), None) if wants_voice or wants_words else None
-        notices: list[Notice] = []
+        seen, heard = sources.seen_and_heard(infos)
+        picture = seen if "face" in modalities else None
+        sound = heard if wants_voice or wants_words else None
+        notices: list[Notice] = sources.doubts(picture, sound)
         tracker = None if picture is None or face_crop else self._tracker(config, picture, notices)
         worker = _FaceWorker(tracker, clock) if tracker else None
         watched = picture if worker is not None or face_crop else None
+        tell = watcher or _nobody_watches
+        lengths = [i.duration_s for i in (watched, sound) if i is not None and i.duration_s]
+        to_decode_s = (end_s or max(lengths, default=0.0)) - (start_s or 0.0)
         try:
-            decoded = _decode(config, watched, sound, worker, start_s, end_s, should_stop, clock)
+            decoded = _decode(config, watched, sound, worker, start_s, end_s, should_stop, clock, tell, to_decode_s)
             everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
             duration_s = _duration(infos, decoded.end_s, everything, start_s, end_s)
+            tell(Progress("voice", None))
             spans = _find_speech(decoded.samples, notices, clock)
             cuts = _cuts(config, spans, decoded.samples, duration_s, whole)
-            transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock, should_stop)
         finally:
             if worker is not None:
-                worker.finish()
+                worker.finish()  # it is at most its queue behind
         tracks = [] if decoded.face_crop is None else [decoded.face_crop]
         if tracker is not None:
             tracks = tracker.tracks()
@@ -202,11 +253,15 @@ class Perceiver:
         shown_s = [] if tracker is None else tracker.times_s
         items = self._utterances(config, cuts, tracks, shown_s, voiced, notices, denoise=denoise, whole=whole or still)
         clock.add("voice", since)
+        several = _several_faces(config, cuts, tracks, shown_s, whole or still)
+        view = tracker.view(tracks) if tracker is not None and several else None
+        seen = Observation(tuple(infos), duration_s, tuple(items), tuple(tracks), OFF, tuple(notices), clock.so_far())
+        tell(Progress("speech", 0.0 if wants_words and spans else None, early=seen))
+        transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock, should_stop)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
-        return Observation(
-            tuple(infos), duration_s, tuple(items), tuple(tracks), transcript, tuple(notices), clock.stop()
-        )
+        heard = replace(seen, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
+        return replace(heard, view=view, timing_ms=clock.stop())
 
     def _utterances(
         self,
@@ -305,8 +360,13 @@ def _decode(
     end_s: float | None,
     should_stop: Callable[[], bool] | None,
     clock: _Clock,
+    tell: Watcher,
+    to_decode_s: float,
 ) -> _Decoded:
     """Decode the picture and the sound of a clip once, giving every frame to the worker as it comes.
+
+    Args:
+        to_decode_s: how long it is, as far as is known; 0.0: it cannot be told how far the decoding is.
 
     Raises:
         ClipError: a file cannot be decoded.
@@ -315,6 +375,7 @@ def _decode(
     since, offset_s, reached_s = time.perf_counter(), start_s or 0.0, 0.0
     chunks: list[AudioChunk] = []
     crop: FaceTrack | None = None
+    told_s = offset_s
     for info in dict.fromkeys(i for i in (picture, sound) if i is not None):
         pieces = media.stream(
             info.path,
@@ -329,6 +390,10 @@ def _decode(
         for piece in pieces:
             if should_stop is not None and should_stop():
                 raise MmerError("stopped", "stopped before the end of the clip")
+            at_s = piece.start_s if isinstance(piece, AudioChunk) else piece.time_s
+            if at_s - told_s > _TELL_S:
+                told_s = at_s
+                tell(Progress("decode", min((told_s - offset_s) / to_decode_s, 1.0) if to_decode_s > 0 else None))
             if isinstance(piece, AudioChunk):
                 chunks.append(piece)
                 continue
@@ -342,6 +407,10 @@ def _decode(
     if samples is not None:
         reached_s = max(reached_s, len(samples) / config.voice.sample_rate + offset_s)
     return _Decoded(samples, crop, reached_s)
+
+
+def _nobody_watches(_progress: Progress) -> None:
+    """Take what would be told to a watcher."""
 
 
 def _find_speech(samples: np.ndarray | None, notices: list[Notice], clock: _Clock) -> list[Span]:
@@ -390,6 +459,22 @@ def _cut_out(
         samples = sound[int(cut.start_s * rate) : int(cut.end_s * rate)]
         item = replace(item, sound=voice.log_mel(samples, config.voice))
     return item
+
+
+def _several_faces(
+    config: Config, cuts: Sequence[Span], tracks: Sequence[FaceTrack], shown_s: Sequence[float], whole: bool
+) -> tuple[OneFace, ...]:
+    """Return each face over the utterances where there are several; () where there is one or none."""
+    if len(tracks) < 2:
+        return ()
+    return tuple(
+        OneFace(
+            tuple(_cut_out(config, cut, [track], None, whole, shown_s) for cut in cuts),
+            tuple(faces.quality(track, len(shown_s), len(tracks))),
+            (float(track.times_s[0]), float(track.times_s[-1])),
+        )
+        for track in tracks
+    )
 
 
 def _words_in(item: Features, transcript: Transcript) -> str:

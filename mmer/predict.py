@@ -17,7 +17,7 @@ from mmer.errors import AssetError, CheckpointError, ClipError, MmerError, Notic
 from mmer.features import Features, LanguageModel, collate
 from mmer.labels import EMOTIONS, MODALITIES, N_EMOTIONS
 from mmer.metrics import threshold_of
-from mmer.perceive import Observation, Perceiver
+from mmer.perceive import Observation, Perceiver, Watcher
 from mmer.speech import Transcriber, Transcript
 
 _LOG = logging.getLogger(__name__)
@@ -298,6 +298,7 @@ class Predictor:
         face_crop: bool = False,
         denoise: bool = False,
         should_stop: Callable[[], bool] | None = None,
+        watcher: Watcher | None = None,
     ) -> EmotionResult:
         """Return the verdict on a clip; `Perceiver.observe` tells of the options.
 
@@ -318,6 +319,7 @@ class Predictor:
             face_crop=face_crop,
             denoise=denoise,
             should_stop=should_stop,
+            watcher=watcher,
         )
         return self.conclude(observation, loaded, name=name, since=since)
 

@@ -28,6 +28,7 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcript, Word
 from mmer.ui import render, result_html
+from mmer.ui.examples import EXAMPLES
 from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
@@ -72,8 +73,8 @@ def client(url):
 
 def analyse(client, **given) -> tuple[dict, str]:
     """Return the result as JSON and the card of the page."""
-    given = {name: handle_file(v) if name != "text" else v for name, v in given.items()}
-    raw, card, *_ = client.predict(**given, api_name="/analyse")
+    files = [handle_file(v) for name, v in given.items() if name != "text"]
+    raw, card, *_ = client.predict(files, given.get("text"), api_name="/page_analyse")
     return raw, card
 
 
@@ -318,7 +319,7 @@ def test_words_are_shown_with_their_times_and_escaped(service, voice_only):
 
 def test_an_explanation_sums_to_what_it_explains(client, text_encoder, voice_only):
     raw, _ = analyse(client, audio=voice_only, text="leave me <i>alone</i>")
-    why, html, _ = client.predict(api_name="/explain")
+    why, html, _ = client.predict(None, api_name="/page_explain")
     assert why["target"] == raw["emotion"]
     given = [v for v in why["modality"].values() if v is not None]
     assert sum(given) == pytest.approx(why["logit"] - why["baseline_logit"], abs=1e-3)
@@ -413,13 +414,21 @@ def test_only_uploads_can_be_fetched(url, service):
 
 
 def test_every_event_has_a_stable_name(client):
-    named = set(client.view_api(return_format="dict")["named_endpoints"])
-    analyse = "analyse rerun explain save_label health who"
+    named = {f"/{each['api_name']}" for each in client.config["dependencies"] if each["api_visibility"] != "private"}
+    named = {name for name in named if not re.search("_waits$|^/stop$", name)}
+    documented = set(client.view_api(return_format="dict")["named_endpoints"])
+    assert documented >= {
+        f"/{name}" for name in ["analyse", "explain", "label", "next", "export", "versions", "health"]
+    }
+    analyse = "analyse explain label next export versions health page_analyse page_explain rerun save_label who"
+    analyse += " add_files add_film add_sound remove_file explain_utterance choose_face halt"
+    analyse += " download_html download_json download_vtt"
+    analyse += "".join(f" example_{example.id}" for example in EXAMPLES)
     label = "projects make_project start submit cannot_tell skip broken undo reveal pause answers revisit"
     project = "list show save add export import role remove_account"
     review = "projects filter previous next open decide cannot_tell broken take_back"
     model = "start cancel answer_anew roll_back watch"
-    assert named == {
+    assert named >= {
         *(f"/{name}" for name in analyse.split()),
         *(f"/label_{name}" for name in label.split()),
         *(f"/review_{name}" for name in review.split()),

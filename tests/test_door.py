@@ -253,7 +253,7 @@ def test_one_visitor_took_all_places_of_the_queue(open_page):
     codes, most = [], 0
 
     def ask(i: int) -> None:
-        codes.append(join(url, page, "analyse", [None, None, None, words], f"s{i}", **far).status_code)
+        codes.append(join(url, page, "analyse", [None, None, None, words, None], f"s{i}", **far).status_code)
 
     asking = [threading.Thread(target=ask, args=(i,)) for i in range(60)]
     for each in asking:
@@ -266,7 +266,7 @@ def test_one_visitor_took_all_places_of_the_queue(open_page):
     assert set(codes) == {200, 429}
     assert 1 < most <= Budget().model_places
     assert join(url, page, "label_projects", [], "other").status_code == 200
-    assert join(url, page, "analyse", [None, None, None, "words"], "other").status_code == 200
+    assert join(url, page, "analyse", [None, None, None, "words", None], "other").status_code == 200
 
 
 def test_cheap_calls_forgot_other_peoples_results(open_page):

@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "metrics"},
     {"assets"},
     {"media"},
-    {"face", "voice", "speech", "efficientnet"},
+    {"face", "voice", "speech", "sources", "efficientnet"},
     {"encoders"},
     {"model"},
     {"features", "checkpoint", "branch_states", "shapley"},

@@ -77,7 +77,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     try:
         client = Client(url, verbose=False)
         clip, emotion = voices[0]
-        before, *_ = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
+        before = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
         assert before["checkpoint"] == "base"
         client.predict(emotion=emotion, annotator="bert", keep="recording", api_name="/save_label")
         kept = {p.stem for p in paths.media.iterdir()}
@@ -85,7 +85,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
 
         done = retrain(paths)
         assert done.returncode == 0, done.stdout + done.stderr
-        after, *_ = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
+        after = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
     finally:
         page.close()
     assert after["checkpoint"] == checkpoint.promoted(paths.checkpoints) != "base"

@@ -1,23 +1,36 @@
 """The Analyse tab: a clip goes in, the verdict and its reasons come out, a correction is saved."""
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gradio as gr
 from gradio.oauth import OAuthProfile
 
+from mmer import checkpoint
 from mmer.explanation import Explanation
-from mmer.ui import result_html
+from mmer.media import MediaInfo
+from mmer.ui import card_html, result_html
 from mmer.ui.auth import authorize
+from mmer.ui.captions import webvtt
+from mmer.ui.clip_inputs import ClipInputs, in_reading_order, probed
 from mmer.ui.correction_form import CorrectionForm
+from mmer.ui.examples import EXAMPLES, Example
+from mmer.ui.faces_html import faces
 from mmer.ui.handlers import report_errors, run_in_background
 from mmer.ui.service import Service, SessionResult, current, to_explain
+from mmer.ui.timeline_html import timeline
+from mmer.ui.waiting import Waiting
 from mmer.ui.whatif_panel import WhatIfPanel
 
 _KEEP_S = 3600  # how long a session's result is held
 _SCROLL = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
-_EMPTY = (
-    '<p class="mm-hint">The answer appears here: the emotion and how sure the model is, what face, voice and words '
-    "each voted, and why.</p>"
+_FAILED = result_html.empty("Nothing came of it", "What went wrong stands beside the button. When it works, you get:")
+_STOPPED = result_html.empty("Stopped", "Press Analyse to start again. When it is done, you get:")
+_DOWNLOADS = (  # what they are called on the page, their ending, their type
+    ("Report", "html", "text/html"),
+    ("JSON", "json", "application/json"),
+    ("Captions", "vtt", "text/vtt"),
 )
 
 
@@ -27,64 +40,48 @@ class AnalyseTab:
     def __init__(self, service: Service):
         self.service = service
         self.session = gr.State(None, time_to_live=_KEEP_S)  # SessionResult | None
+        self.told_why = gr.State("", time_to_live=_KEEP_S)  # its explanation as HTML, once it was asked for
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 self._build_inputs()
             with gr.Column(scale=7, min_width=320):
-                self.card = gr.HTML(_EMPTY, label="Verdict", elem_id="result")
+                self.card = gr.HTML(result_html.empty(), label="Verdict", elem_id="result")
                 with gr.Column(visible=False) as self.panel:
                     self._build_panel()
+        with gr.Accordion("About the model that answers", open=False, elem_id="model-card"):
+            serving = checkpoint.promoted(service.paths.checkpoints)
+            self.model = gr.HTML(self._figures(serving), label="The model")
+            with gr.Accordion("The whole card", open=False):
+                gr.Markdown(card_html.whole_card())
         self.verdict = [self.raw, self.card, self.transcript, self.times, self.why, self.panel, self.session]
+        self.verdict += [self.over_time, self.model, self.people, self.told_why]
         self._connect()
 
     def _build_inputs(self) -> None:
-        webcam = gr.WebcamOptions(mirror=False)
-        with gr.Tabs():
-            with gr.Tab("Video"):
-                self.video = gr.Video(
-                    label="Video",
-                    sources=["upload", "webcam"],
-                    include_audio=True,
-                    webcam_options=webcam,
-                    buttons=[],
-                    elem_id="video",
-                )
-            with gr.Tab("Sound"):
-                self.sound = gr.Audio(
-                    label="Sound",
-                    sources=["upload", "microphone"],
-                    type="filepath",
-                    editable=False,
-                    buttons=[],
-                    elem_id="sound",
-                )
-            with gr.Tab("Picture"):
-                self.picture = gr.Image(
-                    label="Picture",
-                    sources=["upload", "webcam", "clipboard"],
-                    type="filepath",
-                    webcam_options=webcam,
-                    buttons=[],
-                    elem_id="picture",
-                )
-        self.words = gr.Textbox(
-            label="Words (optional)",
-            value="",
-            lines=2,
-            max_lines=6,
-            elem_id="words",
-            placeholder="What is said; left empty, it is transcribed",
-            info="Fill in any of these: what you give is read together.",
-        )
+        self.given = ClipInputs(self.service)
         with gr.Row():
             self.analyse_button = gr.Button("Analyse", variant="primary", scale=3, elem_id="analyse")
             self.stop_button = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
         self.status = gr.HTML(label="Status", elem_id="status")
-        # gradio would open a picture first, and say nothing useful about a file that is none.
-        self.picture.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+        with gr.Group(elem_id="examples"):
+            gr.HTML('<p class="mm-hint">Or try an example; nobody is in them, face and voice are made here.</p>')
+            self.example_buttons = [
+                gr.Button(each.title, size="sm", elem_id=f"example-{each.id}", elem_classes="mm-example")
+                for each in EXAMPLES
+            ]
 
     def _build_panel(self) -> None:
-        """Lay out what is there once a clip was analysed: its words, the reasons, the correction and the raw result."""
+        """Lay out what is there once a clip was analysed: its time line, its words, the reasons, the correction."""
+        self.people = gr.HTML(label="Faces", elem_id="faces")
+        self.choose_face_button = gr.Button("Read another face", elem_classes="mm-hidden", elem_id="choose-face")
+        self.number = gr.Number(None, elem_classes="mm-hidden", label="Face")
+        self.over_time = gr.HTML(label="The clip over its time", elem_id="timeline")
+        with gr.Row(elem_id="downloads"):
+            self.download_buttons = [
+                gr.Button(f"Download {name}", size="sm", min_width=110, elem_id=f"download-{ending}")
+                for name, ending, _ in _DOWNLOADS
+            ]
+        self.download = gr.JSON(elem_classes="mm-hidden", label="Download")
         self.transcript = gr.Textbox(
             label="Transcript",
             value="",
@@ -98,6 +95,10 @@ class AnalyseTab:
             self.reread_button = gr.Button("Read again", elem_id="rerun")
             self.explain_button = gr.Button("Explain", elem_id="explain")
             self.halt_button = gr.Button("Stop", min_width=80, elem_id="halt")
+        self.explain_one_button = gr.Button(
+            "Explain an utterance", elem_classes="mm-hidden", elem_id="explain-utterance"
+        )
+        self.utterance = gr.Number(None, elem_classes="mm-hidden", label="Utterance")
         self.panel_status = gr.HTML(label="Status", elem_id="doing")
         self.why = gr.HTML(label="Why", elem_id="why")
         self.what_if = WhatIfPanel(self.service, self.session)
@@ -108,16 +109,19 @@ class AnalyseTab:
             self.form.receipt.render()
 
     def _connect(self) -> None:
-        running = [
-            self._run_on_click(
-                self.analyse_button,
-                self.analyse,
-                inputs=[self.video, self.sound, self.picture, self.words],
-                outputs=self.verdict,
-                name="analyse",
-                status=self.status,
-                cleared={**self.form.cleared, **self.what_if.cleared, self.panel_status: "", self.raw_why: None},
-            ),
+        cleared = {
+            **self.form.cleared,
+            **self.what_if.cleared,
+            self.panel_status: "",
+            self.raw_why: None,
+            self.over_time: "",
+        }
+        running = [self._connect_analysis(self.analyse_button, "page_analyse", None, cleared)]
+        running += [
+            self._connect_analysis(button, f"example_{example.id}", example, cleared)
+            for button, example in zip(self.example_buttons, EXAMPLES, strict=True)
+        ]
+        asking = [
             self._run_on_click(
                 self.reread_button,
                 self.reread,
@@ -128,32 +132,80 @@ class AnalyseTab:
                 cleared={self.form.saved: "", self.form.receipt: None, self.raw_why: None},
             ),
             self._run_on_click(
-                self.explain_button,
-                self.explain,
-                inputs=[self.session],
-                outputs=[self.raw_why, self.why],
-                name="explain",
+                self.choose_face_button,
+                self.choose_face,
+                inputs=[self.number, self.session],
+                outputs=self.verdict,
+                name="choose_face",
                 status=self.panel_status,
-                cleared={},
+                cleared={self.form.saved: "", self.form.receipt: None, self.raw_why: None},
+                js="(_, session) => [mmerTimeline.index, session]",
+            ),
+            *(
+                self._run_on_click(
+                    button,
+                    self.explain,
+                    inputs=[self.utterance, self.session],
+                    outputs=[self.raw_why, self.why, self.told_why],
+                    name=name,
+                    status=self.panel_status,
+                    cleared={},
+                    js=js,
+                )
+                for button, name, js in (
+                    (self.explain_button, "page_explain", "(_, session) => [null, session]"),
+                    (self.explain_one_button, "explain_utterance", "(_, session) => [mmerTimeline.index, session]"),
+                )
             ),
         ]
-        gr.on(
-            [self.stop_button.click, self.halt_button.click],
-            lambda: (result_html.status("Stopped."), ""),
-            None,
-            [self.status, self.panel_status],
-            cancels=running,
-            api_name="stop",
-            api_visibility="undocumented",
-            show_progress="hidden",
+        told: dict = {"api_visibility": "undocumented", "show_progress": "hidden"}
+        stopped = (result_html.status("Stopped."), _STOPPED)
+        self.stop_button.click(
+            lambda: stopped, None, [self.status, self.card], cancels=running, api_name="stop", **told
+        )
+        self.halt_button.click(lambda: "", None, self.panel_status, cancels=asking, api_name="halt", **told)
+        for button, (_, ending, kind) in zip(self.download_buttons, _DOWNLOADS, strict=True):
+            made = button.click(
+                self._downloader(ending, kind),
+                [self.session, self.told_why],
+                [self.download, self.panel_status],
+                api_name=f"download_{ending}",
+                **told,
+            )
+            made.success(None, self.download, None, js="(file) => mmerTimeline.save(file)")
+
+    def _connect_analysis(self, button: gr.Button, name: str, example: Example | None, cleared: dict):
+        """Make a button analyse what was given, or an example, and return the event."""
+        fill = None if example is None else (lambda: self._filled(example))
+        return self._run_on_click(
+            button,
+            self.analyse,
+            inputs=[self.given.files, self.given.words],
+            outputs=self.verdict,
+            name=name,
+            status=self.status,
+            cleared=cleared,
+            fill=fill,
         )
 
-    def _run_on_click(self, button: gr.Button, handler: Callable, *, inputs, outputs, name, status, cleared):
-        """Make a button run a handler on the model and return the event; until its turn comes, the page says so."""
+    def _run_on_click(
+        self, button: gr.Button, handler: Callable, *, inputs, outputs, name, status, cleared, fill=None, js=None
+    ):
+        """Make a button run a handler on the model and return the event; until its turn comes, the page says so.
+
+        Args:
+            fill: what is filled in first.
+        """
+        filled = [self.given.files, self.given.words, self.given.chips] if fill else []
+
+        def wait() -> dict:
+            values = dict(zip(filled, fill(), strict=True)) if fill else {}
+            return {status: result_html.status("Waiting for its turn", 0), **cleared, **values}
+
         waiting = button.click(
-            lambda: {status: result_html.status("Waiting for its turn", 0), **cleared},
+            wait,
             None,
-            [status, *cleared],
+            [status, *cleared, *filled],
             queue=False,
             api_name=f"{name}_waits",
             api_visibility="undocumented",
@@ -164,59 +216,101 @@ class AnalyseTab:
             inputs,
             [*outputs, status],
             api_name=name,
+            api_visibility="undocumented",
             show_progress="hidden",
+            js=js,
             concurrency_id="model",
             concurrency_limit=1,  # two analyses at once are slower than one after another
         )
         turn.success(None, js=_SCROLL.format(outputs[1].elem_id))  # on a phone the answer is below the fold
         return turn
 
-    @report_errors("status")
-    def analyse(
-        self,
-        video=None,
-        audio=None,
-        image=None,
-        text=None,
-        request: gr.Request | None = None,
-        profile: OAuthProfile | None = None,
-    ):
+    def _filled(self, example: Example) -> tuple:
+        """Return files, words and chips of an example."""
+        files = self.service.examples.place(example)
+        return files or None, example.words, self.given.shown(files)
+
+    def _figures(self, name: str) -> str:
+        return card_html.figures(name, self.service.paths.checkpoints)
+
+    @report_errors("status", card=_FAILED)
+    def analyse(self, request: gr.Request, profile: OAuthProfile | None, files=None, text=None):
         authorize(self.service, "analyse", request, profile)
+        files, waiting = in_reading_order(files or ()), Waiting()
+        infos = [found for f in files if isinstance(found := probed(f), MediaInfo)]
+        expected_s = self.service.pace.expected_s(infos, bool((text or "").strip()))
         yield {
             self.raw: None,
-            self.card: "",
+            self.card: waiting.card(0, expected_s),
             self.panel: gr.Column(visible=False),
             self.session: None,
             self.status: result_html.status("Starting", 0),
         }
-        # A sound or a video given beside another file is meant: it comes first.
-        files = [f for f in (audio, video, image) if f]
-        yield from self._present(
-            self.status, "Looking and listening", lambda should_stop: self.service.analyse(files, text, should_stop)
-        )
+        work = run_in_background(lambda should_stop: self.service.analyse(files, text, should_stop, waiting.tell))
+        for seconds, result in work:
+            if result is None:
+                yield {
+                    self.status: result_html.status(waiting.sentence, seconds),
+                    self.card: waiting.card(seconds, expected_s),
+                }
+            else:
+                yield self._shown(SessionResult(result), self.status)
 
     @report_errors("panel_status")
     def reread(self, transcript, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
         authorize(self.service, "analyse", request, profile)
-        result = current(session).result
-        yield from self._present(
-            self.panel_status, "Reading the words", lambda _: self.service.reread(result, transcript)
-        )
+        seen = current(session)
+        before = seen.before or seen.result
+        for seconds, result in run_in_background(lambda _: self.service.reread(seen.result, transcript)):
+            if result is None:
+                yield {self.panel_status: result_html.status("Reading the words", seconds)}
+            else:
+                edited = result.transcript.text.split() != before.transcript.text.split()
+                yield self._shown(SessionResult(result, before=before if edited else None), self.panel_status)
 
     @report_errors("panel_status")
-    def explain(self, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
+    def choose_face(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        number=None,
+        session: SessionResult | None = None,
+    ) -> Iterator[dict]:
+        authorize(self.service, "analyse", request, profile)
+        seen, which = current(session), int(number or 0)
+        for seconds, result in run_in_background(lambda _: self.service.of_face(seen.result, which)):
+            if result is None:
+                yield {self.panel_status: result_html.status("Reading that face", seconds)}
+            else:
+                yield self._shown(SessionResult(result), self.panel_status)
+
+    @report_errors("panel_status")
+    def explain(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        utterance=None,
+        session: SessionResult | None = None,
+    ) -> Iterator[dict]:
         authorize(self.service, "analyse", request, profile)
         from mmer.ui.excerpts import excerpts
         from mmer.ui.explanation_html import explanation  # matplotlib takes a second to load
 
-        result = current(session).result
-        features = to_explain(result)[0].features
+        seen = current(session)
+        which = None if utterance is None else int(utterance)
+        features = to_explain(seen.result, which)[0].features
         told: list[Explanation] = []  # what is known so far; the last one is shown
         n_shown = 0
-        for seconds, why in run_in_background(lambda stop: self.service.explain(result, stop, told.append)):
+        work = run_in_background(lambda stop: self.service.explain(seen.result, stop, told.append, utterance=which))
+        for seconds, why in work:
             if why is not None:
-                html = explanation(why, features, excerpts(result, why))
-                yield {self.raw_why: why.to_dict(), self.why: html, self.panel_status: ""}
+                html = explanation(why, features, excerpts(seen.result, why))
+                yield {
+                    self.raw_why: why.to_dict(),
+                    self.why: html,
+                    self.told_why: html,
+                    self.panel_status: "",
+                }
                 continue
             shown = {self.panel_status: result_html.status("Asking each channel why", seconds)}
             if len(told) > n_shown:
@@ -224,19 +318,43 @@ class AnalyseTab:
                 shown[self.why] = explanation(told[-1], features)
             yield shown
 
-    def _present(self, status: gr.HTML, doing: str, work: Callable) -> Iterator[dict]:
-        """Yield what the page shows while the model works, then its verdict."""
-        for seconds, result in run_in_background(work):
-            if result is None:
-                yield {status: result_html.status(doing, seconds)}
-            else:
-                yield {
-                    self.raw: result.to_dict(),
-                    self.card: result_html.result(result),
-                    self.transcript: result_html.lines(result),
-                    self.times: result_html.word_times(result),
-                    self.why: "",
-                    status: "",
-                    self.panel: gr.Column(visible=True),
-                    self.session: SessionResult(result),
-                }
+    def _shown(self, session: SessionResult, status: gr.HTML) -> dict:
+        """Return the page with a verdict."""
+        result = session.result
+        over_time = timeline(result, self.service.player, self.service.paths.uploads)
+        return {
+            self.raw: result.to_dict(),
+            self.card: result_html.result(result, session.before, over_time=bool(over_time)),
+            self.over_time: over_time,
+            self.people: faces(self.service.faces(result), result.observation.face),
+            self.transcript: result_html.lines(result),
+            self.times: result_html.word_times(result),
+            self.why: "",
+            self.told_why: "",
+            self.model: self._figures(result.checkpoint),
+            status: "",
+            self.panel: gr.Column(visible=True),
+            self.session: session,
+        }
+
+    def _downloader(self, ending: str, kind: str) -> Callable:
+        """Return the handler that makes a file of the result; the page gives it to the browser, none lies here."""
+
+        @report_errors("panel_status")
+        def made(self, session: SessionResult | None, why: str, request: gr.Request, profile: OAuthProfile | None):
+            from mmer.ui.report_html import report
+
+            authorize(self.service, "analyse", request, profile)
+            seen = current(session)
+            text = {
+                "html": lambda: report(seen, why, self.service.paths.checkpoints),
+                "json": lambda: json.dumps(seen.result.to_dict(), indent=1, ensure_ascii=False),
+                "vtt": lambda: webvtt(seen.result),
+            }[ending]()
+            stem = Path(seen.result.clip).stem if seen.result.observation.files else "words"
+            yield {
+                self.download: {"name": f"{stem}-emotion.{ending}", "type": kind, "text": text},
+                self.panel_status: "",
+            }
+
+        return made.__get__(self)

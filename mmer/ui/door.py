@@ -61,7 +61,7 @@ _TAKES = (  # what each component takes, in words, and the types of JSON it is; 
     (gr.CheckboxGroup, "a list", list),
     (gr.Number, "a number", int | float),
     (gr.Radio | gr.Dropdown, "text or a number", str | int | float),
-    (gr.Video | gr.Audio | gr.Image, "an uploaded file", dict),
+    (gr.Video | gr.Audio | gr.Image | gr.File, "an uploaded file", dict),  # of a gr.File several in a list, too
 )
 
 
@@ -303,7 +303,8 @@ def _wrong_type(fn: Any, data: Any) -> str | None:
     shown = [block for block in fn.inputs if not block.skip_api]
     for block, value in zip(fn.inputs if len(data) == len(fn.inputs) else shown, data, strict=False):
         for kind, words, types in _TAKES:
-            if isinstance(block, kind) and value is not None and not _is_of(value, types):
+            each = value if isinstance(block, gr.File) and isinstance(value, list) else [value]
+            if isinstance(block, kind) and not all(one is None or _is_of(one, types) for one in each):
                 return f"{block.label or 'a value'!r} is {json.dumps(value)[:40]}; {words} is needed"
     return None
 

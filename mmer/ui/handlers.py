@@ -64,11 +64,12 @@ def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple
         stopped.set()
 
 
-def report_errors(status: str):
+def report_errors(status: str, **left: object):
     """Wrap a generator method so that an error is told in the page and to the caller, a bug without its details.
 
     Args:
         status: the attribute that holds the HTML component in which the page tells of it.
+        left: what other attributes' components show after it.
     """
 
     def wrap(handler):
@@ -85,19 +86,50 @@ def report_errors(status: str):
                 code = "ok"
             except Exception as error:
                 code = error.code if isinstance(error, MmerError) else "internal"
-                if isinstance(error, MmerError):
-                    title, message = error.code.replace("_", " ").capitalize(), error.message
-                else:
-                    _LOG.exception("%s failed", handler.__name__)
-                    title, message = "Our fault", "something went wrong in this program; the next clip will work"
-                yield {getattr(self, status): result_html.failure(message)}
-                # For callers of the API; a browser has it in the page, and would take it for HTML.
-                raise gr.Error(
-                    escape(message, quote=False), title=title, visible=False, print_exception=False
-                ) from None
+                title, message = _told(error, handler.__name__)
+                yield {getattr(self, status): result_html.failure(message)} | {
+                    getattr(self, name): value for name, value in left.items()
+                }
+                raise _for_callers(title, message) from None
             finally:
                 call.end(code)
 
         return guarded
 
     return wrap
+
+
+def report_to_callers(handler):
+    """Wrap a generator method of the API so that an error reaches its caller, a bug without its details."""
+
+    @wraps(handler)
+    def guarded(self, *args):
+        call, code = self.service.monitor.begin(handler.__name__), "stopped"  # unless it comes to an end
+        try:
+            with closing(handler(self, *args)) as steps:
+                for answer in steps:
+                    found = answer[1] if isinstance(answer, tuple) else None
+                    if isinstance(found, SessionResult) and handler.__name__ == "analyse":
+                        call.judged(found.result)
+                    yield answer
+            code = "ok"
+        except Exception as error:
+            code = error.code if isinstance(error, MmerError) else "internal"
+            raise _for_callers(*_told(error, handler.__name__)) from None
+        finally:
+            call.end(code)
+
+    return guarded
+
+
+def _told(error: Exception, doing: str) -> tuple[str, str]:
+    """Return the title and the message of an error; a bug goes to the log."""
+    if isinstance(error, MmerError):
+        return error.code.replace("_", " ").capitalize(), error.message
+    _LOG.exception("%s failed", doing)
+    return "Our fault", "something went wrong in this program; the next clip will work"
+
+
+def _for_callers(title: str, message: str) -> gr.Error:
+    """Return an error for callers of the API; a browser has it in the page, and would take it for HTML."""
+    return gr.Error(escape(message, quote=False), title=title, visible=False, print_exception=False)

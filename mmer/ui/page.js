@@ -4,8 +4,8 @@
 window.mmerPage = (() => {
   // Of these blocks the text is spoken when it changes; of a result only its headline and the line beneath.
   const SPOKEN = [
-    "status", "doing", "saved", "label-status", "label-told", "review-status", "review-doing", "review-decided",
-    "receipt-told", "own-told", "project-told", "result",
+    "status", "files-status", "doing", "saved", "label-status", "label-told", "review-status", "review-doing",
+    "review-decided", "receipt-told", "own-told", "project-told", "result",
   ];
   const places = {}; // tab -> what is open in it: a project, an item
   let here = null; // the tab that is open
@@ -141,3 +141,32 @@ window.mmerPage = (() => {
   });
   return { say, keep, kept, where, address };
 })();
+
+// The list of what will be read: its buttons say which file goes, and a picture that is pasted comes in.
+window.mmerChips = (() => {
+  const chips = { index: 0 };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-remove]");
+    if (!button) return;
+    chips.index = Number(button.dataset.remove);
+    document.getElementById("remove-file").click();
+  });
+  document.addEventListener("paste", (event) => {
+    const input = document.querySelector("#drop input[type=file]");
+    const files = event.clipboardData?.files;
+    if (!input || !files?.length || document.getElementById("analyse")?.checkVisibility() !== true) return;
+    event.preventDefault();
+    input.files = files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  return chips;
+})();
+
+// The checkpoint's name in a result leads to what is said of it below.
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.("[data-card]")) return;
+  event.preventDefault();
+  const fold = document.querySelector("#model-card > button");
+  if (fold && !fold.classList.contains("open")) fold.click();
+  document.getElementById("model-card")?.scrollIntoView({ behavior: "smooth", block: "start" });
+});

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from mmer.config import MediaLimits
 from mmer.ui import housekeeping
 from mmer.ui.analyse_tab import AnalyseTab
+from mmer.ui.api import Endpoints
 from mmer.ui.data_tab import DataTab
 from mmer.ui.door import Door
 from mmer.ui.identity import Identity
@@ -57,22 +58,18 @@ class Page(gr.Blocks):
         return [event for job in self._queue.active_jobs if job for event in job]
 
     def launch(self, *args: Any, **options: Any) -> Any:
-        guards = {"lifespan": _beside(self.service), "middleware": [Middleware(Door, page=self)]}
+        guards = {"lifespan": self._lifespan, "middleware": [Middleware(Door, page=self)]}
         options["app_kwargs"] = {**guards, **(options.get("app_kwargs") or {})}
         if self.service.closed:
             options["auth"] = options.get("auth") or self.service.knows
+        options["mcp_server"] = False  # said, or gradio would ask a variable of its own
         return super().launch(*args, **options)
 
-
-def _beside(service: Service) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    """Return what runs as long as the server does: what tidies up, and what starts retrainings by themselves."""
-
     @asynccontextmanager
-    async def lifespan(app: object) -> AsyncIterator[None]:
-        async with housekeeping.every_hour(service)(app), watch(service.retraining)(app):
+    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+        """Run beside the server what tidies up and what starts retrainings by itself."""
+        async with housekeeping.every_hour(self.service)(app), watch(self.service.retraining)(app):
             yield
-
-    return lifespan
 
 
 def build(service: Service) -> Page:
@@ -105,6 +102,7 @@ def build(service: Service) -> Page:
                 DataTab(service, data, analyse.form.own)
         identity.connect(page, {"review": model, "manage": managing})
         gr.HTML(render("page_foot.html", contact=service.paths.contact))
+        Endpoints(service, analyse.session)
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     # How many may wait is the door's to say; and nobody may call the model past the queue.
     page.queue(max_size=1000, default_concurrency_limit=4, api_open=False)

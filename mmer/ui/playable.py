@@ -18,6 +18,8 @@ from mmer.errors import ClipError
 SHOWN_BYTES = 32 * 2**20  # of a clip, which travels inside the answer
 _FPS, _MAX_AREA = 25, 640 * 480  # of a film that is made here: faces stay readable, and it travels inside the answer
 _SAMPLE_RATE = 44_100
+_PREVIEW_S = 120.0  # of a recording that is made playable while somebody waits
+_MADE, _FILM = {"image": (".png", "image/png"), "audio": (".m4a", "audio/mp4")}, (".mp4", "video/mp4")
 _PICTURES = {name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")} | {
     "MPO": "image/jpeg"
 }
@@ -79,13 +81,29 @@ class Player:
             )
         return found
 
+    def preview(self, path: Path, info: media.MediaInfo, folder: Path) -> Playable | None:
+        """Return what a browser plays of an upload, made into `folder` if need be; None where that would take long."""
+        if kind := _browser_type(path, info):
+            return Playable(path, kind)
+        if (info.duration_s or 0.0) > _PREVIEW_S:
+            return None
+        ending, kind = _MADE.get(info.kind, _FILM)
+        made = folder / f"{info.sha256}-play{ending}"
+        with self._making:
+            if not made.is_file():
+                part = made.with_name(f".{made.name}")
+                try:
+                    _convert(path, info, part)
+                except (ClipError, av.FFmpegError):
+                    return None  # what is wrong with it, its analysis says
+                os.replace(part, made)
+        return Playable(made, kind)
+
     def _converted(self, path: Path, info: media.MediaInfo) -> Playable:
         folder = self.store.features_dir
         if folder is None:
             raise ClipError("not_playable", f"a browser cannot play {path.name}, and there is no folder for one it can")
-        ending, kind = {"image": (".png", "image/png"), "audio": (".m4a", "audio/mp4")}.get(
-            info.kind, (".mp4", "video/mp4")
-        )
+        ending, kind = _MADE.get(info.kind, _FILM)
         made = folder / f"{info.sha256}-play{ending}"
         with self._making:
             if not made.is_file():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mmer.labels import SIGNS
 from mmer.numerals import decimal, likely, percent, seconds, shares, signed, stretch
 
 
@@ -20,6 +21,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _FILTERS = (percent, likely, signed, decimal, seconds, stretch, shares, sentence)
+_TEMPLATES.globals["SIGNS"] = SIGNS
 _TEMPLATES.filters.update({f.__name__: f for f in _FILTERS})
 
 

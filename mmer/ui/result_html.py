@@ -27,12 +27,25 @@ def failure(message: str) -> str:
     return render("failure.html", message=message)
 
 
-def result(verdict: EmotionResult) -> str:
-    """Return the verdict: headline, votes, contributions, utterances, warnings and who answered."""
+def empty(title: str = "The answer appears here", told: str = "") -> str:
+    """Return what stands in the result's place while there is none: what it will hold."""
+    told = told or "Give a clip or some words on this page and press Analyse, or try an example. You get:"
+    return render("empty.html", title=title, told=told)
+
+
+def result(verdict: EmotionResult, before: EmotionResult | None = None, *, over_time: bool = False) -> str:
+    """Return the verdict: headline, votes, contributions, utterances, warnings and who answered.
+
+    Args:
+        before: the verdict on the words as they were before somebody edited them.
+        over_time: the utterances are shown elsewhere, so that their table is folded.
+    """
     used = [CHANNELS[m] for m, present in verdict.present.items() if present]
     return render(
         "result.html",
         result=verdict,
+        before=before,
+        over_time=over_time,
         certainty=_certainty(verdict),
         confidence=_confidence(verdict),
         contradiction=_contradiction(verdict),

@@ -16,16 +16,19 @@ from annotations.bucket.backup import backup_of
 from annotations.label import check_label
 from annotations.store import Store
 from annotations.text import check_text
-from mmer import checkpoint, hub
+from mmer import checkpoint, hub, labels
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.features import read_words
 from mmer.labels import EMOTIONS
+from mmer.perceive import Progress
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
+from mmer.ui.examples import ExampleFiles
 from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
+from mmer.ui.waiting import Pace
 
 if TYPE_CHECKING:
     from mmer.counterfactual import Turn
@@ -58,6 +61,7 @@ class SessionResult:
     saved: "Saved | None" = None  # the last correction of it, without its code
     has_receipt: bool = False  # a code with which the clip can be deleted was told here
     given: tuple = ()  # what that was made of: the same once more is not stored again
+    before: EmotionResult | None = None  # the words were edited since: what they were judged as
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,26 @@ def current(session: SessionResult | None) -> SessionResult:
     return session
 
 
-def to_explain(result: EmotionResult) -> tuple[Segment, str]:
-    """Return the utterance that decided, and the emotion it decided for.
+def to_explain(result: EmotionResult, utterance: int | None = None) -> tuple[Segment, str]:
+    """Return an utterance and the emotion it was given; of the one that decided, the emotion of the clip.
+
+    Args:
+        utterance: which one, counted from 0; None: the one that decided.
 
     Raises:
-        ClipError: `nothing_readable`.
+        ClipError: `nothing_readable`, `no_utterance`.
     """
     if result.telling_segment is None or result.emotion is None:
         raise ClipError("nothing_readable", "no emotion was given, so there is nothing to explain")
-    return result.telling_segment, result.emotion
+    if utterance is None:
+        return result.telling_segment, result.emotion
+    if not 0 <= utterance < len(result.segments):
+        n = len(result.segments)
+        raise ClipError("no_utterance", f"there is no utterance {utterance}; the clip has {n}, counted from 0")
+    segment = result.segments[utterance]
+    if segment.emotion is None:
+        raise ClipError("nothing_readable", "nothing was read in this utterance, so there is nothing to explain")
+    return segment, segment.emotion
 
 
 class Service:
@@ -116,6 +131,8 @@ class Service:
         self.player = Player(self.store)
         self.retraining = Retraining(paths, self.store)
         self.monitor = Monitor(self)
+        self.examples = ExampleFiles(paths.uploads)
+        self.pace = Pace()
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
         self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
@@ -126,17 +143,39 @@ class Service:
         if self.store.backup:
             self.store.backup.close()
 
+    def warm(self) -> None:
+        """Load and make what the first visitor would wait for."""
+        self.examples.warm()
+        self.predictor.warm()
+
     def knows(self, name: str, password: str) -> bool:
         """Return whether somebody may log in, as gradio asks it."""
         return self.accounts.check(name, password) is not None
 
     def analyse(
-        self, files: list[str], words: str | None, should_stop: Callable[[], bool] | None = None
+        self,
+        files: list[str],
+        words: str | None,
+        should_stop: Callable[[], bool] | None = None,
+        watcher: Callable[[Progress, EmotionResult | None], None] | None = None,
     ) -> EmotionResult:
-        """Return the verdict on files that belong together; without words, what is said in them is transcribed."""
+        """Return the verdict on files that belong together; without words, what is said in them is transcribed.
+
+        Args:
+            watcher: told how far the work is, and once, while words are transcribed, the verdict on face and voice.
+        """
         check_text(words or "", "words")
         name = " + ".join(Path(f).name for f in files) or "text"
-        found = self._judge(*files, text=words, name=name, should_stop=should_stop)
+
+        def tell(progress: Progress) -> None:
+            seen, early = progress.early, None
+            if seen is not None and progress.share is not None and any(any(f.present) for f in seen.features):
+                early = self.predictor.conclude(seen, name=name)
+            if watcher is not None:
+                watcher(progress, early)
+
+        found = self._judge(*files, text=words, name=name, should_stop=should_stop, watcher=watcher and tell)
+        self.pace.learn(found.observation.files, bool((words or "").strip()), found.timing_ms["total"] / 1000)
         self.monitor.timed(found.timing_ms)
         # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many
         # times that.
@@ -171,39 +210,65 @@ class Service:
         )
         return self.predictor.conclude(changed, name=result.clip, since=since)
 
+    def faces(self, result: EmotionResult) -> list[EmotionResult]:
+        """Return the verdict with each of the clip's faces read in turn; [] where there are not several."""
+        return [self.of_face(result, number) for number in range(len(result.observation.faces))]
+
+    def of_face(self, result: EmotionResult, number: int) -> EmotionResult:
+        """Return the verdict with another of the clip's faces read; nothing is decoded again.
+
+        Raises:
+            ClipError: `no_face_there`.
+        """
+        if number == result.observation.face and result.observation.faces:
+            return result
+        changed = replace(result.observation.with_face(number), timing_ms={})
+        return self.predictor.conclude(changed, name=result.clip, since=time.perf_counter())
+
     def explain(
         self,
         result: EmotionResult,
         should_stop: Callable[[], bool] | None = None,
         report: "Callable[[Explanation], None] | None" = None,
+        *,
+        utterance: int | None = None,
+        emotion: str | None = None,
+        against: str | None = None,
     ) -> "Explanation":
-        """Return why the utterance that decided was judged so, by the checkpoint that judged it.
+        """Return why an utterance was judged so, by the checkpoint that judged it.
 
         Args:
             report: gets what is known as it comes.
+            utterance: which one, counted from 0; None: the one that decided.
+            emotion: why this one; None: the one that was given.
+            against: why that rather than this one.
         """
         since = time.perf_counter()
-        why = self._explain_on_gpu(result, should_stop=should_stop, report=report)
+        why = self._explain_on_gpu(result, utterance, emotion, against, should_stop=should_stop, report=report)
         self.monitor.timed({"explain": (time.perf_counter() - since) * 1e3})
         return why
 
     def _explain(
         self,
         result: EmotionResult,
+        utterance: int | None,
+        emotion: str | None,
+        against: str | None,
         should_stop: Callable[[], bool] | None = None,
         report: "Callable[[Explanation], None] | None" = None,
     ) -> "Explanation":
         from mmer.attribution import explain  # takes a second to load
 
-        segment, emotion = to_explain(result)
+        segment, given = to_explain(result, utterance)
         language = self.predictor.language if segment.features.words else None
         loaded = self.predictor.checkpoint_of(result)
         transcriber = self.predictor.transcriber
         return explain(
             loaded,
             segment.features,
-            emotion,
+            labels.emotion(emotion) if emotion else given,
             language,
+            against=labels.emotion(against) if against else None,
             transcriber=transcriber,
             should_stop=should_stop,
             report=report,

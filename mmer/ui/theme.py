@@ -4,6 +4,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from mmer.labels import SIGNS
+
 # Fonts the reader's machine has: none is fetched from elsewhere.
 _FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -33,5 +35,10 @@ THEME = gr.themes.Base(
     input_background_fill_dark="*neutral_900",
 )
 
-CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+_COLOURS = {
+    ground: " ".join(f"--mm-{emotion}: {getattr(sign, shade)};" for emotion, sign in SIGNS.items())
+    for ground, shade in ((":root", "light"), (".dark", "dark"))
+}
+CSS = "".join(f"{ground} {{ {colours} }}\n" for ground, colours in _COLOURS.items())
+CSS += Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+SCRIPT = "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))

