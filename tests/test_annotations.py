@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from annotations import retention
 from annotations.__main__ import main
 from annotations.db import backup
-from annotations.db.schema import OUTCOMES, Base, LabelRecord, PredictionRecord, TrainingRunRecord
+from annotations.db.schema import OUTCOMES, VERSION, Base, LabelRecord, PredictionRecord, TrainingRunRecord
 from annotations.store import Store
 from mmer.config import ROOT
 from mmer.errors import LabelError
@@ -611,7 +611,7 @@ def test_restore_refuses_what_is_no_backup_and_replaces_a_damaged_database(store
 def test_database_of_another_version_or_program_is_refused(store, tmp_path):
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    with pytest.raises(LabelError, match="schema 0999, this program 0004"):
+    with pytest.raises(LabelError, match=f"schema 0999, this program {VERSION}"):
         Store(str(store.engine.url), tmp_path)
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE recipes (id)")

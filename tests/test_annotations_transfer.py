@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from annotations.__main__ import main
-from annotations.db.schema import OUTCOMES
+from annotations.db.schema import OUTCOMES, VERSION
 from annotations.formats.import_export import export_labels, import_labels
 from annotations.formats.label_row import COLUMNS
 from annotations.label import Label
@@ -195,7 +195,7 @@ def test_every_command(clip, tmp_path, capsys):
         assert main([command, *map(str, arguments), "--database", str(tmp_path / "home" / "x.db")]) == status
         return capsys.readouterr()[status]
 
-    assert run("upgrade").strip().endswith("has schema 0004")
+    assert run("upgrade").strip().endswith(f"has schema {VERSION}")
     assert run("import", labels) == "1 labels imported, 0 already there, 0 bad rows\n"
     counts = json.loads(run("stats"))
     assert (counts["labels"], counts["media"], counts["current"]["fear"]) == (1, 0, 1)

@@ -220,7 +220,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
             waiting.result(60)
         late = httpx.post(f"{url}/gradio_api/queue/join", json={"data": [], "session_hash": "late"})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "stopping")
-        assert running.result(240)[0]["clip"] == "till_the_end.mp4"
+        assert running.result(240)["clip"] == "till_the_end.mp4"
         _, errors = server.communicate(timeout=60)
         assert server.returncode == 0
     finally:

@@ -34,12 +34,13 @@ class Event:
 
 
 def install(connection: sqlite3.Connection) -> None:
-    """Make the table and the triggers, where they are not there."""
+    """Make the table and the triggers, where they are not there; a database to be upgraded lacks some of the tables."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {CHANGES} "
         "(seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, key TEXT NOT NULL)"
     )
-    for table, columns in _KEYS.items():
+    for table, columns in ((table, columns) for table, columns in _KEYS.items() if table in there):
         new, old = (f"'{table}', json_array({', '.join(f'{row}.{c}' for c in columns)})" for row in ("NEW", "OLD"))
         for action, what in (
             ("INSERT", f"VALUES ({new})"),

@@ -321,8 +321,10 @@ class Service:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
         if keep not in KEEP:
             raise LabelError("bad_consent", f"{keep!r} cannot be kept; choose one of {', '.join(KEEP)}")
+        if session.saved and self.store.deleted([session.saved.clip]):  # with its receipt: what was stored is gone
+            session = replace(session, prediction_id=None, saved=None, has_receipt=False)
         given = (emotion, annotator, words.strip(), confidence, comment, speaker, keep)
-        if session.saved and session.given == given and not self.store.deleted([session.saved.clip]):
+        if session.saved and session.given == given:
             told = _HAS_CODE if session.has_receipt else session.saved.no_receipt
             return session, replace(session.saved, no_receipt=told, repeated=True)
         saved = self._store(session, emotion, annotator, words, confidence, comment, speaker, keep)
@@ -377,7 +379,7 @@ class Service:
         sha256 = session.result.sha256
         if not receipts.may_be_given(self.store, sha256):
             return None, "this recording was here before you gave it; only this server's owner can delete it"
-        if session.has_receipt and not self.store.deleted([sha256]):
+        if session.has_receipt:
             return None, _HAS_CODE
         return receipts.new_code(), ""
 

@@ -127,7 +127,7 @@ def test_a_screen_reader_hears_the_verdict_and_what_goes_wrong(service, serve, v
     page.locator("#analyse").click()
     live = page.locator("#mm-page-live")
     live.filter(has_text="Confidence").wait_for(state="attached", timeout=120_000)
-    headline = page.locator("#result .mm-emotion").inner_text()
+    headline = " ".join(page.locator("#result .mm-emotion").inner_text().split())
     assert live.inner_text().startswith(f"{headline}. Confidence ")
     page.locator("#save").click()
     page.locator("#saved [role=alert]", has_text="choose an emotion").wait_for()
