@@ -255,13 +255,13 @@ class Perceiver:
         clock.add("voice", since)
         several = _several_faces(config, cuts, tracks, shown_s, whole or still)
         view = tracker.view(tracks) if tracker is not None and several else None
-        seen = Observation(tuple(infos), duration_s, tuple(items), tuple(tracks), OFF, tuple(notices), clock.so_far())
-        tell(Progress("speech", 0.0 if wants_words and spans else None, early=seen))
+        so_far = Observation(tuple(infos), duration_s, tuple(items), tuple(tracks), OFF, tuple(notices), clock.so_far())
+        tell(Progress("speech", 0.0 if wants_words and spans else None, early=so_far))
         transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock, should_stop)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
-        heard = replace(seen, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
-        return replace(heard, view=view, timing_ms=clock.stop())
+        so_far = replace(so_far, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
+        return replace(so_far, view=view, timing_ms=clock.stop())
 
     def _utterances(
         self,

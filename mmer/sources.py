@@ -24,9 +24,8 @@ def doubts(seen: MediaInfo | None, heard: MediaInfo | None) -> list[Notice]:
             "here can tell",
         )
     ]
-    lengths = (seen.duration_s, heard.duration_s)
-    if seen.kind == "video" and None not in lengths:
-        shorter, longer = sorted(lengths)  # type: ignore[type-var]
+    if seen.kind == "video" and seen.duration_s is not None and heard.duration_s is not None:
+        shorter, longer = sorted((seen.duration_s, heard.duration_s))
         if longer - shorter > max(_DIFFERENT_S, _DIFFERENT_SHARE * longer):
             notices.append(
                 Notice(

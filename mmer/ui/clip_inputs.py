@@ -65,9 +65,9 @@ class ClipInputs:
 
     def _connect(self) -> None:
         for given in (self.files, self.drop):
-            given.preprocess = lambda payload: [f.path for f in payload or ()]  # type: ignore[method-assign]
+            given.preprocess = _paths  # type: ignore[method-assign]
         for recorder in (self.camera, self.microphone):
-            recorder.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+            recorder.preprocess = _path  # type: ignore[method-assign]
         shown: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
         outputs = [self.files, self.chips, self.status]
         self.drop.upload(self.add, [self.files, self.drop], [*outputs, self.drop], api_name="add_files", **shown)
@@ -115,6 +115,15 @@ class ClipInputs:
         src = upload_uri(playable.path) if playable else ""
         tag = playable.type.split("/")[0] if playable else ""
         return Chip(name, kind, told, duration_s=found.duration_s, src=src, tag=tag)
+
+
+def _paths(payload: Any) -> list[str]:
+    """Return where the files of a form lie; unlike gradio's own, they keep their place and name."""
+    return [file.path for file in payload or ()]
+
+
+def _path(payload: Any) -> str | None:
+    return payload.path if payload else None
 
 
 @dataclass(frozen=True)

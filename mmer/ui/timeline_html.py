@@ -37,7 +37,7 @@ class Strip:
 
     name: str
     curves: list[Curve]
-    tops: list[tuple[float, float, str | None]]  # of each utterance: left and width in percent, its first emotion
+    tops: Sequence[tuple[float, float, str | None]]  # of each utterance: left and width in percent, its first emotion
     told: str  # for who does not see it
 
 
