@@ -94,11 +94,15 @@ def explain(
         pending = tuple(m for m in found.pending if m != branch)
         found = replace(found, trust={**found.trust, branch: trust}, pending=pending, **parts)
     if loaded.meta.get("weights_sha256"):  # else it has no identity: a model that is being trained
-        with _lock:
-            _known[key] = time.monotonic(), found
-            while len(_known) > _KEPT:
-                _known.popitem(last=False)
+        _remember(key, found)
     return found
+
+
+def _remember(key: tuple, found: Explanation) -> None:
+    with _lock:
+        _known[key] = time.monotonic(), found
+        while len(_known) > _KEPT:
+            _known.popitem(last=False)
 
 
 def _remembered(key: tuple) -> Explanation | None:

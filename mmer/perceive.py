@@ -178,7 +178,7 @@ class Perceiver:
                 self._language = LanguageModel(assets.find("text_encoder", self.paths), self.device)
             return self._language
 
-    # More than half of it says what its parameters are; the steps have names.
+    # Almost half of it says what its parameters are; the steps have names.
     def observe(
         self,
         config: Config,
@@ -242,10 +242,7 @@ class Perceiver:
         finally:
             if worker is not None:
                 worker.finish()  # it is at most its queue behind
-        tracks = [] if decoded.face_crop is None else [decoded.face_crop]
-        if tracker is not None:
-            tracks = tracker.tracks()
-            notices += faces.quality(tracks[0] if tracks else None, tracker.n_frames, len(tracks))
+        tracks = _tracks(decoded, tracker, notices)
         since = time.perf_counter()
         # A row of a corpus is known to hold an utterance, even one that voice activity misses.
         voiced = decoded.samples if wants_voice and (spans or whole) else None
@@ -411,6 +408,15 @@ def _decode(
 
 def _nobody_watches(_progress: Progress) -> None:
     """Take what would be told to a watcher."""
+
+
+def _tracks(decoded: _Decoded, tracker: FaceTracker | None, notices: list[Notice]) -> list[FaceTrack]:
+    """Return the faces of a clip, or the crop that it is, and say what to know of the face that is read."""
+    if tracker is None:
+        return [] if decoded.face_crop is None else [decoded.face_crop]
+    tracks = tracker.tracks()
+    notices += faces.quality(tracks[0] if tracks else None, tracker.n_frames, len(tracks))
+    return tracks
 
 
 def _find_speech(samples: np.ndarray | None, notices: list[Notice], clock: _Clock) -> list[Span]:

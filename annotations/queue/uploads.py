@@ -80,7 +80,8 @@ def unpack(archive: Path, folder: Path) -> int:
                                 f"the archive holds over {MAX_BYTES / 2**30:.0f} GiB; upload it in parts",
                             )
                         out.write(block)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
+    # RuntimeError: a password is needed, or a compression that zipfile does not know.
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise LabelError("disk_full", f"the archive cannot be unpacked: {error.strerror}") from None
         raise LabelError(

@@ -164,6 +164,9 @@ class AnalyseTab:
             lambda: stopped, None, [self.status, self.card], cancels=running, api_name="stop", **told
         )
         self.halt_button.click(lambda: "", None, self.panel_status, cancels=asking, api_name="halt", **told)
+        self._connect_downloads(told)
+
+    def _connect_downloads(self, told: dict) -> None:
         for button, (_, ending, kind) in zip(self.download_buttons, _DOWNLOADS, strict=True):
             made = button.click(
                 self._downloader(ending, kind),
