@@ -199,7 +199,7 @@ class ModelConfig:
     face_widths: tuple[int, ...] = (32, 64, 128, 256)
     face_blocks: tuple[int, ...] = (2, 2, 2, 2)
     face_stride: int = 2  # of the stem: at 1 the first stage sees every pixel, for two and a half times the time
-    face_efficientnet: bool = False  # EfficientNet-Lite0 instead, which can start from ImageNet: 3.4 M weights
+    face_imagenet: bool = False  # EfficientNet-Lite0 beside it, which starts from ImageNet: 3.6 M weights more
     voice_widths: tuple[int, ...] = (24, 48, 96, 160)
     voice_blocks: tuple[int, ...] = (2, 2, 2, 2)
     voice_statistics: int = 256  # hidden units over statistics of the log-mel, read beside the CNN; 0: none

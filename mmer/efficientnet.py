@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the face's CNN when it starts from ImageNet. https://arxiv.org/abs/1905.11946
+"""EfficientNet-Lite0, which starts from ImageNet and is read beside the face's own CNN. https://arxiv.org/abs/1905.11946
 
 The Lite variant has no squeeze-excitation and no swish, so that it is fast without a GPU; 3.4 M weights.
 """
@@ -18,7 +18,7 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-MIDDLE, TOP = 112, 1280  # channels of the two maps that the branch reads
+TOP = 1280  # channels of the last map
 ENLARGED = 2  # crops of 48 pixels are read at 96: the net halves its map five times
 
 
@@ -84,16 +84,13 @@ class EfficientNetLite0(nn.Module):
         self.head = SameConv2d(STAGES[-1][3], TOP, 1)
         self.head_norm = _norm(TOP)
 
-    def forward(self, x: Tensor) -> list[tuple[Tensor, None]]:
-        """Return the map after the fifth stage (N, 112, H / 8, W / 8) and the last (N, 1280, H / 16, W / 16)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last map (N, 1280, H / 16, W / 16) of crops (N, 1, H, W)."""
         x = interpolate(x, scale_factor=ENLARGED, mode="bilinear", align_corners=False)
         x = relu6(self.norm(self.stem(x)))
-        for stage in self.stages[:5]:
+        for stage in self.stages:
             x = stage(x)
-        middle = x
-        for stage in self.stages[5:]:
-            x = stage(x)
-        return [(middle, None), (relu6(self.head_norm(self.head(x))), None)]
+        return relu6(self.head_norm(self.head(x)))
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Take over ImageNet weights of three colours, which are summed for luma.

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmer import efficientnet
 from mmer.config import ModelConfig
-from mmer.efficientnet import EfficientNetLite0
+from mmer.efficientnet import TOP, EfficientNetLite0
 
 
 @dataclass(frozen=True)
@@ -128,23 +127,42 @@ def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, float("-inf")).softmax(1)
 
 
-class FaceEncoder(Encoder):
-    """Residual CNN per crop, blendshapes beside it, attention over time."""
+def standardised(crops: Tensor) -> Tensor:
+    """Return crops (N, 1, H, W), each by its own mean and deviation: lighting and skin tone go, expression stays."""
+    return (crops - crops.mean((2, 3), keepdim=True)) / crops.std((2, 3), keepdim=True).clamp_min(0.02)
+
+
+class ImageNetStream(nn.Module):
+    """What a network that starts from ImageNet sees in a crop, and a layer on it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.cnn: EfficientNetLite0 | ResidualStages
-        if config.face_efficientnet:
-            self.cnn, self.middle_size, c_top = EfficientNetLite0(), efficientnet.MIDDLE, efficientnet.TOP
-        else:
-            self.cnn = ResidualStages(config.face_widths, config.face_blocks, config.face_stride, config.skip)
-            self.middle_size, c_top = config.face_widths[-2:]
+        self.net = EfficientNetLite0()
+        self.embed = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(TOP, config.state), nn.ReLU())
+        self.rest = nn.Parameter(torch.zeros(()))  # how much the branch's own CNN and the blendshapes count beside it
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, state) of standardised crops (N, 1, H, W)."""
+        return self.embed(self.net(x).mean((2, 3)))
+
+
+class FaceEncoder(Encoder):
+    """Residual CNN per crop, blendshapes beside it, attention over time.
+
+    With `config.face_imagenet`, what a network that starts from ImageNet sees stands beside both.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.cnn = ResidualStages(config.face_widths, config.face_blocks, config.face_stride, config.skip)
+        self.middle_size, c_top = config.face_widths[-2:]
         self.pooled_size = config.state
         self.embed = nn.Linear(c_top, config.state)
         self.blend = nn.Sequential(
             nn.Linear(config.n_blendshapes, 64), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(64, config.state)
         )
         self.score = nn.Linear(config.state, 1)
+        self.imagenet = ImageNetStream(config) if config.face_imagenet else None
 
     def pool(self, crops: Tensor, crop_mask: Tensor, blendshapes: Tensor, blend_mask: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -155,18 +173,20 @@ class FaceEncoder(Encoder):
             blend_mask: (B, T_f) bool; false where a crop came without a landmark fit.
         """
         B, T_f = crop_mask.shape
-        x = crops[crop_mask]  # (N, 1, H, W): padding is never computed
-        # Each crop by its own mean and deviation: lighting and skin tone go, expression stays.
-        x = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True).clamp_min(0.02)
+        x = standardised(crops[crop_mask])  # (N, 1, H, W): padding is never computed
         maps = self.cnn(x)
         middle, top = maps[-2][0].mean((2, 3)), maps[-1][0].mean((2, 3))
         frame = relu(self.embed(top))
         # A blendshape is mostly below 0.1 and its root spreads it; the gradient of a plain root at 0 is infinite.
         roots = (blendshapes[crop_mask].clamp(0, 1) + 1e-3).sqrt()
         frame = frame + self.blend(roots) * blend_mask[crop_mask][:, None]
+        scores = self.score(frame.tanh()).squeeze(-1)
+        if self.imagenet is not None:
+            frame = frame * self.imagenet.rest + self.imagenet(x)
         frames = frame.new_zeros(B, T_f, frame.shape[1]).masked_scatter(crop_mask[..., None], frame)
         middles = middle.new_zeros(B, T_f, middle.shape[1]).masked_scatter(crop_mask[..., None], middle)
-        weights = _masked_softmax(self.score(frames.tanh()).squeeze(-1), crop_mask)[..., None]  # (B, T_f, 1)
+        scores = scores.new_zeros(B, T_f).masked_scatter(crop_mask, scores)
+        weights = _masked_softmax(scores, crop_mask)[..., None]  # (B, T_f, 1)
         return (middles * weights).sum(1), (frames * weights).sum(1)
 
     def project(self, pooled: Tensor) -> Tensor:

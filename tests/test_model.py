@@ -175,12 +175,25 @@ def test_efficientnet_takes_over_weights_of_three_colours_in_their_order_and_sum
     net.adopt({**theirs, "their_classifier": torch.ones(1000, 1280)})
     torch.testing.assert_close(net.stem.weight, theirs["their_name_0"].sum(1, keepdim=True))
     torch.testing.assert_close(net.stages[6][0].project.weight, other["stages.6.0.project.weight"])
-    middle, top = (x for x, _ in net(torch.rand(2, 1, 48, 48)))
-    assert (middle.shape, top.shape) == ((2, 112, 6, 6), (2, 1280, 3, 3))
+    assert net(torch.rand(2, 1, 48, 48)).shape == (2, 1280, 3, 3)
     with pytest.raises(ValueError, match=r"stem.weight is \(32, 1, 3, 3\) here and \(7, 1, 3, 3\) there"):
         net.adopt({**theirs, "their_name_0": torch.randn(7, 3, 3, 3)})
-    model = make_model(replace(ModelConfig.tiny(), face_efficientnet=True))
-    assert model(make_batch(2)).logits.shape == (2, N_EMOTIONS)
+
+
+@torch.no_grad()
+def test_a_faces_state_is_what_the_network_from_imagenet_sees_and_a_share_of_its_own():
+    encoder = make_model(replace(ModelConfig.tiny(), face_imagenet=True)).encoders["face"].eval()
+    batch = make_batch(2)
+    inputs = batch.crops, batch.crop_mask, batch.blendshapes, batch.blend_mask
+    stream = encoder.imagenet
+    beside = encoder(*inputs)  # `rest` begins at 0: the stream alone
+    stream.rest.fill_(0.5)
+    both = encoder(*inputs)
+    encoder.imagenet = None
+    own = encoder(*inputs)
+    torch.testing.assert_close(both.top, 0.5 * own.top + beside.top)
+    torch.testing.assert_close(both.middle, own.middle)
+    assert not torch.allclose(beside.top, torch.zeros_like(beside.top))
 
 
 @torch.no_grad()

@@ -34,7 +34,9 @@ from training.learn import losses
 from training.learn.branches import branch_module, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
+from training.learn.imagenet_stream import train_imagenet
 from training.learn.loop import stage_settings
+from training.learn.streams import choose_rest
 from training.learn.warm_start import adopt_imagenet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -541,6 +543,31 @@ def test_imagenet_weights_are_read_and_what_is_none_is_refused(tmp_path):
         adopt_imagenet(net, str(tmp_path / "text.pth"))
     with pytest.raises(TrainingError, match="cannot be had.*nowhere"):
         adopt_imagenet(net, str(tmp_path / "nowhere.pth"))
+
+
+def test_the_stream_from_imagenet_learns_alone_and_its_share_is_the_likeliest(tmp_path):
+    torch.manual_seed(0)
+    model = EmotionModel(replace(ModelConfig.tiny(), face_imagenet=True))
+    images = torch.zeros(32, 48, 48, dtype=torch.uint8)
+    images[:16, :24], images[16:, 24:] = 200, 200  # bright above, bright below
+    targets = torch.eye(7)[[0] * 16 + [1] * 16]
+    faces = Faces(images, torch.zeros(32, 52), torch.zeros(32, dtype=torch.bool), targets)
+    before = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("encoders.face.imagenet.")}
+    config = TrainConfig(face_imagenet_epochs=3, face_batch=8, average=0.0)
+    train_imagenet(model, faces, config, tmp_path)
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
+    assert stage_settings(tmp_path / "face_imagenet.state.pt")["face_imagenet_epochs"] == 3
+    encoder, head = model.encoders["face"], model.heads["face"]
+    beside = targets @ torch.linalg.pinv(head[1].weight.detach()).T * 5  # the stream is right, its own is noise
+    found = choose_rest(
+        encoder.imagenet, encoder.imagenet.embed[1], head, own=torch.randn(32, 16), beside=beside, targets=targets
+    )
+    assert (found["rest"], float(encoder.imagenet.rest)) == (0.0, 0.0)
+    found = choose_rest(
+        encoder.imagenet, encoder.imagenet.embed[1], head, own=beside, beside=torch.randn(32, 16), targets=targets
+    )
+    assert found["rest"] == 1.0
+    assert encoder.imagenet.rest > 0
 
 
 def test_raters_votes_are_a_share_of_the_target_where_there_are_any():

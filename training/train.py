@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="FILE",
-        help="let the face start from EfficientNet-Lite0's ImageNet weights (default: timm's, fetched)",
+        help="let EfficientNet-Lite0 with these ImageNet weights stand beside the face's CNN (default: timm's)",
     )
     parser.add_argument(
         "--whisper",
@@ -57,13 +57,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="with --init: branches that begin from nothing, in the shape of today's defaults",
     )
-    stages = [*MODALITIES, "voice_whisper", "fusion"]
+    stages = ["face", "face_imagenet", "voice", "voice_whisper", "text", "fusion"]
     parser.add_argument(
         "--stage",
         nargs="+",
         choices=stages,
         default=stages,
-        help="parts to train; voice_whisper is the voice's stream from Whisper's encoder alone",
+        help="parts to train; face_imagenet and voice_whisper are streams alone that stand beside a branch's CNN",
     )
     for field, value in asdict(TrainConfig()).items():
         option, words = f"--{field.replace('_', '-')}", f"default {value}"

@@ -26,7 +26,7 @@ from training.experiments.run_cache import Run, Runs, without
 from training.learn.branches import branch_module, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import encode_voices
-from training.learn.whisper_stream import choose_rest, train_whisper
+from training.learn.whisper_stream import train_whisper, weigh_whisper
 
 EMOBOX = ({1, 11, 20, 21}, {4, 10, 12, 14}, {8, 9, 19, 23}, {3, 5, 7, 24}, RAVDESS_VAL, RAVDESS_TEST)
 CALM = "calm"
@@ -168,7 +168,7 @@ def train(
     train_whisper(model, voices, config, work)
     model.eval()
     if inner is not None and inner.whisper is not None:
-        choose_rest(model, inner, encode_voices(model, inner, with_whisper=False).top)
+        weigh_whisper(model, inner, encode_voices(model, inner, with_whisper=False).top)
     chosen = stop if inner is None else max(map(int, curve), key=lambda epoch: (curve[str(epoch)], epoch))
     return model.eval(), chosen, curve
 

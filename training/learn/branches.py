@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmer.config import SAMPLE_RATE
-from mmer.efficientnet import EfficientNetLite0
 from mmer.encoders import FaceEncoder, StatisticsStream, TextEncoder, VoiceEncoder
 from mmer.model import EmotionModel
 from mmer.voice import log_mel
@@ -111,18 +110,14 @@ def train_face(
     """
     module = branch_module(model, "face")
     n_batches = max(len(data.images) // config.face_batch, 1)
-    small = [side * 2 // 3 for side in data.images.shape[1:]]
-    optimizer = _face_optimizer(model, module, config)
+    optimizer = torch.optim.SGD(decayed_weights(module, config.face_lr, 5e-4, config), momentum=0.9, nesterov=True)
     if config.compile:  # of faces only: voices differ in length, and each length would be compiled
         face_encoder(model).cnn.compile(dynamic=False)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        for index in _shuffled(len(data.images), config.face_batch, g):
-            crops = data.images[index][:, None].float() / 255
-            if epoch < config.face_small * config.face_epochs:  # https://arxiv.org/abs/2104.00298
-                crops = nn.functional.interpolate(crops, size=small, mode="area")
-            crops = augment.faces(crops, g) if augmented else crops
+        small = epoch < config.face_small * config.face_epochs
+        for index, crops in crop_batches(data, config.face_batch, g, small=small, augmented=augmented):
             # Half of the fits are hidden, so that the crop alone is enough where no landmarks exist.
             fitted = data.fitted[index] & (torch.rand(len(index), generator=g) < 0.5)
             yield crops, data.blendshapes[index], fitted, data.targets[index]
@@ -147,13 +142,23 @@ def train_face(
     )
 
 
-def _face_optimizer(model: EmotionModel, module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    if isinstance(face_encoder(model).cnn, EfficientNetLite0):
-        return torch.optim.AdamW(_decayed_weights(module, config.face_imagenet_lr, 0.05, config))
-    return torch.optim.SGD(_decayed_weights(module, config.face_lr, 5e-4, config), momentum=0.9, nesterov=True)
+def crop_batches(
+    data: Faces, size: int, generator: torch.Generator, *, small: bool, augmented: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the indices (B,) and crops (B, 1, H, W) of an epoch's batches.
+
+    Args:
+        small: two thirds of the crops' size, as the first epochs see them. https://arxiv.org/abs/2104.00298
+    """
+    sides = [side * 2 // 3 for side in data.images.shape[1:]]
+    for index in _shuffled(len(data.images), size, generator):
+        crops = data.images[index][:, None].float() / 255
+        if small:
+            crops = nn.functional.interpolate(crops, size=sides, mode="area")
+        yield index, augment.faces(crops, generator) if augmented else crops
 
 
-def _decayed_weights(module: nn.Module, rate: float, decay_of_weights: float, config: TrainConfig) -> list[dict]:
+def decayed_weights(module: nn.Module, rate: float, decay_of_weights: float, config: TrainConfig) -> list[dict]:
     """Return optimizer groups in which matrices and kernels decay, biases and norms do not."""
     groups = []
     for group in layerwise(module, rate, config.layer_decay):

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
-from mmer.efficientnet import EfficientNetLite0
+from mmer.encoders import standardised
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
@@ -33,7 +33,14 @@ from training.data.load import (
 )
 from training.data.manifest import Row, data_hash
 from training.learn import exemplars
-from training.learn.branches import face_encoder, text_encoder, train_face, train_statistics, train_text, train_voice
+from training.learn.branches import (
+    face_encoder,
+    text_encoder,
+    train_face,
+    train_statistics,
+    train_text,
+    train_voice,
+)
 from training.learn.config import CORPORA, TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
@@ -51,10 +58,12 @@ from training.learn.fusion import (
     subset_table,
     train_fusion,
 )
+from training.learn.imagenet_stream import train_imagenet
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
+from training.learn.streams import choose_rest
 from training.learn.warm_start import adopt_imagenet, assemble, of_branches, shape_of, start_from
-from training.learn.whisper_stream import choose_rest, train_whisper
+from training.learn.whisper_stream import train_whisper, weigh_whisper
 
 Rows = dict[str, tuple[Row, ...]]  # of each branch
 Alone = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # of each branch: probabilities and truth of each corpus
@@ -70,7 +79,7 @@ class BuildOptions:
     out: Path | None = None  # None: the checkpoints folder
     name: str | None = None  # None: time and hash
     tiny: bool = False  # a model to see the pipeline run with
-    imagenet: str | None = None  # EfficientNet-Lite0 for the face, from this file; empty: fetched
+    imagenet: str | None = None  # EfficientNet-Lite0 beside the face's CNN, from this file; empty: fetched
     whisper: str | None = None  # let the voice read the encoder of this Whisper too
     init: str | None = None  # the checkpoint whose branches training starts from
     reset: tuple[str, ...] = ()  # branches that begin from nothing all the same
@@ -112,11 +121,13 @@ class _Run:
             language = self.language  # found now, not after hours
             if (layers := text_encoder(self.model).layers) is not None:
                 layers.load_state_dict(language.last_layers())
-        if options.imagenet is not None:
-            adopt_imagenet(cast(EfficientNetLite0, face_encoder(self.model).cnn), options.imagenet)
+        stream = face_encoder(self.model).imagenet
+        if options.imagenet is not None and stream is not None:
+            adopt_imagenet(stream.net, options.imagenet)
         self.fresh = of_branches(self.model)  # names of the tensors that do not start from the checkpoint
         if self.loaded:
-            self.fresh -= start_from(self.model, self.loaded.model, options.reset)
+            kept = ("encoders.face.imagenet.",) if options.imagenet is not None else ()
+            self.fresh -= start_from(self.model, self.loaded.model, options.reset, kept)
             n = len(of_branches(self.model))
             print(f"all but {len(self.fresh)} of the branches' {n} tensors start from {options.init}")
 
@@ -131,8 +142,8 @@ class _Run:
         if self.whisper is not None:
             depths, width = self.whisper.encoder_size()
             shape = replace(shape, whisper_depths=depths, whisper_width=width)
-        from_imagenet = self.options.imagenet is not None or shape.face_efficientnet
-        return replace(shape, face_efficientnet=from_imagenet, text_tuned=self.config.text_tuned or shape.text_tuned)
+        from_imagenet = self.options.imagenet is not None or shape.face_imagenet
+        return replace(shape, face_imagenet=from_imagenet, text_tuned=self.config.text_tuned or shape.text_tuned)
 
     def _read(self) -> tuple[Rows, Rows, Rows]:
         """Return what branches learn from, what fusion and temperatures do, and what is measured on."""
@@ -169,10 +180,13 @@ class _Run:
 
     def train_branches(self) -> None:
         model, config, work, stages = self.model, self.config, self.options.work, self.options.stages
-        if "face" in stages:
+        if {"face", "face_imagenet"} & set(stages):
             faces = self._faces(self.train)
-            faces = replace(faces, targets=targets_of(self.train["face"], config.face_votes))
-            self._stage("face", lambda: train_face(model, faces, config, work))
+            if "face" in stages:
+                self._stage("face", lambda: train_face(model, faces, config, work))
+            if "face_imagenet" in stages and self.settings.model.face_imagenet:
+                voted = replace(faces, targets=targets_of(self.train["face"], config.face_imagenet_votes))
+                self._stage("face, from ImageNet", lambda: train_imagenet(model, voted, config, work))
         if {"voice", "voice_whisper"} & set(stages):
             voices = self._voices(self.train, config.voice_whisper_views)
             if "voice" in stages:
@@ -192,6 +206,9 @@ class _Run:
         )
         voices = self._voices(self.calibration, config.voice_whisper_views)
         faces = self._faces(self.calibration)
+        trained_with["streams"] = dict(self.loaded.meta.get("streams", {})) if self.loaded else {}
+        if self._learned("face_imagenet"):
+            trained_with["streams"]["face"] = self._weigh_imagenet(faces)
         views = encode_views(model, faces, voices, self._texts(self.calibration), config.seed)
         for i, alone in enumerate((views.faces[0], views.deaf[0], views.texts)):
             if self._learned(MODALITIES[i]):
@@ -199,9 +216,7 @@ class _Run:
             elif self.loaded is not None:  # its CNN or recurrence is as it was
                 model.temperatures[i] = self.loaded.model.temperatures[i]
         if self.whisper is not None and self._learned("voice_whisper"):
-            temperature = float(model.temperatures[MODALITIES.index("voice")])
-            trained_with["streams"] = choose_rest(model, voices, views.deaf[0].top, temperature)
-            print(f"voice streams: {trained_with['streams']}")
+            trained_with["streams"]["voice"] = self._weigh_whisper(voices, views.deaf[0])
         views = replace(views, voices=encode_through_whisper(model, voices))
         worse = encode_faces(model, blurred(faces, config.seed), fits=False)
         learned_from = replace(views, faces=[*views.faces, worse]).joined()
@@ -217,6 +232,27 @@ class _Run:
         threshold = self._calibrate(views.joined(), self._alone(views, voices.corpora))
         table = self._measure({m: encoded(model, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
+
+    def _weigh_imagenet(self, faces: Faces) -> dict[str, float]:
+        """Decide how much the face's CNN counts beside the stream from ImageNet; return the figures."""
+        model, encoder = self.model, face_encoder(self.model)
+        stream, encoder.imagenet = encoder.imagenet, None
+        assert stream is not None
+        own = encode_faces(model, faces, fits=True).top
+        crops = (part[:, None].float() / 255 for part in faces.images.split(256))
+        with torch.no_grad():
+            beside = torch.cat([stream(standardised(part)) for part in crops])
+        encoder.imagenet = stream
+        found = choose_rest(stream, stream.embed[1], model.heads["face"], own=own, beside=beside, targets=faces.targets)
+        print(f"face streams: {found}")
+        return found
+
+    def _weigh_whisper(self, voices: Voices, deaf: Encoded) -> dict[str, float]:
+        """Decide how much the voice's own streams count beside Whisper's encoder; return the figures."""
+        temperature = float(self.model.temperatures[MODALITIES.index("voice")])
+        found = weigh_whisper(self.model, voices, deaf.top, temperature)
+        print(f"voice streams: {found}")
+        return found
 
     def _calibrate(self, views: dict[str, Encoded], alone: Alone) -> dict:
         """Fit the fusion's temperature; return the thresholds below which it abstains."""

@@ -24,6 +24,9 @@ IMAGENET_URL = (
     "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
     "tf_efficientnet_lite0-0aa007d2.pth"
 )
+# Streams inside a branch's encoder, which learn in stages of their own, as `voice_whisper`.
+STREAMS: dict[str, tuple[str, ...]] = {"face": ("imagenet",), "voice": ("statistics", "whisper"), "text": ()}
+STREAM_STAGES = tuple(f"{m}_{stream}" for m, streams in STREAMS.items() for stream in streams)
 _RECORDS = ("training", "stages")  # of a checkpoint's meta.json: the settings of the run, and of each branch's stage
 
 
@@ -39,17 +42,20 @@ def of_branches(model: EmotionModel) -> set[str]:
     return {name for name in model.state_dict() if name.startswith(("encoders.", "heads."))}
 
 
-def start_from(model: EmotionModel, other: EmotionModel, reset: Sequence[str] = ()) -> set[str]:
+def start_from(
+    model: EmotionModel, other: EmotionModel, reset: Sequence[str] = (), kept: tuple[str, ...] = ()
+) -> set[str]:
     """Take over every weight of the other's branches that has its name and shape here; return their names.
 
     Args:
         reset: branches that take nothing over.
+        kept: beginnings of the names of what stays as it is here.
     """
     own, theirs = model.state_dict(), other.state_dict()
     taken = {
         name: theirs[name]
         for name in of_branches(model) & set(theirs)
-        if theirs[name].shape == own[name].shape and name.split(".")[1] not in reset
+        if theirs[name].shape == own[name].shape and name.split(".")[1] not in reset and not name.startswith(kept)
     }
     model.load_state_dict(taken, strict=False)
     return set(taken)
@@ -63,7 +69,7 @@ def adopt(branch: nn.ModuleDict, states: Sequence[Path], started: dict[str, Tens
     """
     learned: dict[str, Tensor] = {}
     for state in states:
-        inside = "encoder." if state.name.startswith(("voice_statistics", "voice_whisper")) else ""
+        inside = "encoder." if state.name.startswith(STREAM_STAGES) else ""
         learned |= {f"{inside}{k}": v for k, v in stage_weights(state).items()}
     merged = branch.state_dict() | between(learned, started, share)
     try:
@@ -118,10 +124,8 @@ def adopt_imagenet(net: EfficientNetLite0, path: str) -> None:
 
 def _states_of(model: EmotionModel, work: Path, modality: str) -> list[Path]:
     """Return the states that stages left of a branch, its own first."""
-    streams: list[str] = []
-    if modality == "voice":
-        encoder = model.encoders["voice"]
-        streams = [f"voice_{s}" for s in ("statistics", "whisper") if getattr(encoder, s) is not None]
+    encoder = model.encoders[modality]
+    streams = [f"{modality}_{s}" for s in STREAMS[modality] if getattr(encoder, s) is not None]
     return [f for stage in (modality, *streams) if (f := work / f"{stage}.state.pt").is_file()]
 
 
@@ -161,9 +165,9 @@ def assemble(
             training |= branch_settings({**asdict(config), **stages[m]}, m)
     for name in sorted(fresh):
         m = name.split(".")[1]
-        stage = next((f"voice_{s}" for s in ("statistics", "whisper") if name.startswith(f"encoders.voice.{s}.")), m)
+        stage = next((f"{m}_{s}" for s in STREAMS[m] if name.startswith(f"encoders.{m}.{s}.")), m)
         if work / f"{stage}.state.pt" not in states[m]:
-            missing, inside = work / f"{stage}.state.pt", f"give --stage {stage}" if stage == "voice_whisper" else ""
+            missing, inside = work / f"{stage}.state.pt", f"give --stage {stage}" if stage in STREAM_STAGES else ""
             way = inside or f"train the {m} branch"
             raise TrainingError("no_state", f"{missing} is missing; {way} first or give --init ID")
     with torch.no_grad():

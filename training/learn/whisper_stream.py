@@ -12,9 +12,8 @@ from training.data.load import Voices
 from training.learn.branches import LossFunction, one_cycle, output_layer, sampling_weights, voice_encoder
 from training.learn.config import TrainConfig, settings_of
 from training.learn.loop import fit
-from training.learn.losses import fit_temperature, soft_cross_entropy
-
-RESTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # what `choose_rest` tries
+from training.learn.losses import soft_cross_entropy
+from training.learn.streams import choose_rest
 
 
 def train_whisper(
@@ -79,31 +78,23 @@ def train_whisper(
 
 
 @torch.no_grad()
-def choose_rest(model: EmotionModel, data: Voices, rest: Tensor, temperature: float | None = None) -> dict[str, float]:
-    """Set how much the CNN and the statistics count beside the stream, and the stream's scale; return the figures.
-
-    The share is the one with the least negative log-likelihood on speakers who taught none of them, at its own
-    temperature. The scale then makes the branch as confident with Whisper as without, so one temperature suits both.
+def weigh_whisper(model: EmotionModel, data: Voices, own: Tensor, temperature: float | None = None) -> dict[str, float]:
+    """Decide how much the CNN and the statistics count beside the stream, see `choose_rest`.
 
     Args:
-        rest: (N, state) of the branch without Whisper, on the same utterances.
+        own: (N, state) of the branch without Whisper, on the same utterances.
         temperature: of the branch without Whisper; None: the one that fits here.
     """
-    whisper, head = voice_encoder(model).whisper, model.heads["voice"]
+    whisper = voice_encoder(model).whisper
     if whisper is None or data.whisper is None:
         raise ValueError("the voice branch has no stream from Whisper, or the utterances have no states of it")
-    stream = whisper(data.whisper[:, 0].float())
-    found = {}
-    for share in RESTS:
-        logits = head(share * rest + stream)
-        own = fit_temperature(logits, data.targets)
-        found[share] = float(-(data.targets * (logits / own).log_softmax(1)).sum(1).mean())
-    best = min(found, key=lambda share: found[share])
-    wanted = temperature or fit_temperature(head(rest), data.targets)
-    scale = wanted / fit_temperature(head(best * rest + stream), data.targets)
-    whisper.rest.fill_(best * scale)
-    for parameter in whisper.layers[-2].parameters():  # what follows is a ReLU, which scales along
-        parameter.mul_(scale)
-    for parameter in whisper.parameters():  # as the file holds them
-        parameter.copy_(parameter.half())
-    return {"rest": best, "scale": scale, **{f"nll_{share}": round(nll, 4) for share, nll in found.items()}}
+    beside = whisper(data.whisper[:, 0].float())
+    return choose_rest(
+        whisper,
+        whisper.layers[-2],
+        model.heads["voice"],
+        own=own,
+        beside=beside,
+        targets=data.targets,
+        temperature=temperature,
+    )
