@@ -1,16 +1,17 @@
 """As much of the hub's API as a backup in a dataset needs: one repository in memory, with its history."""
 
-import base64
 import hashlib
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN, REPO = "hf_right", "lab/labels"
+from tests.hub_server import TOKEN, HubHandler, committed, serving
+
+__all__ = ["REPO", "TOKEN", "Dataset", "dataset_hub"]
+REPO = "lab/labels"
 _API = f"/api/datasets/{REPO}"
 
 
@@ -27,27 +28,13 @@ class Dataset:
         return self.history[-1]
 
 
-class _Hub(BaseHTTPRequestHandler):
+class _Hub(HubHandler):
     repo: Dataset
-
-    def answer(self, value, status=200, code=""):
-        self.send(json.dumps(value).encode(), status, **({"X-Error-Code": code} if code else {}))
-
-    def send(self, body: bytes, status: int = 200, **headers: str):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self):
-        self.do_GET()
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         files = self.repo.files
-        if self.headers["Authorization"] != f"Bearer {TOKEN}" or self.repo.private is None:
+        if not self.is_known or self.repo.private is None:
             self.answer({"error": "Repository not found"}, 404, "RepoNotFound")
         elif path.startswith(f"/datasets/{REPO}/resolve/main/"):
             name = path.partition("/resolve/main/")[2]
@@ -57,6 +44,8 @@ class _Hub(BaseHTTPRequestHandler):
                 self.answer({"error": "Entry not found"}, 404, "EntryNotFound")
         elif path.startswith(f"{_API}/tree/main"):
             self._tree(path.partition("/tree/main")[2].strip("/"), parse_qs(urlsplit(self.path).query))
+        elif path == f"{_API}/auth-check/write":
+            self.answer({})
         elif path == f"{_API}/lfs-files":
             self.answer([])
         elif path in (_API, f"{_API}/revision/main"):
@@ -83,20 +72,13 @@ class _Hub(BaseHTTPRequestHandler):
         return len(self.repo.files[name])
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        path = urlsplit(self.path).path
-        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+        body, path = self.body, urlsplit(self.path).path
+        if not self.is_known:
             self.answer({"error": "Invalid credentials"}, 401)
         elif path == "/api/repos/create":
-            asked, url = json.loads(body), f"https://huggingface.co/datasets/{REPO}"
-            if self.repo.private is None:
-                self.repo.private = asked.get("visibility") == "private" or bool(asked.get("private"))
-                self.answer({"url": url})
-            else:
-                self.answer({"error": "exists", "url": url}, 409)
+            self.make(body, f"https://huggingface.co/datasets/{REPO}")
         elif path.startswith(f"{_API}/preupload/"):
-            paths = [file["path"] for file in json.loads(body)["files"]]
-            self.answer({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
+            self.take_all(body)
         elif path.startswith(f"{_API}/commit/"):
             self._commit(body)
         elif path.startswith(f"{_API}/paths-info/"):
@@ -116,27 +98,13 @@ class _Hub(BaseHTTPRequestHandler):
 
     def _commit(self, body: bytes) -> None:
         with self.repo.lock:
-            files = dict(self.repo.files)
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                elif line["key"] == "deletedFile":
-                    del files[line["value"]["path"]]
-            self.repo.history.append(files)
+            self.repo.history.append(committed(self.repo.files, body))
         self.answer({"commitUrl": f"https://huggingface.co/datasets/{REPO}/commit/1", "commitOid": "1" * 40})
-
-    def log_message(self, *args):
-        """Keep the test's output clean."""
 
 
 @contextmanager
 def dataset_hub() -> Iterator[tuple[str, Dataset]]:
     """Serve an empty hub; yields its address and what it has."""
     repo = Dataset()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneHub", (_Hub,), {"repo": repo}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", repo
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(_Hub, repo) as url:
+        yield url, repo

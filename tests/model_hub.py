@@ -1,16 +1,15 @@
 """As much of the hub's API as a checkpoint needs to go there and to come back: one model repository in memory."""
 
-import base64
 import hashlib
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-TOKEN, REPO = "hf_right", "ann/model"
+from tests.hub_server import TOKEN, HubHandler, committed, serving
+
+__all__ = ["REPO", "TOKEN", "Repository", "model_hub"]
+REPO = "ann/model"
 
 
 @dataclass
@@ -28,33 +27,18 @@ class Repository:
         return next((c for c in self.commits if c[0].startswith(str(revision))), None)
 
 
-class _Hub(BaseHTTPRequestHandler):
+class _Hub(HubHandler):
     repo: Repository
-
-    def answer(self, value, status=200, code="", message=""):
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        for name, said in (("X-Error-Code", code), ("X-Error-Message", message)):
-            if said:
-                self.send_header(name, said)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def _refused(self) -> bool:
         path = urlsplit(self.path).path
         self.repo.asked.append(f"{self.command} {path}")
-        if self.headers["Authorization"] == f"Bearer {TOKEN}":
+        if self.is_known:
             return False
         if self.command in ("GET", "HEAD") and self.repo.private is False:
             return False
         self.answer({"error": "Repository not found"}, 401, "RepoNotFound", "Repository not found")
         return True
-
-    def do_HEAD(self):
-        self.do_GET()
 
     def do_GET(self):
         if self._refused():
@@ -82,54 +66,30 @@ class _Hub(BaseHTTPRequestHandler):
             self.answer({"error": "Entry not found"}, 404, "EntryNotFound", "Entry not found")
             return
         body = found[1][name]
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", found[0])
-        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.send(body, ETag=f'"{hashlib.sha1(body).hexdigest()}"', X_Repo_Commit=found[0])
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body
         if self._refused():
             return
         if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            url = f"https://huggingface.co/{REPO}"
-            if self.repo.private is None:
-                self.repo.private = asked.get("visibility") == "private" or bool(asked.get("private"))
-                self.answer({"url": url})
-            else:
-                self.answer({"error": "exists", "url": url}, 409)
+            self.make(body, f"https://huggingface.co/{REPO}")
         elif self.path == "/api/validate-yaml":
             self.answer({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
-            paths = [file["path"] for file in json.loads(body)["files"]]
-            self.answer({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]})
+            self.take_all(body)
         elif "/commit/" in self.path:
-            files = dict(self.repo.commits[-1][1]) if self.repo.commits else {}
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            files = committed(self.repo.commits[-1][1] if self.repo.commits else {}, body)
             commit = hashlib.sha1(body).hexdigest()
             self.repo.commits.append((commit, files))
             self.answer({"commitUrl": f"https://huggingface.co/{REPO}/commit/{commit}", "commitOid": commit})
         else:
             self.answer({}, 404)
 
-    def log_message(self, *args):
-        """Keep the test's output clean."""
-
 
 @contextmanager
 def model_hub() -> Iterator[tuple[str, Repository]]:
     """Serve an empty hub; yields its address and what it has."""
     repo = Repository()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneHub", (_Hub,), {"repo": repo}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", repo
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(_Hub, repo) as url:
+        yield url, repo
