@@ -1,6 +1,8 @@
 """The doctor on set-ups broken on purpose: each is named with what to do, and nothing is changed by looking."""
 
+import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -8,16 +10,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from annotations.bucket.backup import backup_of
+from annotations.bucket.place import HubDataset
 from annotations.store import Store
 from mmer import checkpoint
 from mmer.assets import ASSETS
-from mmer.commands import doctor
+from mmer.commands import backup_check, doctor
 from mmer.commands.doctor import BAD, NOTE, OK
 from mmer.config import ROOT, Paths, sqlite_url
+from mmer.errors import LabelError
+from tests.dataset_hub import TOKEN, dataset_hub
 
 
 @pytest.fixture
@@ -203,3 +210,88 @@ def test_a_look_that_fails_is_a_line_too():
 
     (found,) = doctor.guarded("libraries", look)
     assert str(found) == "BAD   libraries        ZeroDivisionError: division by zero"
+
+
+def backup_lines(paths: Paths) -> list[str]:
+    return [str(finding) for finding in doctor.backup(paths)]
+
+
+def test_a_backup_that_is_well_says_its_age_and_whose_it_is(paths, tmp_path):
+    bucket = tmp_path / "bucket"
+    bucket.mkdir(mode=0o700)
+    assert backup_lines(paths) == ["ok    backup           none is asked for (MMER_BACKUP)"]
+    kept = replace(paths, backup=str(bucket))
+    assert backup_lines(kept)[1:] == [
+        "note  backup snapshot  there is none yet; the first start of a server makes one",
+        "ok    backup owner     nobody yet",
+    ]
+    store = Store(kept.database_url, kept.media, kept.features, backup=backup_of(kept))
+    try:
+        store.backup.start()
+        before = sorted(bucket.rglob("*"))
+        place, snapshot, owner = backup_lines(kept)
+        assert sorted(bucket.rglob("*")) == before  # looking left nothing there
+    finally:
+        store.backup.close()
+        store.engine.dispose()
+    assert place == f"ok    backup           {bucket} can be reached and written to, by this user alone"
+    assert re.fullmatch(r"ok    backup snapshot  \d s ago, up to change \d+", snapshot)
+    assert re.fullmatch(rf"ok    backup owner     process {os.getpid()} of this machine, last heard of \d s ago", owner)
+    assert (
+        backup_lines(kept)[2]
+        == f"ok    backup owner     process {os.getpid()} of this machine, which ended and gave it back"
+    )
+
+
+def test_a_backup_broken_on_purpose(paths, tmp_path):
+    bucket = tmp_path / "bucket"
+    away = replace(paths, backup=str(bucket))
+    assert backup_lines(away) == [
+        f"BAD   backup           MMER_BACKUP names {bucket}, which is not there; mount it, or make the folder; "
+        "it takes a folder, an fsspec URL, or hf-dataset:OWNER/NAME"
+    ]
+    (nowhere,) = backup_lines(replace(paths, backup="none://of/ours"))
+    assert nowhere.startswith("BAD   backup           MMER_BACKUP=none://of/ours cannot be used: ")
+    (server,) = backup_lines(replace(away, database_url="postgresql+psycopg://ann:secret@127.0.0.1:9/mmer"))
+    assert server.startswith("BAD   backup           MMER_BACKUP keeps SQLite databases")
+    assert "secret" not in server
+    (space,) = backup_lines(replace(paths, space="lab/mmer"))
+    assert space.startswith("note  backup           none: a Space forgets its labels when it restarts; mount a private")
+
+    (bucket / "snapshots").mkdir(parents=True)
+    (bucket / "snapshots" / "000001-ab-000000000003-20260101T000000.000000.json").write_text("{half")
+    (bucket / "owners").mkdir()
+    now = datetime.now(timezone.utc).isoformat()
+    record = {"epoch": 1, "token": "ab", "space": "lab/other", "machine": "elsewhere", "pid": 1, "at": now}
+    (bucket / "owners" / "000001-ab.json").write_text(json.dumps(record))
+    bucket.chmod(0o755)
+    for folder in bucket.iterdir():
+        folder.chmod(0o755)
+    place, snapshot, owner = backup_lines(away)
+    assert place.startswith("note  backup")
+    assert "can read owners, snapshots there; `chmod -R go= " in place
+    assert snapshot == ("BAD   backup snapshot  none of 1 is whole; start the server on the disk that has the database")
+    assert owner.startswith(
+        "BAD   backup owner     the Space lab/other writes to it, last heard of 0 s ago; stop it, or"
+    )
+    (bucket / "epochs").mkdir()
+    (bucket / "epochs" / "000001-ab-000000000000").write_bytes(b"\n")
+    assert backup_lines(away)[2].startswith(
+        f"BAD   backup owner     it is of another database than {paths.home / 'mmer.db'}; move "
+    )
+
+
+def test_a_dataset_for_a_backup_is_not_made_by_looking(paths):
+    database = paths.home / "mmer.db"
+    with dataset_hub() as (url, hub):
+        with pytest.raises(LabelError, match="cannot be reached"):
+            HubDataset("lab/labels", make=False, endpoint=url, token=TOKEN)
+        assert hub.private is None
+        hub.private = True
+        place = HubDataset("lab/labels", make=False, endpoint=url, token=TOKEN)
+        assert [str(found) for found in backup_check.look(place, paths, database)] == [
+            "ok    backup           hf-dataset:lab/labels can be reached and written to, and is private",
+            "note  backup snapshot  there is none yet; the first start of a server makes one",
+            "ok    backup owner     nobody yet",
+        ]
+        assert len(hub.history) == 1

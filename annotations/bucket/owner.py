@@ -78,7 +78,7 @@ def claim(place: Place, space: str, *, over: str = "") -> Owner:
         LabelError: `backup_in_use`.
     """
     known = owners(place)
-    if known and known[-1].key != over and not _is_free(place, known[-1], space):
+    if known and known[-1].key != over and not is_free(place, known[-1], space):
         _wait_until_gone(place, known[-1])
     return renew(place, Owner(known[-1].epoch + 1 if known else 1, secrets.token_hex(4), space=space))
 
@@ -122,7 +122,7 @@ def check_owner(place: Place, key: str) -> None:
         )
 
 
-def _is_free(place: Place, owner: Owner, space: str) -> bool:
+def is_free(place: Place, owner: Owner, space: str) -> bool:
     """Whether an owner is gone for certain: it said so, was this Space before, or its process is no more."""
     if owner.released or (space and owner.space == space):
         return True

@@ -5,6 +5,8 @@ acknowledged: mounted buckets promise none of that.
 """
 
 import os
+import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +96,11 @@ class Folder:
     def forget(self) -> None:
         """Have what was deleted gone from the place's own history: a folder has none."""
 
+    def try_writing(self) -> None:
+        """Return when something can be written here; nothing of it stays."""
+        with reaching(self), tempfile.TemporaryFile(dir=self.root):
+            pass
+
 
 class Remote:
     """A place that fsspec reaches. What is appended becomes an object of its own: object stores cannot append."""
@@ -149,22 +156,29 @@ class Remote:
     def forget(self) -> None:
         """Object stores that keep versions have to be told so by their owner."""
 
+    def try_writing(self) -> None:
+        name = f"try-{secrets.token_hex(4)}"
+        self.write(name, b"")
+        self.delete([name])
+
 
 class HubDataset(Remote):
     """A private dataset repository on the Hugging Face Hub; every write is a commit.
 
     Args:
+        make: create the repository when it is not there.
         endpoint, token: where the hub is and who asks; None for what its own variables say.
     """
 
-    def __init__(self, repo: str, *, endpoint: str | None = None, token: str | None = None):
+    def __init__(self, repo: str, *, make: bool = True, endpoint: str | None = None, token: str | None = None):
         from huggingface_hub import HfApi, HfFileSystem
 
         self.repo, self.api = repo, HfApi(endpoint, token)
         system = HfFileSystem(endpoint=endpoint, token=token)
         super().__init__(system, f"datasets/{repo}", f"{DATASET}{repo}", _RARE_HEARTBEAT_S)
         with reaching(self):
-            self.api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+            if make:
+                self.api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
             public = not self.api.repo_info(repo, repo_type="dataset").private
         _refuse_public(self, public)
 
@@ -190,23 +204,30 @@ class HubDataset(Remote):
             if gone:
                 self.api.permanently_delete_lfs_files(self.repo, gone, repo_type="dataset")
 
+    def try_writing(self) -> None:
+        with reaching(self):  # a commit would stay in the history
+            self.api.auth_check(self.repo, repo_type="dataset", write=True)
+
 
 Place = Folder | Remote
 
 
-def open_place(setting: str) -> Place:
-    """Return the place that `MMER_BACKUP` names; a Hugging Face repository is made, private, when it is not there.
+def open_place(setting: str, *, make: bool = True) -> Place:
+    """Return the place that `MMER_BACKUP` names.
+
+    Args:
+        make: create a Hugging Face repository, private, when it is not there.
 
     Raises:
         LabelError: `bad_backup_place`, `backup_public`, `backup_unavailable`.
     """
     if setting.startswith(DATASET):
-        return HubDataset(_repository(setting.removeprefix(DATASET), setting))
+        return HubDataset(_repository(setting.removeprefix(DATASET), setting), make=make)
     scheme, _, rest = setting.rpartition("://")
     if scheme in ("", "file", "local"):
         return _folder(Path(rest).expanduser().resolve())
     if scheme == "hf":
-        return _hub_bucket(rest, setting)
+        return _hub_bucket(rest, setting, make)
     import fsspec
 
     shown = f"{scheme}://{rest.split('?')[0].rpartition('@')[2]}"  # without keys that stand in the URL
@@ -225,7 +246,7 @@ def _folder(root: Path) -> Folder:
     return Folder(root)
 
 
-def _hub_bucket(rest: str, setting: str) -> Remote:
+def _hub_bucket(rest: str, setting: str, make: bool) -> Remote:
     from huggingface_hub import HfApi, HfFileSystem
 
     kind, _, path = rest.partition("/")
@@ -237,7 +258,8 @@ def _hub_bucket(rest: str, setting: str) -> Remote:
     bucket = _repository("/".join(path.split("/")[:2]), setting)
     place = Remote(HfFileSystem(), f"buckets/{path}", setting)
     with reaching(place):
-        HfApi().create_bucket(bucket, private=True, exist_ok=True)
+        if make:
+            HfApi().create_bucket(bucket, private=True, exist_ok=True)
         public = not HfApi().bucket_info(bucket).private
     _refuse_public(place, public)
     return place

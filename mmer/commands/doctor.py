@@ -58,6 +58,7 @@ def examine() -> Iterator[Finding]:
     yield from guarded("home", lambda: [home(paths.home)])
     yield from guarded("disk", lambda: [disk(paths.home)])
     yield from guarded("database", lambda: [database(paths.database_url)])
+    yield from guarded("backup", lambda: backup(paths))
     yield from guarded("device", lambda: [device(paths.device)])
     yield from guarded("checkpoint", lambda: [served_checkpoint(paths)])
     for name, asset in assets.ASSETS.items():
@@ -193,6 +194,12 @@ def database(url: str) -> Finding:
     finally:
         engine.dispose()
     return Finding("database", OK, f"{named}, schema {version}, {n_labels:,} labels, can be written to")
+
+
+def backup(paths: Paths) -> Iterator[Finding]:
+    from mmer.commands import backup_check  # it makes findings too
+
+    return backup_check.examine(paths)
 
 
 def device(wish: str) -> Finding:
