@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from annotations.choices import FORMATS, GOLD_SHARE, LEASE_S, ORDERS, PER_ITEM, ROLES, TARGETS
+from mmer.errors import until_pipe_closes
 from mmer.labels import EMOTIONS
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--push REPO goes with --format hf")
     from annotations import commands  # with SQLAlchemy and the formats: seconds that --help need not wait for
 
-    return commands.run(args)
+    return until_pipe_closes(lambda: commands.run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -42,6 +42,8 @@ def run(args: Namespace) -> int:
             return COMMANDS[f"{args.command} {action}" if action else args.command](args)
     except MmerError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
     except (SQLAlchemyError, OSError) as error:
         print(f"failed: {str(error).splitlines()[0]}", file=sys.stderr)
     return 1

@@ -11,7 +11,7 @@ import sys
 from mmer import checkpoint, hub, versions
 from mmer.commands import analyse, whatif
 from mmer.config import Paths
-from mmer.errors import MmerError
+from mmer.errors import MmerError, until_pipe_closes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +94,7 @@ def _roll_back(args: argparse.Namespace) -> int:
 def main() -> int:
     args = _parser().parse_args()
     try:
-        return args.run(args)
+        return until_pipe_closes(lambda: args.run(args))
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -1,6 +1,11 @@
 """Every error a user can cause. Each names the thing, what was found and what would work, and has a stable code."""
 
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+
+PIPE_CLOSED = 141  # the status a shell gives for a program that the signal of a closed pipe ended
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,14 @@ class LabelError(MmerError):
 
 class TrainingError(MmerError):
     """Training cannot start or go on with what it was given."""
+
+
+def until_pipe_closes(main: Callable[[], int]) -> int:
+    """Return a command's exit status; where nobody reads its output any more, as after `| head`, it ends in silence."""
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        return PIPE_CLOSED

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,26 @@ def test_help_waits_for_no_library(words):
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "\n")
     assert " ".join(words) in run.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "annotations", "stats"),
+        ("-m", "mmer", "checkpoint", "list"),
+        ("-c", "from training.command import run; run(lambda: print('a line') or 0)"),
+    ],
+    ids=lambda command: command[1],
+)
+def test_a_pipe_that_was_closed_was_a_failure(command, filled):
+    """`| head` that has read enough ends the command as it does any program's, without a word."""
+    options, _ = filled
+    there, here = os.pipe()
+    os.close(there)
+    command = [sys.executable, *command, *(options if "stats" in command else ())]
+    run = subprocess.run(command, cwd=ROOT, stdout=here, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(here)
+    assert (run.returncode, run.stderr) == (141, "")
 
 
 @pytest.fixture
