@@ -184,6 +184,9 @@ def test_the_overview_says_what_the_gate_said_in_numbers_and_words():
     assert html.count('class="mm-dot"') == 1
     assert "20261101T000000-aaaaaaaa, people who were labelled: UAR 0.500 before, 0.750 after" in html
     assert "Checkpoint &#39;broken&#39; cannot be used." in html
+    assert "3 versions, the newest first" in html
+    alone = model_html.overview(made[:1], [], fresh=0, outdated=0, automatic=0)
+    assert "<summary>1 version</summary>" in alone  # it said "1 versions, the newest first"
 
 
 def test_how_a_run_ended_is_said_in_words():
