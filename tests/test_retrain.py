@@ -24,7 +24,8 @@ from mmer.predict import Predictor
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
-from training.corrections.collect import gather
+from tests.test_app import new_checkpoint
+from training.corrections.collect import gather, read
 
 ROOT = Path(__file__).resolve().parent.parent
 PITCH_HZ = {"happiness": 260, "sadness": 95}
@@ -150,6 +151,19 @@ def test_what_reviewers_decide_is_what_is_learnt(tmp_path, voices):
         assert third not in learnt(method)
     adjudicate(store, 2, None, None, "all", None, "rita")
     assert set(learnt("soft")) == {first}
+
+
+def test_a_cache_that_could_not_be_written_made_a_readable_clip_unreadable(tmp_path, voices, caplog):
+    paths = home_with(tmp_path / "home", voices[:1])
+    new_checkpoint(paths, 1)
+    items, _ = gather(Store(paths.database_url, paths.media).labels())
+    cache = tmp_path / "cache"
+    cache.write_text("a file stands where the folder should be")
+    for n_warned in (1, 2):
+        kept, found, skipped = read(Predictor(paths), items, speech=False, cache=cache)
+        assert (kept, skipped) == (items, [])
+        assert found is not None
+        assert caplog.text.count(f"what was read of {items[0].name} could not be kept in {cache}") == n_warned
 
 
 def test_too_few_labels_are_said_so(tmp_path, voices):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from training.corrections.config import RetrainConfig
 from training.data.load import save_atomically
 
 _CACHE = 2  # version of the cached features
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,13 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
         raise ClipError("nothing_readable", "neither a face, nor a voice, nor words were found")
     batch, share = collate(seen.features, config), share / share.sum()
     if cache is not None and file is not None and not any(n.code.endswith("_unavailable") for n in seen.quality):
-        cache.mkdir(parents=True, exist_ok=True)
-        save_atomically({f.name: getattr(batch, f.name) for f in fields(Batch)} | {"share": share}, file)
+        kept = {f.name: getattr(batch, f.name) for f in fields(Batch)} | {"share": share}
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            save_atomically(kept, file)
+        except (OSError, RuntimeError) as error:  # a full disk costs the next run a second look, not this one the clip
+            file.with_suffix(".part").unlink(missing_ok=True)
+            _LOG.warning("what was read of %s could not be kept in %s: %s", item.name, cache, error)
     return batch, share
 
 
