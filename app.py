@@ -31,6 +31,7 @@ except ImportError:
     spaces = None
 
 from mmer.ui import logs
+from mmer.ui.lent_gpu import lender
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from mmer.ui.shutdown import serve_until_stopped
@@ -38,16 +39,10 @@ from mmer.ui.shutdown import serve_until_stopped
 _FINISH_S = 300.0  # how long a call may go on after the server was asked to stop; what stops it may be less patient
 
 
-def _on_lent_gpu(call):
-    """Run a call where ZeroGPU lends a GPU: in another process, which cannot be asked to stop nor how far it is."""
-    lent = spaces.GPU(duration=120)(call)
-    return lambda *args, should_stop=None, watcher=None, report=None, **options: lent(*args, **options)
-
-
 if options and options.host:
     paths = replace(paths, host=options.host)
 try:
-    service = Service(paths, _on_lent_gpu) if spaces else Service(paths)
+    service = Service(paths, lender(spaces)) if spaces else Service(paths)
 except MmerError as error:
     sys.exit(f"error: {error}")
 demo = build(service)

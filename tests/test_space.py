@@ -19,6 +19,7 @@ from gradio_client import Client, handle_file
 from annotations.store import Store
 from mmer import checkpoint
 from mmer.config import ROOT, Paths, sqlite_url
+from mmer.ui.lent_gpu import seconds_for
 from tests import synth
 from tests.test_app import new_checkpoint
 
@@ -94,6 +95,46 @@ def test_a_space_that_was_restarted_had_lost_its_labels(tmp_path):
     assert started_s < 240
     newest = max((bucket / "owners").glob("*.json"))
     assert json.loads(newest.read_text())["released"] is True
+
+
+STAND_IN = """
+def GPU(duration):
+    def lend(call):
+        def lent(*args, **options):
+            with open({told!r}, "a") as told:
+                print(call.__name__, duration(*args, **options), file=told)
+            return call(*args, **options)
+        return lent
+    return lend
+"""
+
+
+def test_a_gpu_was_lent_for_two_minutes_whatever_was_asked(tmp_path):
+    """As on ZeroGPU, whose package stands here for its decorator alone: how long a call may take goes by its clip."""
+    told, home, bucket = tmp_path / "told", tmp_path / "home", tmp_path / "bucket"
+    bucket.mkdir()
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "spaces.py").write_text(STAND_IN.format(told=str(told)))
+    new_checkpoint(replace(Paths.from_env(), home=home, database_url=sqlite_url(home / "mmer.db")), 1)
+    clip = synth.write_clip(tmp_path / "talk.wav", seconds=10, voice=synth.voice(10, seed=3))
+    with served(home, bucket, PYTHONPATH=str(tmp_path / "packages"), **SPACE) as (_, url):
+        client = Client(url, verbose=False)
+        found = client.predict(audio=handle_file(clip), text="so", api_name="/analyse")
+        client.predict(api_name="/explain")
+    assert found["duration_s"] == 10
+    assert told.read_text().splitlines() == ["analyse 23", "_explain 60"]
+
+
+def test_the_length_of_a_clip_says_how_long_a_gpu_is_needed(tmp_path):
+    film = synth.write_clip(tmp_path / "talk.mp4", seconds=2)
+    recorded = synth.write_clip(tmp_path / "live.webm", seconds=2, options={"live": "1"})
+    picture = synth.write_image(tmp_path / "face.png", synth.face())
+    (tmp_path / "none.mp4").write_text("words")
+    assert seconds_for(str(film), text="so") == 21
+    assert seconds_for(str(film), str(film)) == 21
+    assert seconds_for(str(recorded)) == 110
+    assert seconds_for(str(picture)) == seconds_for(str(tmp_path / "none.mp4")) == seconds_for(text="so") == 20
+    assert seconds_for(object(), None) == 60
 
 
 def test_a_second_space_on_the_same_bucket_said_nothing(tmp_path):
