@@ -39,7 +39,7 @@ COPY training training
 
 RUN useradd --uid 10001 --create-home mmer \
     && install -d -o mmer -g mmer -m 700 /data
-USER mmer
+USER 10001
 
 ENV MMER_HOME=/data \
     MMER_LOG=json \

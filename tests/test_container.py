@@ -41,7 +41,8 @@ def test_the_image_runs_as_nobody_special_and_keeps_its_data_in_a_volume():
     known = {*("FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER"), *("VOLUME", "EXPOSE", "HEALTHCHECK")}
     assert set(order) <= known | {"STOPSIGNAL", "CMD"}
     assert order[0] == "FROM"
-    assert of("USER") == ["mmer"]
+    assert of("USER") == ["10001"]  # a number: who runs it can see that it is not root
+    assert any("useradd --uid 10001 --create-home mmer" in line for line in of("RUN"))
     assert "root" not in order[order.index("USER") :]
     assert not {"RUN", "COPY"} & set(order[order.index("USER") :])  # nothing is installed as that user
     assert of("VOLUME") == [variables()["MMER_HOME"]]
