@@ -24,6 +24,11 @@ def _default_home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "mmer"
 
 
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def sqlite_url(file: Path) -> str:
     """Return the URL of a SQLite file; what has a meaning in a URL (%20, ?, #) stays part of the file's name."""
     return f"sqlite:///{quote(str(file))}"

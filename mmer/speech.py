@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,8 +41,19 @@ MAX_NO_SPEECH = 0.6
 
 # Decoding hangs hooks on the model, and numba's thread pool under the word times aborts the process when two threads
 # enter it without an OpenMP library: one decoding at a time in the whole process.
-_decoding = threading.Lock()
+_decoding, _next = threading.Lock(), threading.Lock()
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Decode alone; who has waited goes before who comes again, which a lock by itself does not see to."""
+    with _next:
+        _decoding.acquire()
+    try:
+        yield
+    finally:
+        _decoding.release()
 
 
 @dataclass(frozen=True)
@@ -147,8 +159,7 @@ class Transcriber:
             return Transcript("", None, (), "no_speech", "nobody was heard speaking")
         try:
             model = self._load()
-            with _decoding:
-                return self._decode(model, np.asarray(samples, dtype=np.float32), spans, should_stop)
+            return self._decode(model, np.asarray(samples, dtype=np.float32), spans, should_stop)
         except AssetError as error:
             return Transcript("", None, (), "unavailable", error.message)
         except torch.OutOfMemoryError:
@@ -160,7 +171,9 @@ class Transcriber:
         windows = []
         for spoken in _windows(spans):
             several = len(spoken) > 1 and model.is_multilingual
-            windows += _of_one_language(spoken, [_languages(model, samples, s) for s in spoken] if several else [])
+            with _turn():
+                told = [_languages(model, samples, s) for s in spoken] if several else []
+            windows += _of_one_language(spoken, told)
         windows.sort(key=lambda part: part.spans[0].start_s - part.spans[-1].end_s)
         usual, found = None, []
         for part in windows:
@@ -170,7 +183,8 @@ class Transcriber:
             start = max(int((window[0].start_s - MARGIN_S) * SAMPLE_RATE), 0)
             sound = samples[start : int((window[-1].end_s + MARGIN_S) * SAMPLE_RATE)]
             cuda = [model.device] if model.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=cuda):
+            # A short clip beside a long one waits for one of its windows, not for all of them.
+            with _turn(), torch.random.fork_rng(devices=cuda):
                 torch.manual_seed(0)  # higher temperatures draw: the same clip gives the same words
                 result = model.transcribe(
                     sound,

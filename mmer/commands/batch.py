@@ -11,8 +11,9 @@ from mmer import checkpoint
 from mmer.commands import tasks as sources
 from mmer.commands.answers import Options
 from mmer.commands.journal import Journal
-from mmer.commands.pool import Pool, cores
+from mmer.commands.pool import Pool
 from mmer.commands.tasks import Task
+from mmer.config import cores
 from mmer.errors import CheckpointError
 
 _MOST_WORKERS = 4  # each holds the models: two gigabytes with Whisper

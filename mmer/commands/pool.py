@@ -1,7 +1,6 @@
 """Clips answered by several processes of this machine; one that dies costs the clip it had, not the run."""
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from mmer.commands.answers import Options, answer_all, failed, predictor_of
 from mmer.commands.tasks import Task
+from mmer.config import cores
 
 _TRIES = 2  # of a clip whose process died: the first may have died of something else, as too little memory
 
@@ -111,8 +111,3 @@ class Pool:
             worker.process.join(timeout=0 if worker.tasks else 10)
             if worker.process.is_alive():
                 worker.process.terminate()
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

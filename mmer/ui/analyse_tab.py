@@ -1,7 +1,7 @@
 """The Analyse tab: a clip goes in, the verdict and its reasons come out, a correction is saved."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -18,6 +18,7 @@ from mmer.ui.correction_form import CorrectionForm
 from mmer.ui.examples import EXAMPLES, Example
 from mmer.ui.faces_html import faces
 from mmer.ui.handlers import report_errors, run_in_background
+from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current, to_explain
 from mmer.ui.timeline_html import timeline
 from mmer.ui.waiting import Waiting
@@ -180,10 +181,12 @@ class AnalyseTab:
     def _connect_analysis(self, button: gr.Button, name: str, example: Example | None, cleared: dict):
         """Make a button analyse what was given, or an example, and return the event."""
         fill = None if example is None else (lambda: self._filled(example))
+        given = [self.given.files, self.given.words]
         return self._run_on_click(
             button,
             self.analyse,
-            inputs=[self.given.files, self.given.words],
+            inputs=given,
+            of_clip=True,
             outputs=self.verdict,
             name=name,
             status=self.status,
@@ -192,22 +195,38 @@ class AnalyseTab:
         )
 
     def _run_on_click(
-        self, button: gr.Button, handler: Callable, *, inputs, outputs, name, status, cleared, fill=None, js=None
+        self,
+        button: gr.Button,
+        handler: Callable,
+        *,
+        inputs,
+        outputs,
+        name,
+        status,
+        cleared,
+        fill=None,
+        js=None,
+        of_clip=False,
     ):
         """Make a button run a handler on the model and return the event; until its turn comes, the page says so.
 
         Args:
             fill: what is filled in first.
+            of_clip: the inputs are files and words, from which it can be told how long it should take.
         """
         filled = [self.given.files, self.given.words, self.given.chips] if fill else []
 
-        def wait() -> dict:
+        def wait(request: gr.Request, files=None, words=None) -> dict:
             values = dict(zip(filled, fill(), strict=True)) if fill else {}
-            return {status: result_html.status("Waiting for its turn", 0), **cleared, **values}
+            if values:
+                files, words, *_ = values.values()
+            self.service.line.expect(request.session_hash, self._expected_s(files, words))
+            told = result_html.status("Waiting for its turn", 0, request.session_hash)
+            return {status: told, **cleared, **values}
 
         waiting = button.click(
             wait,
-            None,
+            inputs if of_clip and not fill else None,
             [status, *cleared, *filled],
             queue=False,
             api_name=f"{name}_waits",
@@ -222,8 +241,7 @@ class AnalyseTab:
             api_visibility="undocumented",
             show_progress="hidden",
             js=js,
-            concurrency_id="model",
-            concurrency_limit=1,  # two analyses at once are slower than one after another
+            **MODEL,
         )
         turn.success(None, js=_SCROLL.format(outputs[1].elem_id))  # on a phone the answer is below the fold
         return turn
@@ -233,6 +251,11 @@ class AnalyseTab:
         files = self.service.examples.place(example)
         return files or None, example.words, self.given.shown(files)
 
+    def _expected_s(self, files: Sequence[str] | None, words: str | None) -> float | None:
+        """Return how long these files should take here; None where nothing like them ran."""
+        infos = [found for f in files or () if isinstance(found := probed(f), MediaInfo)]
+        return self.service.pace.expected_s(infos, bool((words or "").strip()))
+
     def _figures(self, name: str) -> str:
         return card_html.figures(name, self.service.paths.checkpoints)
 
@@ -240,8 +263,7 @@ class AnalyseTab:
     def analyse(self, request: gr.Request, profile: OAuthProfile | None, files=None, text=None):
         authorize(self.service, "analyse", request, profile)
         files, waiting = in_reading_order(files or ()), Waiting()
-        infos = [found for f in files if isinstance(found := probed(f), MediaInfo)]
-        expected_s = self.service.pace.expected_s(infos, bool((text or "").strip()))
+        expected_s = self._expected_s(files, text)
         yield {
             self.raw: None,
             self.card: waiting.card(0, expected_s),

@@ -27,6 +27,7 @@ from mmer.labels import EMOTIONS, MODALITIES
 from mmer.ui import api_types, label_view
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_to_callers, run_in_background
+from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current
 
 PUBLIC = (
@@ -54,10 +55,9 @@ class Endpoints:
             files = [_file("Video"), _file("Sound"), _file("Picture"), _file("Files", several=True)]
             words = gr.Textbox(label="Words", value="")
         clip = [files[0], files[1], files[2], words, files[3]]
-        model = {"concurrency_id": "model", "concurrency_limit": 1}
-        _endpoint(self.analyse, clip, api_types.Result, "analyse", [session], preprocess=True, **model)
+        _endpoint(self.analyse, clip, api_types.Result, "analyse", [session], preprocess=True, **MODEL)
         asked = [_value(str | None, "Emotion"), _value(str | None, "Against"), _value(int | None, "Utterance"), session]
-        _endpoint(self.explain, [*clip, *asked], api_types.Reasons, "explain", [session], preprocess=True, **model)
+        _endpoint(self.explain, [*clip, *asked], api_types.Reasons, "explain", [session], preprocess=True, **MODEL)
         who = [_value(str, "Project", ""), _value(str, "Annotator", "")]
         _endpoint(self.next_item, who, api_types.NextItem, "next")
         answer = [

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mmer.ui import line
 from mmer.ui.login import Logins
 from mmer.ui.probes import PROBES, Probes
 from mmer.ui.service import SessionResult
@@ -89,6 +90,8 @@ class Door:
         elif path in PROBES and scope["method"] in ("GET", "HEAD"):
             here = is_local((scope.get("client") or ("",))[0])
             await (await self.probes.answer(path, headers, here))(scope, receive, send)
+        elif path == "/line" and scope["method"] == "GET":
+            await self._place(scope)(scope, receive, send)
         elif (reply := await self.logins.answer(scope, receive, self._visitor(scope, headers))) is not None:
             await reply(scope, receive, send)
         elif scope["method"] == "POST" and path == "/gradio_api/upload":
@@ -122,6 +125,11 @@ class Door:
         if any(path.startswith(closed) for closed in CLOSED):
             return _refuse(404, "closed", f"{path} is not open here")
         return None
+
+    def _place(self, scope: Scope) -> JSONResponse:
+        """Return where a session's call stands; the session's name, which only its browser knows, is all it takes."""
+        session = QueryParams(scope["query_string"]).get("session", "")
+        return JSONResponse(line.words(self.page.service.line.place(session)), headers={"cache-control": "no-store"})
 
     def _count(self, refusal: JSONResponse) -> None:
         self.page.service.monitor.refused(json.loads(bytes(refusal.body))["error"]["code"])

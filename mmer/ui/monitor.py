@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # From what a sentence takes to what ten minutes of film take on two cores.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+_LATELY = 8  # calls of a kind: what ran before under another load says little
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +45,8 @@ class Call:
             code: `ok`, `stopped`, `internal`, or the code of an MmerError.
         """
         seconds = time.perf_counter() - self._since
+        if code == "ok":
+            self._monitor.lately[self._name].append(seconds)
         self._monitor.calls.labels(self._name, code).inc()
         self._monitor.call_seconds.labels(self._name).observe(seconds)
         fields = {"call": self._name, "code": code, "ms": round(seconds * 1e3, 1), **self._fields}
@@ -55,6 +60,7 @@ class Monitor:
     def __init__(self, service: "Service"):
         self._service = service
         self.queue_length: Callable[[], tuple[int, int]] = lambda: (0, 0)  # calls that wait, that run
+        self.lately: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LATELY))  # seconds, by kind of call
         self.registry = CollectorRegistry()
         self.stages = Histogram(
             "mmer_stage_seconds", "Time of one stage of a clip.", ["stage"], buckets=_SECONDS, registry=self.registry
@@ -73,6 +79,11 @@ class Monitor:
 
     def begin(self, name: str) -> Call:
         return Call(self, name)
+
+    def usual_s(self, name: str) -> float | None:
+        """Return how long such calls took lately; None before there was one."""
+        took = list(self.lately.get(name, ()))
+        return median(took) if took else None
 
     def timed(self, timing_ms: dict[str, float]) -> None:
         """Count how long the stages of a clip took; those that were not needed took no time and are left out."""

@@ -124,6 +124,23 @@ window.mmerPage = (() => {
   }
   addEventListener("popstate", () => { wanted = read() ?? "analyse"; followTabs(); });
 
+  // Until its turn comes, the line under a button says where one stands.
+  let waitsSince = null;
+  async function tellPlace() {
+    const line = document.querySelector("[data-waits]");
+    if (!line) { waitsSince = null; return; }
+    waitsSince ??= performance.now();
+    line.lastElementChild.textContent = `${Math.round((performance.now() - waitsSince) / 1000)} s`;
+    try {
+      const { place, more } = await (await fetch(`line?session=${encodeURIComponent(line.dataset.waits)}`)).json();
+      const [said, beside] = line.firstElementChild.children;
+      if (!place || !beside) return; // it runs by now
+      if (said.textContent !== place) said.textContent = place;
+      beside.textContent = more;
+    } catch { /* the server will be asked again */ }
+  }
+  setInterval(tellPlace, 1000);
+
   let due = false;
   new MutationObserver((changes) => {
     for (const { type, target } of changes)

@@ -79,6 +79,7 @@ def build(service: Service) -> Page:
     held_s = housekeeping.HELD_S
     with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
         page.service = service
+        service.line.page = page
         service.monitor.queue_length = lambda: (len(page.waiting()), len(page.running()))
         gr.HTML(render("page_head.html"), elem_id="head")
         identity = Identity(service)

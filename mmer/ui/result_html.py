@@ -18,9 +18,13 @@ _CLOSE = 0.15  # the runner-up is named when it comes this near
 _BY_MODALITY = {"face": ("no_face", "face_unavailable"), "voice": ("no_speech",), "text": ("text_unavailable",)}
 
 
-def status(text: str, seconds: float | None = None) -> str:
-    """Return the line under a button: what is going on and for how long, or what has ended."""
-    return render("status.html", text=text, seconds=seconds)
+def status(text: str, seconds: float | None = None, session: str | None = None) -> str:
+    """Return the line under a button: what is going on and for how long, or what has ended.
+
+    Args:
+        session: whose call waits for its turn; the page's script asks where it stands.
+    """
+    return render("status.html", text=text, seconds=seconds, session=session)
 
 
 def failure(message: str) -> str:

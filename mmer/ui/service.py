@@ -25,6 +25,7 @@ from mmer.perceive import Progress
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import Transcript, typed
 from mmer.ui.examples import ExampleFiles
+from mmer.ui.line import Line
 from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
@@ -131,6 +132,7 @@ class Service:
         self.player = Player(self.store)
         self.retraining = Retraining(paths, self.store)
         self.monitor = Monitor(self)
+        self.line = Line(self.monitor)
         self.examples = ExampleFiles(paths.uploads)
         self.pace = Pace()
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here

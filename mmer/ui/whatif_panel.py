@@ -8,6 +8,7 @@ from mmer.labels import MODALITIES
 from mmer.ui import result_html, whatif_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors, run_in_background
+from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current
 from mmer.whatif import Changes
 
@@ -59,8 +60,7 @@ class WhatIfPanel:
                 api_name=name,
                 api_visibility="undocumented",
                 show_progress="hidden",
-                concurrency_id="model",
-                concurrency_limit=1,
+                **MODEL,
             )
 
     @property
