@@ -46,10 +46,11 @@ try:
 except MmerError as error:
     sys.exit(f"error: {error}")
 demo = build(service)
+warming = threading.Thread(target=service.warm, daemon=True)
 if spaces:
     service.warm()  # a GPU is lent to what this thread has loaded
-else:
-    threading.Thread(target=service.warm, daemon=True).start()  # the page is there before the weights are
+elif options is None:
+    warming.start()
 
 if options:
     logs.set_up(paths)
@@ -62,6 +63,8 @@ if options:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # one that comes while it starts ends it as Ctrl-C does
     try:
         demo.launch(server_name=paths.host, server_port=options.port, prevent_thread_lock=True, **LAUNCH)
+        if not spaces:
+            warming.start()  # the page is there before torch and the weights are
         serve_until_stopped(demo, _FINISH_S)
     finally:
         service.close()

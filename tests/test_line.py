@@ -63,7 +63,7 @@ def test_who_waits_could_not_learn_where_they_stand(served):
 
 
 @pytest.mark.skipif(AT_ONCE < 2, reason="one processor answers one clip at a time")
-def test_a_long_clip_held_up_everybody(served, tmp_path, clips):
+def test_a_long_clip_held_up_everybody(served, tmp_path):
     page, url = served
     long = synth.write_clip(tmp_path / "long.wav", seconds=40, voice=synth.voice(40, pause_s=0.5))
     first, second = (Client(url, verbose=False) for _ in range(2))

@@ -22,6 +22,13 @@ def python(code: str, folder: Path, **variables: str) -> str:
     ).stdout
 
 
+def test_the_first_page_waited_for_torch_and_scipy():
+    code = (
+        "import mmer.ui.page, sys; print([m for m in ('torch', 'scipy', 'matplotlib', 'whisper') if m in sys.modules])"
+    )
+    assert python(code, ROOT) == "[]\n"
+
+
 def test_the_public_names_come_when_they_are_asked_for():
     code = "import mmer, sys; mmer.EMOTIONS, mmer.ClipError; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert python(code, ROOT) == "False False\n"

@@ -8,7 +8,6 @@ import gradio as gr
 from gradio.oauth import OAuthProfile
 
 from mmer import checkpoint
-from mmer.explanation import Explanation
 from mmer.media import MediaInfo
 from mmer.ui import card_html, result_html
 from mmer.ui.auth import authorize
@@ -324,7 +323,7 @@ class AnalyseTab:
         seen = current(session)
         which = None if utterance is None else int(utterance)
         features = to_explain(seen.result, which)[0].features
-        told: list[Explanation] = []  # what is known so far; the last one is shown
+        told: list = []  # explanations: what is known so far; the last one is shown
         n_shown = 0
         work = run_in_background(lambda stop: self.service.explain(seen.result, stop, told.append, utterance=which))
         for seconds, why in work:

@@ -1,16 +1,19 @@
 """A result as WebVTT captions: what is said, when, and what each utterance was judged to be."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mmer.labels import SIGNS
 from mmer.numerals import likely
-from mmer.predict import EmotionResult, Segment
-from mmer.speech import Word
+
+if TYPE_CHECKING:
+    from mmer.predict import EmotionResult, Segment
+    from mmer.speech import Word
 
 _LONGEST_S, _MOST_LETTERS = 4.0, 42  # of one caption: what subtitles keep to
 
 
-def webvtt(result: EmotionResult) -> str:
+def webvtt(result: "EmotionResult") -> str:
     """Return the captions of a clip, https://www.w3.org/TR/webvtt1/; the words where they have times, the verdicts."""
     cues = [
         f"{_time(start_s)} --> {_time(end_s)}\n{text}"
@@ -21,7 +24,7 @@ def webvtt(result: EmotionResult) -> str:
     return "\n\n".join(["WEBVTT", *cues]) + "\n"
 
 
-def _cues(result: EmotionResult, segment: Segment) -> Iterator[tuple[float, float, str]]:
+def _cues(result: "EmotionResult", segment: "Segment") -> Iterator[tuple[float, float, str]]:
     """Yield start, end and text of an utterance's captions; its verdict stands under each."""
     verdict = ""
     if segment.emotion is not None:
@@ -39,7 +42,7 @@ def _cues(result: EmotionResult, segment: Segment) -> Iterator[tuple[float, floa
         yield start_s, max(end_s, start_s + 0.05), "\n".join(filter(None, (_escape(said), verdict)))
 
 
-def _groups(words: list[Word]) -> Iterator[list[Word]]:
+def _groups(words: list["Word"]) -> Iterator[list["Word"]]:
     """Yield words that stand in one caption together."""
     group: list[Word] = []
     for word in words:

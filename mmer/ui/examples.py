@@ -11,7 +11,6 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.signal import lfilter
 
 from annotations.db.engine import private_folder
 
@@ -112,6 +111,8 @@ def draw_face(mouth_open: float, smile: float, brows: float) -> Image.Image:
 
 def speak(seconds: float, pitch_hz: float) -> np.ndarray:
     """Return (L,) float32 at 16 kHz of a voice saying vowels: pulses of falling pitch through gliding resonators."""
+    from scipy.signal import lfilter  # takes half a second, which the first page does not wait for
+
     n, block = round(seconds * _RATE), _RATE // 100
     t = np.arange(n) / _RATE
     phrase = t % 1.5  # falls in each phrase, and is silent at its end

@@ -2,16 +2,19 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from mmer.numerals import stretch
-from mmer.predict import EmotionResult
 from mmer.ui.media_uri import data_uri
 from mmer.ui.render import render
 
+if TYPE_CHECKING:
+    from mmer.predict import EmotionResult
 
-def faces(results: Sequence[EmotionResult], read: int) -> str:
+
+def faces(results: Sequence["EmotionResult"], read: int) -> str:
     """Return the faces of a clip to choose from; empty where there are not several.
 
     Args:

@@ -1,15 +1,18 @@
 """Results as HTML: every bar has its number, and colour is never alone."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from annotations.retention import Removal
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.numerals import likely
-from mmer.predict import EmotionResult
 from mmer.ui.render import render
 from mmer.ui.service import Saved
+
+if TYPE_CHECKING:
+    from mmer.predict import EmotionResult
 
 CHANNELS = {"face": "Face", "voice": "Voice", "text": "Words"}  # the modalities as the page names them
 # The share of the probability from which the headline says so.
@@ -37,7 +40,7 @@ def empty(title: str = "The answer appears here", told: str = "") -> str:
     return render("empty.html", title=title, told=told)
 
 
-def result(verdict: EmotionResult, before: EmotionResult | None = None, *, over_time: bool = False) -> str:
+def result(verdict: "EmotionResult", before: "EmotionResult | None" = None, *, over_time: bool = False) -> str:
     """Return the verdict: headline, votes, contributions, utterances, warnings and who answered.
 
     Args:
@@ -71,13 +74,13 @@ def result(verdict: EmotionResult, before: EmotionResult | None = None, *, over_
     )
 
 
-def _certainty(verdict: EmotionResult) -> str:
+def _certainty(verdict: "EmotionResult") -> str:
     if verdict.abstain:
         return "No reliable answer; the best guess is"
     return next(word for share, word in _CERTAINTY if verdict.probs.max() >= share)
 
 
-def _confidence(verdict: EmotionResult) -> str:
+def _confidence(verdict: "EmotionResult") -> str:
     first, second = np.argsort(verdict.probs)[::-1][:2]
     line = f"Confidence {likely(verdict.probs[first])}"
     if verdict.probs[first] < 0.5:
@@ -87,7 +90,7 @@ def _confidence(verdict: EmotionResult) -> str:
     return line
 
 
-def _contradiction(verdict: EmotionResult) -> str:
+def _contradiction(verdict: "EmotionResult") -> str:
     """Return how it can be that the verdict is not the first choice of the channel that spoke most for it.
 
     The fusion reads each channel's states, not its votes, so it can favour what no channel puts first; and a Shapley
@@ -115,7 +118,7 @@ def _contradiction(verdict: EmotionResult) -> str:
     )
 
 
-def _votes(verdict: EmotionResult) -> list[tuple[str, list[tuple[float | None, bool]]]]:
+def _votes(verdict: "EmotionResult") -> list[tuple[str, list[tuple[float | None, bool]]]]:
     """Return for each emotion its share together and by each channel, and whether it is that column's highest."""
     columns: list[np.ndarray | None] = [verdict.probs]
     for present, probs in zip(verdict.present.values(), verdict.branch_probs, strict=True):
@@ -126,7 +129,7 @@ def _votes(verdict: EmotionResult) -> list[tuple[str, list[tuple[float | None, b
     ]
 
 
-def why_absent(verdict: EmotionResult) -> dict[str, str]:
+def why_absent(verdict: "EmotionResult") -> dict[str, str]:
     """Return, for each channel that was not used, the reason in words."""
     files, notices = verdict.observation.files, {n.code: n.message for n in verdict.quality}
     nothing = {
@@ -144,7 +147,7 @@ def why_absent(verdict: EmotionResult) -> dict[str, str]:
     return reasons
 
 
-def _notices(verdict: EmotionResult) -> Iterable[str]:
+def _notices(verdict: "EmotionResult") -> Iterable[str]:
     """Yield what to keep in mind, but for what is said of an absent channel already."""
     told = {"nothing_readable", *(code for modality in why_absent(verdict) for code in _BY_MODALITY[modality])}
     yield from (n.message for n in verdict.quality if n.code not in told)
@@ -153,7 +156,7 @@ def _notices(verdict: EmotionResult) -> Iterable[str]:
         yield f"the words may be wrong: {verdict.transcript.message}"
 
 
-def _unused_files(verdict: EmotionResult) -> Iterable[str]:
+def _unused_files(verdict: "EmotionResult") -> Iterable[str]:
     files = verdict.observation.files
     seen = next((f for f in files if f.has_picture), None)
     heard = next((f for f in files if f.has_sound), None)
@@ -163,14 +166,14 @@ def _unused_files(verdict: EmotionResult) -> Iterable[str]:
             yield f"{file.name} was not used: the {kind} comes from {source.name if source else 'another file'}"
 
 
-def lines(verdict: EmotionResult) -> str:
+def lines(verdict: "EmotionResult") -> str:
     """Return the words, a line for each utterance where the times tell which belong to it."""
     by_utterance = [" ".join(s.features.words) for s in verdict.segments]
     timed = len(by_utterance) > 1 and verdict.transcript.words and any(by_utterance)
     return "\n".join(by_utterance) if timed else verdict.transcript.text
 
 
-def word_times(verdict: EmotionResult) -> str:
+def word_times(verdict: "EmotionResult") -> str:
     """Return when each word was said; empty without times."""
     words = verdict.transcript.words
     return render("word_times.html", words=words) if words else ""

@@ -1,5 +1,6 @@
 """What the page does, without the page: analyse, read edited words, explain, save a correction."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,11 +20,7 @@ from annotations.text import check_text
 from mmer import checkpoint, hub, labels
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
-from mmer.features import read_words
 from mmer.labels import EMOTIONS
-from mmer.perceive import Progress
-from mmer.predict import EmotionResult, Predictor, Segment
-from mmer.speech import Transcript, typed
 from mmer.ui.examples import ExampleFiles
 from mmer.ui.line import Line
 from mmer.ui.monitor import Monitor
@@ -34,6 +31,8 @@ from mmer.ui.waiting import Pace
 if TYPE_CHECKING:
     from mmer.counterfactual import Turn
     from mmer.explanation import Explanation
+    from mmer.perceive import Progress
+    from mmer.predict import EmotionResult, Predictor, Segment
     from mmer.whatif import Changes, WhatIf
 
 CANNOT_TELL = "cannot_tell"
@@ -50,19 +49,19 @@ NUMBERS_CONSENT = (
 # What may be kept of a clip, one of three, and the words in which its people agree to it.
 KEEP = {"nothing": NO_CONSENT, "numbers": NUMBERS_CONSENT, "recording": CONSENT}
 _HAS_CODE = "the code you were given before is still the one"
-_NO_WORDS = Transcript("", None, (), "off", "the words were taken out by hand")
+_NO_WORDS = ("", None, (), "off", "the words were taken out by hand")  # of a Transcript
 
 
 @dataclass(frozen=True)
 class SessionResult:
     """What one browser session looks at."""
 
-    result: EmotionResult
+    result: "EmotionResult"
     prediction_id: int | None = None  # once it is stored
     saved: "Saved | None" = None  # the last correction of it, without its code
     has_receipt: bool = False  # a code with which the clip can be deleted was told here
     given: tuple = ()  # what that was made of: the same once more is not stored again
-    before: EmotionResult | None = None  # the words were edited since: what they were judged as
+    before: "EmotionResult | None" = None  # the words were edited since: what they were judged as
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def current(session: SessionResult | None) -> SessionResult:
     return session
 
 
-def to_explain(result: EmotionResult, utterance: int | None = None) -> tuple[Segment, str]:
+def to_explain(result: "EmotionResult", utterance: int | None = None) -> "tuple[Segment, str]":
     """Return an utterance and the emotion it was given; of the one that decided, the emotion of the clip.
 
     Args:
@@ -127,7 +126,10 @@ class Service:
         backup = backup_of(paths)  # an empty disk is filled from it, checkpoints and accounts too
         self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads, backup=backup)
         hub.follow_setting(paths)
-        self.predictor = Predictor(paths)
+        self._predictor: Predictor | None = None
+        self._loading = threading.Lock()
+        if paths.device not in ("auto", "cpu"):  # whether it is there is said at the start
+            _ = self.predictor
         self.accounts = Accounts(paths.accounts)
         self.player = Player(self.store)
         self.retraining = Retraining(paths, self.store)
@@ -136,9 +138,25 @@ class Service:
         self.examples = ExampleFiles(paths.uploads)
         self.pace = Pace()
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
-        self._judge, self._states_of = on_gpu(self.predictor.analyse), on_gpu(self.predictor.states_of)
+        self._judge, self._states_of = on_gpu(self._judged), on_gpu(self._states)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
         self._what_if_on_gpu, self._turn_on_gpu = on_gpu(self._what_if), on_gpu(self._smallest_turn)
+
+    @property
+    def predictor(self) -> "Predictor":
+        """What answers; torch comes with it when it is first asked for: the first page does not wait."""
+        with self._loading:
+            if self._predictor is None:
+                from mmer.predict import Predictor
+
+                self._predictor = Predictor(self.paths)
+            return self._predictor
+
+    def _judged(self, *files: str, **options: Any) -> "EmotionResult":
+        return self.predictor.analyse(*files, **options)
+
+    def _states(self, result: "EmotionResult") -> bytes:
+        return self.predictor.states_of(result)
 
     def close(self) -> None:
         """Put what is left into the backup, where there is one, and let another server take it over."""
@@ -159,8 +177,8 @@ class Service:
         files: list[str],
         words: str | None,
         should_stop: Callable[[], bool] | None = None,
-        watcher: Callable[[Progress, EmotionResult | None], None] | None = None,
-    ) -> EmotionResult:
+        watcher: "Callable[[Progress, EmotionResult | None], None] | None" = None,
+    ) -> "EmotionResult":
         """Return the verdict on files that belong together; without words, what is said in them is transcribed.
 
         Args:
@@ -169,7 +187,7 @@ class Service:
         check_text(words or "", "words")
         name = " + ".join(Path(f).name for f in files) or "text"
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: "Progress") -> None:
             seen, early = progress.early, None
             if seen is not None and progress.share is not None and any(any(f.present) for f in seen.features):
                 early = self.predictor.conclude(seen, name=name)
@@ -183,14 +201,17 @@ class Service:
         # times that.
         return replace(found, observation=replace(found.observation, tracks=()))
 
-    def reread(self, result: EmotionResult, words: str) -> EmotionResult:
+    def reread(self, result: "EmotionResult", words: str) -> "EmotionResult":
         """Return the verdict with other words, by the checkpoint now in use; the media is not decoded again.
 
         As many lines as utterances: one for each. Otherwise every utterance gets all of them.
         """
         return self._reread_on_gpu(result, check_text(words, "words"))
 
-    def _reread(self, result: EmotionResult, words: str) -> EmotionResult:
+    def _reread(self, result: "EmotionResult", words: str) -> "EmotionResult":
+        from mmer.features import read_words
+        from mmer.speech import Transcript, typed
+
         since = time.perf_counter()
         observed = result.observation
         features = [f.only(("face", "voice")) for f in observed.features]
@@ -206,17 +227,17 @@ class Service:
         changed = replace(
             observed,
             features=tuple(features),
-            transcript=typed(words) if words.strip() else _NO_WORDS,
+            transcript=typed(words) if words.strip() else Transcript(*_NO_WORDS),
             quality=tuple(quality),
             timing_ms={},
         )
         return self.predictor.conclude(changed, name=result.clip, since=since)
 
-    def faces(self, result: EmotionResult) -> list[EmotionResult]:
+    def faces(self, result: "EmotionResult") -> list["EmotionResult"]:
         """Return the verdict with each of the clip's faces read in turn; [] where there are not several."""
         return [self.of_face(result, number) for number in range(len(result.observation.faces))]
 
-    def of_face(self, result: EmotionResult, number: int) -> EmotionResult:
+    def of_face(self, result: "EmotionResult", number: int) -> "EmotionResult":
         """Return the verdict with another of the clip's faces read; nothing is decoded again.
 
         Raises:
@@ -229,7 +250,7 @@ class Service:
 
     def explain(
         self,
-        result: EmotionResult,
+        result: "EmotionResult",
         should_stop: Callable[[], bool] | None = None,
         report: "Callable[[Explanation], None] | None" = None,
         *,
@@ -252,7 +273,7 @@ class Service:
 
     def _explain(
         self,
-        result: EmotionResult,
+        result: "EmotionResult",
         utterance: int | None,
         emotion: str | None,
         against: str | None,
@@ -276,20 +297,20 @@ class Service:
             report=report,
         )
 
-    def what_if(self, result: EmotionResult, changes: "Changes") -> "WhatIf":
+    def what_if(self, result: "EmotionResult", changes: "Changes") -> "WhatIf":
         """Return how the utterance that decided would be judged with something changed in it."""
         return self._what_if_on_gpu(result, changes)
 
-    def _what_if(self, result: EmotionResult, changes: "Changes") -> "WhatIf":
+    def _what_if(self, result: "EmotionResult", changes: "Changes") -> "WhatIf":
         from mmer.whatif import what_if
 
         return what_if(self.predictor, result, changes)
 
-    def smallest_turn(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+    def smallest_turn(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> "Turn | None":
         """Return the smallest change that turns the answer on the utterance that decided, if there is one."""
         return self._turn_on_gpu(result, should_stop=should_stop)
 
-    def _smallest_turn(self, result: EmotionResult, should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+    def _smallest_turn(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> "Turn | None":
         from mmer.counterfactual import smallest_turn
 
         features = to_explain(result)[0].features
@@ -385,7 +406,7 @@ class Service:
             return None, _HAS_CODE
         return receipts.new_code(), ""
 
-    def _kept_clip(self, result: EmotionResult, *, media: bool, words: bool, numbers: bool) -> dict[str, Any]:
+    def _kept_clip(self, result: "EmotionResult", *, media: bool, words: bool, numbers: bool) -> dict[str, Any]:
         """Return what the database learns of a clip of which the recording, its words or only numbers are kept."""
         return {
             "name": result.clip if media else f"clip {result.sha256[:8]}",
@@ -441,7 +462,7 @@ def _why_not_kept(n_files: int, keep: str) -> str:
     return ""
 
 
-def _lines(result: EmotionResult, words: str) -> list[tuple[float, float, str]]:
+def _lines(result: "EmotionResult", words: str) -> list[tuple[float, float, str]]:
     """Return what each utterance was read as, so that retraining reads it so; [] where the words are of the whole clip.
 
     Args:

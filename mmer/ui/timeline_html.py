@@ -4,19 +4,22 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import MediaInfo
 from mmer.numerals import likely, stretch
-from mmer.predict import EmotionResult
 from mmer.sources import seen_and_heard
 from mmer.ui.captions import webvtt
 from mmer.ui.media_uri import upload_uri
 from mmer.ui.playable import Player
 from mmer.ui.render import render
 from mmer.ui.result_html import CHANNELS
+
+if TYPE_CHECKING:
+    from mmer.predict import EmotionResult
 
 _WIDTH, _HEIGHT = 1000, 100  # of a curve's own units; the page stretches it
 _DRAWN = 0.25  # an emotion that a channel never gives so much is no curve
@@ -50,7 +53,7 @@ class Media:
     beside: str = ""
 
 
-def timeline(result: EmotionResult, player: Player | None, uploads: Path | None) -> str:
+def timeline(result: "EmotionResult", player: Player | None, uploads: Path | None) -> str:
     """Return the clip over its time; empty for what has no length.
 
     Args:
@@ -97,7 +100,7 @@ def _playable(file: MediaInfo, player: Player, uploads: Path) -> str:
     return upload_uri(found.path) if found else ""
 
 
-def _strip(name: str, result: EmotionResult, channel: int | None, length_s: float) -> Strip:
+def _strip(name: str, result: "EmotionResult", channel: int | None, length_s: float) -> Strip:
     rows = [(s.start_s, s.end_s, s.probs if channel is None else s.branch_probs[channel]) for s in result.segments]
     rows = [(start_s, end_s, p) for start_s, end_s, p in rows if not np.isnan(p).any()]
     highest = np.max([p for _, _, p in rows], axis=0) if rows else np.zeros(len(EMOTIONS))

@@ -5,11 +5,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 from mmer.media import MediaInfo
-from mmer.perceive import Progress
-from mmer.predict import EmotionResult
 from mmer.ui.render import render
+
+if TYPE_CHECKING:
+    from mmer.perceive import Progress
+    from mmer.predict import EmotionResult
 
 STAGES = (
     ("decode", "Decoding, and following the face"),
@@ -27,7 +30,7 @@ class Waiting:
         self.stage, self.share = "", None  # type: str, float | None
         self.early: EmotionResult | None = None
 
-    def tell(self, progress: Progress, early: EmotionResult | None) -> None:
+    def tell(self, progress: "Progress", early: "EmotionResult | None") -> None:
         self.stage, self.share = progress.stage, progress.share
         self.early = early or self.early
 

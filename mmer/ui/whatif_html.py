@@ -1,12 +1,16 @@
 """What a change did to a verdict, as HTML: before and after side by side."""
 
-from mmer.counterfactual import Turn
+from typing import TYPE_CHECKING
+
 from mmer.labels import EMOTIONS
 from mmer.ui.render import render
-from mmer.whatif import WhatIf
+
+if TYPE_CHECKING:
+    from mmer.counterfactual import Turn
+    from mmer.whatif import WhatIf
 
 
-def before_and_after(found: WhatIf) -> str:
+def before_and_after(found: "WhatIf") -> str:
     """Return the probabilities before and after, the emotions in their order."""
     before, after = found.before, found.after
     tops = int(before.probs.argmax()), int(after.probs.argmax())
@@ -17,6 +21,6 @@ def before_and_after(found: WhatIf) -> str:
     return render("whatif.html", found=found, rows=rows, turned=before.emotion != after.emotion)
 
 
-def smallest(turn: Turn | None) -> str:
+def smallest(turn: "Turn | None") -> str:
     """Return the smallest change that turns the answer as a sentence."""
     return render("turn.html", turn=turn)

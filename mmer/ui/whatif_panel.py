@@ -10,7 +10,6 @@ from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors, run_in_background
 from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current
-from mmer.whatif import Changes
 
 
 class WhatIfPanel:
@@ -81,6 +80,8 @@ class WhatIfPanel:
         request: gr.Request,
         profile: OAuthProfile | None,
     ):
+        from mmer.whatif import Changes  # with torch, which the first page does not wait for
+
         authorize(self.service, "analyse", request, profile)
         changes = Changes(
             hide=tuple(hide or ()),
