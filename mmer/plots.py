@@ -19,6 +19,7 @@ from PIL import Image
 from mmer.config import VoiceConfig
 from mmer.explanation import Explanation
 from mmer.features import Features
+from mmer.labels import SIGNS
 from mmer.numerals import seconds, signed
 from mmer.voice_map import mel_centres, voice_edges
 
@@ -133,7 +134,7 @@ def _figure(width: float, height: float, layout: Literal["constrained"] | None =
 
 def _legend(figure: Figure, target: str) -> None:
     lines = [Line2D([], [], color=FOR, linestyle="solid"), Line2D([], [], color=AGAINST, linestyle="dashed")]
-    named = [f"speaks for {target}", f"against {target}"]
+    named = [f"speaks for {SIGNS[target].symbol} {target}", f"against {SIGNS[target].symbol} {target}"]
     style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8, "labelcolor": INK, "borderaxespad": 0.1}
     figure.legend(lines, named, loc="outside upper left" if figure.get_layout_engine() else "upper left", **style)
 

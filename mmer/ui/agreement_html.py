@@ -3,7 +3,7 @@
 from annotations.review.agreement import Agreement
 from mmer.labels import EMOTIONS
 from mmer.numerals import decimal
-from mmer.ui.render import render
+from mmer.ui.render import render, sign
 from mmer.ui.result_html import CHANNELS
 
 TARGETS = {"all": "All together", **CHANNELS}
@@ -68,7 +68,9 @@ def agreement(measured: Agreement, target: str) -> str:
         "agreement.html",
         agreement=measured,
         meaning=meaning(measured.alpha, measured.n_shared, measured.interval),
-        per_emotion=[(e.capitalize(), a, meaning(a, measured.n_shared)[0]) for e, a in measured.per_emotion.items()],
+        per_emotion=[
+            (sign(e, capital=True), a, meaning(a, measured.n_shared)[0]) for e, a in measured.per_emotion.items()
+        ],
         per_target=per_target,
         pairs=sorted(measured.kappas.items(), key=lambda pair: (-pair[1][1], pair[0]))[:_PAIRS],
         most_pairs=_PAIRS,

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
 from annotations.queue.own_answers import OwnAnswer
 from mmer.errors import ClipError
@@ -9,7 +11,7 @@ from mmer.numerals import percent, shares, stretch
 from mmer.ui.label_session import Work
 from mmer.ui.media_uri import data_uri
 from mmer.ui.playable import Player
-from mmer.ui.render import render
+from mmer.ui.render import render, sign, signs
 from mmer.ui.result_html import status
 
 
@@ -70,11 +72,12 @@ def model_answer(task: Task, serves: str) -> str:
     if not task.prediction:
         return status("The model has not answered this item.")
     emotion, per_modality = task.prediction["emotion"], task.prediction["per_modality"]
-    channels = ", ".join(f"{m} {branch['emotion']}" for m, branch in per_modality.items() if branch)
+    votes = [Markup("{} {}").format(m, sign(branch["emotion"])) for m, branch in per_modality.items() if branch]
     sure = task.prediction["probs"].get(emotion, 0.0)
     by = task.prediction.get("checkpoint", serves)
     older = "" if by == serves else f" This answer is of an older checkpoint, {by}; {serves} serves now."
-    return status(f"Model: {emotion}, {percent(sure)}. By channel: {channels}.{older}")
+    told = Markup("Model: {}, {}. By channel: {}.{}")
+    return status(told.format(sign(emotion), percent(sure), Markup(", ").join(votes), older))
 
 
 def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt, verb: str = "stored") -> str:
@@ -82,12 +85,12 @@ def stored(task: Task, outcome: str, answers: list[Answer], receipt: Receipt, ve
 
     It stands beside the next item, so what the model said of this one is not in it.
     """
-    answer = ", ".join(answers[0].emotions or ()) if outcome == "label" else outcome.replace("_", " ")
-    parts = [f"{task_name(task)} {verb}: {answer}."]
+    answer = signs(answers[0].emotions or ()) if outcome == "label" else outcome.replace("_", " ")
+    parts = [Markup("{} {}: {}.").format(task_name(task), verb, answer)]
     if receipt.gold:
-        right = "as you said" if receipt.gold.right else ", ".join(receipt.gold.emotions)
-        parts.append(f"This item's answer was known: {right}. {receipt.gold.why}".strip())
-    return status(" ".join(parts))
+        right = "as you said" if receipt.gold.right else signs(receipt.gold.emotions)
+        parts.append(Markup("This item's answer was known: {}. {}").format(right, receipt.gold.why).strip())
+    return status(Markup(" ").join(parts))
 
 
 def progress(of: Progress) -> str:

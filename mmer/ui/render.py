@@ -1,11 +1,13 @@
 """HTML from the files in templates/, escaping what comes from outside."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from mmer.labels import SIGNS
-from mmer.numerals import decimal, likely, percent, seconds, shares, signed, stretch
+from mmer.numerals import decimal, likely, percent, seconds, signed, stretch
 
 
 def sentence(text: str) -> str:
@@ -20,7 +22,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (percent, likely, signed, decimal, seconds, stretch, shares, sentence)
+_FILTERS = (percent, likely, signed, decimal, seconds, stretch, sentence)
 _TEMPLATES.globals["SIGNS"] = SIGNS
 _TEMPLATES.filters.update({f.__name__: f for f in _FILTERS})
 
@@ -28,3 +30,13 @@ _TEMPLATES.filters.update({f.__name__: f for f in _FILTERS})
 def render(template: str, /, **values: object) -> str:
     """Return the HTML of a template; values are escaped."""
     return _TEMPLATES.get_template(template).render(values).strip()
+
+
+def sign(emotion: str, *, capital: bool = False) -> Markup:
+    """Return an emotion as it looks everywhere: its symbol in its colour, and its word."""
+    return Markup(_TEMPLATES.get_template("sign.html").make_module().sign(emotion, capital))  # type: ignore[attr-defined]
+
+
+def signs(emotions: Iterable[str]) -> Markup:
+    """Return several of them, divided by commas."""
+    return Markup(", ").join(sign(emotion) for emotion in emotions)

@@ -40,5 +40,11 @@ _COLOURS = {
     for ground, shade in ((":root", "light"), (".dark", "dark"))
 }
 CSS = "".join(f"{ground} {{ {colours} }}\n" for ground, colours in _COLOURS.items())
+# The same before every choice of an emotion; for the ear the word is enough.
+CSS += "".join(
+    f'label:is(:has(> input[name="{emotion}"]), [data-testid="{emotion.capitalize()}-radio-label"]) > span::before '
+    f'{{ content: "{sign.symbol}" / ""; color: var(--mm-{emotion}); margin-right: .45em; }}\n'
+    for emotion, sign in SIGNS.items()
+)
 CSS += Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 SCRIPT = "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))
