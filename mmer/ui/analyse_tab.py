@@ -17,6 +17,7 @@ from mmer.ui.correction_form import CorrectionForm
 from mmer.ui.examples import EXAMPLES, Example
 from mmer.ui.faces_html import faces
 from mmer.ui.handlers import report_errors, run_in_background
+from mmer.ui.history import History
 from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current, to_explain
 from mmer.ui.timeline_html import timeline
@@ -41,11 +42,13 @@ class AnalyseTab:
         self.service = service
         self.session = gr.State(None, time_to_live=_KEEP_S)  # SessionResult | None
         self.told_why = gr.State("", time_to_live=_KEEP_S)  # its explanation as HTML, once it was asked for
+        self.history = History(service, self.session, _KEEP_S)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 self._build_inputs()
             with gr.Column(scale=7, min_width=320):
                 self.card = gr.HTML(result_html.empty(), label="Verdict", elem_id="result")
+                self.history.compared.render()
                 with gr.Column(visible=False) as self.panel:
                     self._build_panel()
         with gr.Accordion("About the model that answers", open=False, elem_id="model-card"):
@@ -69,6 +72,7 @@ class AnalyseTab:
                 gr.Button(each.title, size="sm", elem_id=f"example-{each.id}", elem_classes="mm-example")
                 for each in EXAMPLES
             ]
+        self.history.render_list()
 
     def _build_panel(self) -> None:
         """Lay out what is there once a clip was analysed: its time line, its words, the reasons, the correction."""
@@ -115,6 +119,7 @@ class AnalyseTab:
             self.panel_status: "",
             self.raw_why: None,
             self.over_time: "",
+            self.history.compared: "",
         }
         running = [self._connect_analysis(self.analyse_button, "page_analyse", None, cleared)]
         running += [
@@ -158,6 +163,10 @@ class AnalyseTab:
                 )
             ),
         ]
+        for event in (*running, *asking[:2]):
+            self.history.remember_after(event)
+        shown = [*self.verdict, self.status, *cleared]
+        self.history.connect(lambda session: {**cleared, **self._shown(session, self.status)}, shown)
         told: dict = {"api_visibility": "undocumented", "show_progress": "hidden"}
         stopped = (result_html.status("Stopped."), _STOPPED)
         self.stop_button.click(

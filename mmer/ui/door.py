@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import json
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from mmer.ui.probes import PROBES, Probes
 from mmer.ui.service import SessionResult
 
 if TYPE_CHECKING:
+    from mmer.predict import EmotionResult
     from mmer.ui.page import Page
 
 
@@ -264,8 +266,8 @@ class Door:
         """
         held: OrderedDict[str, float] = OrderedDict()
         for session, state in list(holder.session_data.items()):
-            results = [value for value in state.state_data.values() if isinstance(value, SessionResult)]
-            held[session] = sum((found.result.duration_s or 1.0) for found in results)
+            results = {id(found): found for found in _results(list(state.state_data.values()))}
+            held[session] = sum((found.duration_s or 1.0) for found in results.values())
         total = sum(held.values())
         for session, seconds in held.items():
             if total <= self.budget.held_s:
@@ -274,6 +276,16 @@ class Door:
                 holder.session_data.pop(session, None)
                 holder.time_last_used.pop(session, None)
                 total -= seconds
+
+
+def _results(values: list[Any]) -> Iterator["EmotionResult"]:
+    """Yield the results a session holds: the one it looks at and those it can go back to."""
+    for value in values:
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, SessionResult):
+                yield each.result
+                if each.before is not None:
+                    yield each.before
 
 
 def is_local(host: str) -> bool:

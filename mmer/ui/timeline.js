@@ -40,11 +40,13 @@ window.mmerTimeline = (() => {
   }
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-play], [data-explain], [data-words], [data-face], [data-seek]");
+    const at = event.target.closest?.("[data-play], [data-explain], [data-words], [data-face], [data-seek], [data-again], [data-compare]");
     if (!at) return;
     const row = at.closest("li");
     if ("play" in at.dataset) play(Number(row.dataset.start), Number(row.dataset.end));
     else if ("explain" in at.dataset) press("explain-utterance", Number(at.dataset.explain));
+    else if ("again" in at.dataset) press("show-again", Number(at.dataset.again));
+    else if ("compare" in at.dataset) press("compare-with", Number(at.dataset.compare));
     else if ("face" in at.dataset) press("choose-face", Number(at.dataset.face));
     else if ("words" in at.dataset) correctWords(Number(at.dataset.words));
     else if (player()) {

@@ -81,6 +81,12 @@ def timeline(result: "EmotionResult", player: Player | None, uploads: Path | Non
     )
 
 
+def overall_strip(name: str, result: "EmotionResult") -> Strip | None:
+    """Return the curves of all channels together; None for what has no length."""
+    length_s = result.duration_s or 0.0
+    return _strip(name, result, None, length_s) if length_s > 0 and result.emotion is not None else None
+
+
 def media(files: Sequence[MediaInfo], player: Player, uploads: Path) -> Media | None:
     """Return what is played of a result's files."""
     seen, heard = seen_and_heard(files)
