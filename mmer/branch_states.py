@@ -60,8 +60,9 @@ def load(
         raise CheckpointError("bad_states", f"{file.name} cannot be read: {error}") from None
     with torch.no_grad():
         device = model.temperatures.device
-        tops = model.project([p.to(device) for p in pooled], present.to(device))
-        tops, logits = tops.cpu(), model.vote(tops, present.to(device)).cpu()
+        there, of_branches = present.to(device), [p.to(device) for p in pooled]
+        tops = model.project(of_branches, there)
+        tops, logits = tops.cpu(), model.vote(tops, of_branches, there).cpu()
     if start_s is not None:
         rows = [i for i, span in enumerate(spans) if span == [start_s, end_s]]
         if not rows:

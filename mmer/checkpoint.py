@@ -261,7 +261,11 @@ def load(name: str, root: Path) -> Checkpoint:
             raise ValueError(f"its {WEIGHTS} is damaged or of another checkpoint (the sha256 differs)")
         config = _config(meta["config"])
         model = EmotionModel(config.model, config.voice.n_mels)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        for modality in MODALITIES:
+            if f"corrections.{modality}.mean" in weights:
+                model.correct(modality)
+        model.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         raise _unusable(name, error) from error
     model.eval()

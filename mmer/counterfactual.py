@@ -97,7 +97,8 @@ class _Sentences:
         rows = [with_text(Features(0.0, 0.0), sentence, self.language) for sentence in said]
         batch = collate(rows, self.loaded.config).to(kept.device)
         states = self.target.model.branches(batch)
-        return self.target.logits_of(2, states.middles[2], states.tops[:, 2])
+        pooled = None if states.pooled is None else states.pooled[2]
+        return self.target.logits_of(2, states.middles[2], states.tops[:, 2], pooled)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mmer.config import ModelConfig
+from mmer.correction import Correction
 from mmer.encoders import Encoder, FaceEncoder, TextEncoder, VoiceEncoder
 from mmer.labels import MODALITIES, N_EMOTIONS
 
@@ -140,6 +141,7 @@ class EmotionModel(nn.Module):
         self.heads = nn.ModuleDict(
             {m: nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.state, N_EMOTIONS)) for m in MODALITIES}
         )
+        self.corrections = nn.ModuleDict()  # of the branches whose votes people corrected
         self.fusion = AttentionFusion(config, self.middle_sizes)
         self.register_buffer("temperatures", torch.ones(len(MODALITIES)))
 
@@ -159,8 +161,19 @@ class EmotionModel(nn.Module):
 
     def branch_logits(self, modality: str, *inputs: Tensor) -> Tensor:
         """Return one branch's calibrated logits (B, K) for rows that all have the modality."""
-        logits = self.heads[modality](self.encoders[modality](*inputs).top)
-        return logits / self.temperatures[MODALITIES.index(modality)]
+        state = self.encoders[modality](*inputs)
+        return self.vote_of(modality, state.top, state.pooled)
+
+    def vote_of(self, modality: str, top: Tensor, pooled: Tensor) -> Tensor:
+        """Return one branch's calibrated logits (B, K), as people corrected them, of its states."""
+        vote = self.heads[modality](top) / self.temperatures[MODALITIES.index(modality)]
+        return vote + self.corrections[modality](pooled) if modality in self.corrections else vote
+
+    def correct(self, modality: str) -> Correction:
+        """Return a correction of one branch's vote that changes nothing yet, in place of the one it has."""
+        size = self.pooled_sizes[MODALITIES.index(modality)]
+        self.corrections[modality] = correction = Correction(size).to(self.temperatures.device)
+        return correction
 
     def branches(self, batch: Batch) -> BranchStates:
         """Run each branch on the rows that have it."""
@@ -172,7 +185,7 @@ class EmotionModel(nn.Module):
             top, vote = weight.new_zeros(B, self.config.state), weight.new_zeros(B, N_EMOTIONS)
             if bool(rows.any()):
                 state = encoder(*(x[rows] for x in self.inputs(modality, batch)))
-                scores = self.heads[modality](state.top).to(weight.dtype) / self.temperatures[i]
+                scores = self.vote_of(modality, state.top, state.pooled)
                 middle, pool, top, vote = (
                     zeros.masked_scatter(rows[:, None], x.to(weight.dtype))
                     for zeros, x in ((middle, state.middle), (pool, state.pooled), (top, state.top), (vote, scores))
@@ -198,9 +211,9 @@ class EmotionModel(nn.Module):
             tops.append(top)
         return torch.stack(tops, 1)
 
-    def vote(self, tops: Tensor, present: Tensor) -> Tensor:
-        """Return the heads' calibrated logits (B, 3, K) of the top states, zeros where a branch is absent."""
-        votes = [self.heads[m](tops[:, i]) / self.temperatures[i] for i, m in enumerate(MODALITIES)]
+    def vote(self, tops: Tensor, pooled: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Return the calibrated logits (B, 3, K) of the branches' states, zeros where a branch is absent."""
+        votes = [self.vote_of(m, tops[:, i], pooled[i]) for i, m in enumerate(MODALITIES)]
         return torch.stack(votes, 1) * present[..., None]
 
     def pool_weights(self) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ class VoiceLogit:
             states = self.transcriber.pooled_states(mels, [h.n_frames for h in self.heard])
             held[1] = states.to(mel.device)
         state = self.encoder(mel, *held)
-        return self.target.logits_of(1, state.middle, state.top)
+        return self.target.logits_of(1, state.middle, state.top, state.pooled)
 
     @torch.no_grad()
     def kept(self, kept: Tensor) -> Tensor:

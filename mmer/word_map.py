@@ -46,7 +46,7 @@ class WordLogit:
         mask = self.mask.expand(B, -1)
         states = self.language.run(self.ids.expand(B, -1), mask, embedded=embedded).to(self.device)
         state = self.encoder(states, mask.to(self.device))
-        return self.target.logits_of(2, state.middle, state.top)
+        return self.target.logits_of(2, state.middle, state.top, state.pooled)
 
     @torch.no_grad()
     def kept(self, kept: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def test_a_verdict_is_not_carried_out_against_a_later_choice(tmp_path):
 def limited(paths, n_bytes: int) -> subprocess.CompletedProcess:
     """Retrain where no file may grow beyond a size: writes fail as they do on a full disk."""
     return subprocess.run(
-        [sys.executable, "training/retrain.py", "--home", str(paths.home), "--steps", "25", "--lr", "0.01"],
+        [sys.executable, "training/retrain.py", "--home", str(paths.home)],
         cwd=ROOT,
         env={**os.environ, "MMER_HOME": str(paths.home), "MMER_ASSETS": str(paths.assets)},
         capture_output=True,

@@ -19,7 +19,7 @@ from training.corrections.explain import explained, write
 from training.corrections.gate import Evidence
 from training.corrections.run import retrain
 
-QUICK = RetrainConfig(steps=25, lr=0.01)
+QUICK = RetrainConfig()
 
 
 def test_confusion_and_flips_are_of_the_judged_clips_and_ties_are_neither():

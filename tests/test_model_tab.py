@@ -26,7 +26,7 @@ from tests.homes import tiny_home
 from tests.test_label_tab import PASSWORD, PREDICTION, filled
 from tests.test_model import make_model
 
-QUICK = [sys.executable, "-m", "training.retrain", "--steps", "25", "--lr", "0.01"]
+QUICK = [sys.executable, "-m", "training.retrain"]
 ACTIONS = ("/model_start", "/model_cancel", "/model_answer_anew", "/model_roll_back", "/model_watch")
 FIGURES = {"uar": 0.5, "accuracy": 0.5, "nll": 1.0, "ece": 0.1}
 FOUND = {"served": FIGURES, "new": {**FIGURES, "uar": 0.75}, "better": 0.97, "judgements": 80}

@@ -176,7 +176,7 @@ def test_too_few_labels_are_said_so(tmp_path, voices):
 
 def test_bad_usage_has_its_own_status(tmp_path):
     paths = home_with(tmp_path / "home", [])
-    done = retrain(paths, "--steps", "many")
+    done = retrain(paths, "--min-labels", "many")
     assert done.returncode == 2
     assert "invalid int value" in done.stderr
 

@@ -83,7 +83,7 @@ def test_an_order_takes_what_it_says_first(pool):
 
 
 def test_true_labels_are_learned_and_shuffled_ones_never_serve(pool):
-    config = SimulateConfig(per_round=60, rounds=1, steps=25, lr=0.01)
+    config = SimulateConfig(per_round=60, rounds=1)
     start, end = session(pool, Curve("random", 0.0, False, 0), config)
     assert (start["labels"], end["labels"]) == (0, 60)
     assert end["promoted"]
@@ -130,7 +130,7 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path):
         lines.append(f"{said[emotion]} {i},{emotion},s{i // 3 % 5},val")
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "training/simulate.py", "--manifest", str(tmp_path / "m.csv"), "--checkpoint", "base"]
-    command += ["--out", str(tmp_path / "out"), "--seeds", "2", "--rounds", "1", "--per-round", "30", "--steps", "25"]
+    command += ["--out", str(tmp_path / "out"), "--seeds", "2", "--rounds", "1", "--per-round", "30"]
     for _ in range(2):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr

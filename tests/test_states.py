@@ -58,7 +58,7 @@ def test_heads_last_layers_and_fusion_may_have_learnt_but_not_what_pools(kept):
     expected = model.encoders["text"].project(found.pooled[2])
     assert torch.equal(again.tops[:, 2], expected)
     assert not torch.allclose(again.tops[:, 2], found.tops[:, 2])
-    assert torch.equal(again.logits, model.vote(again.tops, present))
+    assert torch.equal(again.logits, model.vote(again.tops, again.pooled, present))
     with torch.no_grad():
         model.encoders["voice"].mix.weight += 1
     with pytest.raises(CheckpointError, match="other branches"):

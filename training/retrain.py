@@ -10,16 +10,17 @@ sentence. Several annotators of one clip or segment make one target, by --aggreg
 (soft), the majority, the mean weighted by their answers to gold items, or Dawid and Skene's model of their
 confusions. A reviewer's final label stands alone. The held-out labels are made into targets in the same way.
 
-A clip is for learning or for measuring from the moment it is first seen (annotations/sides.py). What the branches pool
-stays as it is: it is computed once, and heads, last layers and fusion learn on it, beside exemplars of what the base
-model learned from, where they lie beside its checkpoint. How deep depends on how many labels there are; how long is
-chosen by cross-validation over clips and over speakers.
+A clip is for learning or for measuring from the moment it is first seen (annotations/sides.py). The base model stays
+as it is. What its branches pool is computed once; on it two linear layers learn for each branch that labels are about:
+how the vote changes, and, against exemplars of what the base learned from, which clips are near the corrected ones.
+Far from them the base's answer stands. How large a change may be is chosen by cross-validation over clips and over
+speakers. Every run begins with the base and all labels there are: what was deleted is forgotten.
 
 The gate asks two questions: is the new model better for the people who were labelled, on other clips of theirs, and for
 strangers? Held-out clips and clips that were left out in turn answer them; the new model is promoted when one answer is
-yes with --confidence, and neither the other nor the base exemplars lose more than a point of UAR. The more often the
-same clips have measured a run, the more confidence is asked for. --force puts it in use all the same, and the run says
-so.
+yes with --confidence, and neither the other nor any corpus of the base has likely lost more than a point of UAR. The
+more often the same clips have measured a run, the more confidence is asked for. --force puts it in use all the same,
+and the run says so.
 
 --explain-run writes what a run came from, learned from and changed, as explained.md and explained.html beside its
 report: label ids, hashes, settings, scores, confusion before and after, the answers that flipped. No name, no file name
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
             help=f"default {field.default}",
             choices=METHODS if field.name == "aggregation" else None,
         )
+    for former in ("--steps", "--lr", "--share", "--deep-from"):  # of the training that corrections no longer need
+        parser.add_argument(former, help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help="in place of MMER_HOME: checkpoints, media, runs and the database")
     parser.add_argument(
         "--database", metavar="URL", help="SQLAlchemy URL or SQLite file, in place of MMER_DATABASE_URL"
@@ -80,10 +83,9 @@ def parser() -> argparse.ArgumentParser:
 def settings(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[RetrainConfig, Paths]:
     """Return the settings and places that the options name; a bad one ends the program with status 2."""
     config = RetrainConfig(**{f.name: getattr(args, f.name) for f in fields(RetrainConfig)})
-    for name in ("share", "confidence"):
-        if not 0 < getattr(config, name) < 1:
-            parser.error(f"--{name} {getattr(config, name)} is not between 0 and 1")
-    for name in ("min_labels", "min_judged", "steps", "lr"):
+    if not 0 < config.confidence < 1:
+        parser.error(f"--confidence {config.confidence} is not between 0 and 1")
+    for name in ("min_labels", "min_judged"):
         if not getattr(config, name) > 0:
             parser.error(f"--{name.replace('_', '-')} {getattr(config, name)} is not above 0")
     if args.checkpoint and not args.push:

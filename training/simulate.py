@@ -43,8 +43,6 @@ def main() -> int:
     parser.add_argument("--per-round", type=int, default=50, help="labels, default 50")
     parser.add_argument("--rounds", type=int, default=4, help="default 4")
     parser.add_argument("--strangers", type=float, default=0.25, help="share of speakers never labelled, default 0.25")
-    parser.add_argument("--steps", type=int, default=400, help="of a training at most, default 400")
-    parser.add_argument("--lr", type=float, default=1e-3, help="as in retraining, default 0.001")
     parser.add_argument("--seed", type=int, default=0, help="the first seed, default 0")
     args = parser.parse_args()
 

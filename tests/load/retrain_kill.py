@@ -33,7 +33,7 @@ from tests.homes import paths_of, tiny_home
 from training.corrections.config import RetrainConfig
 from training.corrections.run import retrain
 
-QUICK = RetrainConfig(steps=25, lr=0.01)
+QUICK = RetrainConfig()
 _WRITES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")  # audit events
 
 

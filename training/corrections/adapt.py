@@ -1,35 +1,35 @@
-"""Few labels, a trained model: its heads, last layers and fusion learn on states computed once, beside rehearsal.
+"""Few labels, a trained model: what is near the corrected clips is answered as they teach, the rest as before.
 
-What a branch pools (`mmer.encoders`) is fixed, so a clip is seen and heard once. Each step takes some corrections and
-some exemplars of what the base model learned from, drawn as label-matched tuples of branches and held to the labels
-and to the served model's answers alike: https://arxiv.org/abs/1606.09282, https://arxiv.org/abs/1902.10486.
+What a branch pools (`mmer.encoders`) is fixed, so a clip is seen and heard once. On it a change of the branch's vote is
+learned and, against exemplars of what the base model learned from, how near to the corrected clips a clip is
+(`mmer.correction`). Both are convex. Every run begins with the base: nothing drifts, and what was deleted is forgotten.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch import Tensor
+from torch.nn.functional import softplus
 from tqdm import tqdm
 
+from mmer.correction import Correction
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
-from training.corrections.config import AdaptConfig
 from training.corrections.folds import Folds
-from training.learn.exemplars import Exemplars
+from training.learn.exemplars import Exemplar, Exemplars
 
 OUTPUTS = ("all", *MODALITIES)  # what a label can be about, and what the model answers: the fusion and each branch
-LENGTHS = (25, 50, 100, 200, 400, 800)  # steps among which cross-validation chooses
+STRENGTHS = (3e-3, 1e-3, 3e-4, 1e-4)  # of the penalty on changes, among which cross-validation chooses
 HEAD_SHARE = 0.3  # a label of everything says less about one channel: the face may smile at sad words
 UNLABELLED_SHARE = 0.3  # of a label's weight, for an output nobody judged: it stays as the served model has it
 SMOOTHING = 0.05
-BATCH = 64
-AVERAGE = 0.98  # decay per step of the weights' average
-BASE_LOSS = 0.01  # of UAR on the base exemplars: a plan that costs more is not chosen
-CLOSENESS = 0.01  # of the start weights, where there is nothing to rehearse
+BIAS_SHARE = 0.1  # of the penalty, for what is changed alike for all clips
+LIKENESS = 3e-3  # penalty on the weights that tell corrected clips from exemplars
+APART = 0.98  # of the exemplars of each corpus, which are on the far side
+STEEP = 8.0  # log odds of nearness of the middle one of the corrected clips, and against it of the exemplars
+STEPS = 30  # of L-BFGS
 
 
 @dataclass(frozen=True)
@@ -90,34 +90,16 @@ def examples(
 
 def answers(model: EmotionModel, ex: Examples) -> Tensor:
     """Return the logits (U, 4, K) of the fusion and of each branch."""
-    return _answers(model, ex.middles, ex.pooled, ex.present, [True] * len(OUTPUTS))
+    return _answers(model, ex)[0]
 
 
-def _answers(
-    model: EmotionModel,
-    middles: Sequence[Tensor],
-    pooled: Sequence[Tensor],
-    present: Tensor,
-    outputs: Sequence[bool],
-) -> Tensor:
-    """Return the logits (U, 4, K) of some outputs, zeros of the others: what nobody teaches need not be computed."""
-    nothing = present.new_zeros(len(present), N_EMOTIONS, dtype=torch.float32)
-    tops, votes = [], []
-    for i, modality in enumerate(MODALITIES):
-        top, vote = nothing.new_zeros(len(present), model.config.state), nothing
-        if outputs[i + 1] or outputs[0]:
-            here = present[:, i, None].to(nothing.dtype)
-            top = model.encoder(modality).project(pooled[i]) * here
-            vote = model.heads[modality](top) / model.temperatures[i] * here
-        tops.append(top)
-        votes.append(vote)
-    logits = nothing
-    if outputs[0]:
-        face, voice, text = middles
-        # Cut here, a label of everything moves a head only by its own, smaller term.
-        top, vote = torch.stack(tops, 1).detach(), torch.stack(votes, 1).detach()
-        logits = model.fuse(BranchStates((face, voice, text), top, vote), present).logits
-    return torch.stack([logits, *votes], 1)
+def _answers(model: EmotionModel, ex: Examples) -> tuple[Tensor, Tensor]:
+    """Return the logits (U, 4, K) of the fusion and of each branch, and how strongly it takes their votes (U, 3)."""
+    face, voice, text = ex.middles
+    tops = model.project(ex.pooled, ex.present)
+    votes = model.vote(tops, ex.pooled, ex.present)
+    output = model.fuse(BranchStates((face, voice, text), tops, votes), ex.present)
+    return torch.cat([output.logits[:, None], votes], 1), output.weights
 
 
 def probabilities(logits: Tensor, ex: Examples) -> Tensor:
@@ -143,152 +125,115 @@ def training_targets(ex: Examples) -> tuple[Tensor, Tensor]:
     return targets, weight * ex.share[:, None]
 
 
-def sampling(ex: Examples, weight: Tensor) -> Tensor:
-    """Return how often each utterance is drawn (U,): a clip's by their share, a rare emotion's more often.
-
-    An emotion with n times the labels of another is drawn the root of n times as often.
-    """
-    targets = ex.targets.flatten(1).view(len(ex.targets), len(OUTPUTS), N_EMOTIONS).sum(1)  # (N, K)
+def rarity(ex: Examples) -> Tensor:
+    """Return how much each clip counts (N,): an emotion of n times the labels counts the root of n times."""
+    targets = ex.targets.sum(1)  # (N, K)
     targets = targets / targets.sum(1, keepdim=True).clamp_min(1e-9)
-    rarity = (targets / targets.sum(0).clamp_min(1e-9).sqrt()).sum(1)
-    return rarity[ex.clip] * ex.share * (weight.sum(1) > 0)
+    return (targets / targets.sum(0).clamp_min(1e-9).sqrt()).sum(1)
 
 
-class Rehearsal:
-    """Label-matched tuples of exemplars, with the answers that the served model gives."""
+def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> None:
+    """Bring a convex loss down in place."""
+    optimizer = torch.optim.LBFGS(parameters, max_iter=STEPS, line_search_fn="strong_wolfe")
 
-    def __init__(self, exemplars: Exemplars, model: EmotionModel):
-        self.parts = [exemplars.training(m) for m in MODALITIES]
-        places = [
-            [torch.nonzero(part.targets.argmax(1) == k).flatten() for k in range(N_EMOTIONS)] for part in self.parts
-        ]
-        self.counts = [torch.tensor([len(rows) for rows in of_branch]) for of_branch in places]
-        self.places = [nn.utils.rnn.pad_sequence(of_branch, batch_first=True) for of_branch in places]
-        self.emotions = torch.nonzero(torch.stack(self.counts).amin(0) > 0).flatten()
-        self.served = []
-        with torch.no_grad():
-            for i, (modality, part) in enumerate(zip(MODALITIES, self.parts, strict=True)):
-                logits = model.heads[modality](model.encoder(modality).project(part.pooled))
-                self.served.append((logits / model.temperatures[i]).softmax(1))
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
 
-    def draw(self, n: int, g: torch.Generator) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-        """Return middles and pooled of each branch, `present` (n, 3) and targets (n, 4, K)."""
-        label = self.emotions[torch.randint(len(self.emotions), (n,), generator=g)]
-        present = torch.ones(n, len(MODALITIES), dtype=torch.bool)
-        gone = torch.rand(n, generator=g) < 0.5
-        present[gone, torch.randint(len(MODALITIES), (n,), generator=g)[gone]] = False
-        truth = one_hot(label, N_EMOTIONS).float()
-        middles, pooled, targets = [], [], [truth]
-        for part, places, counts, served in zip(self.parts, self.places, self.counts, self.served, strict=True):
-            pick = places[label, (torch.rand(n, generator=g) * counts[label]).long()]
-            middles.append(part.middle[pick])
-            pooled.append(part.pooled[pick])
-            targets.append((truth + served[pick]) / 2)
-        return middles, pooled, present, torch.stack(targets, 1)
+    with torch.enable_grad():
+        optimizer.step(closure)
 
 
-@dataclass(frozen=True)
-class _Taught:
-    """What learns: the parts of the model that some correction is about."""
+def tell_apart(correction: Correction, pooled: Tensor, known: Exemplar | None, *, flagged: bool) -> None:
+    """Have a correction know which clips are near those that were corrected.
 
-    outputs: Tensor  # (4,) bool
-    modules: list[nn.Module]
+    Near is what a linear classifier finds more like them than `APART` of the exemplars of every corpus. Without
+    exemplars everything is near.
 
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for module in self.modules for p in module.parameters()]
+    Args:
+        pooled: (N, C) of the corrected clips.
+        flagged: the last column says whether Whisper listened.
+    """
+    reference = pooled if known is None else known.pooled
+    deviation = reference.std(0, correction=0)
+    correction.mean.copy_(reference.mean(0))
+    correction.scale.copy_(torch.where(deviation > 1e-3, 1 / deviation.clamp_min(1e-3), 0.0))
+    if flagged:
+        correction.heard.copy_(pooled[:, -1].mean())
+    near = correction.likeness
+    if known is None:
+        near.weight.data.zero_()
+        near.bias.data.fill_(STEEP)
+        return
+    corrected, others = correction.standard(pooled), correction.standard(known.pooled)
 
+    def loss() -> Tensor:
+        wrong = softplus(-near(corrected)).mean() + softplus(near(others)).mean()
+        return wrong + LIKENESS * near.weight.square().sum()
 
-def _taught(model: EmotionModel, weight: Tensor, *, deep: bool) -> _Taught:
-    outputs = weight.sum(0) > 0
-    modules: list[nn.Module] = [model.fusion.weigh, model.fusion.correct] if outputs[0] else []
-    for modality, some in zip(MODALITIES, outputs[1:].tolist(), strict=True):
-        if some:
-            modules.append(model.heads[modality])
-            names = [n for n in model.encoder(modality).projecting if deep and n != "whisper.rest"]
-            found = (_find(model.encoders[modality], name) for name in names)
-            modules += [module for module in found if module is not None]
-    return _Taught(outputs, modules)
-
-
-def _find(module: nn.Module | None, name: str) -> nn.Module | None:
-    for part in name.split("."):
-        module = None if module is None else getattr(module, part)
-    return module
-
-
-@contextmanager
-def _with_weights(parameters: Sequence[Tensor], weights: Sequence[Tensor]) -> Iterator[None]:
-    kept = [p.data for p in parameters]
-    for p, w in zip(parameters, weights, strict=True):
-        p.data = w
-    try:
-        yield
-    finally:
-        for p, w in zip(parameters, kept, strict=True):
-            p.data = w
+    near.requires_grad_()
+    minimise(list(near.parameters()), loss)
+    near.requires_grad_(False)
+    scores, corpora = near(others)[:, 0], known.corpora
+    of_corpora = [scores[torch.tensor([c == corpus for c in corpora])] for corpus in sorted(set(corpora))]
+    edge = torch.stack([of.quantile(APART) for of in of_corpora]).max()
+    far = torch.stack([of.median() for of in of_corpora]).max()
+    steep = STEEP / torch.minimum(near(corrected).median() - edge, edge - far).clamp_min(0.05)
+    near.bias.data.copy_((near.bias - edge) * steep)
+    near.weight.data.mul_(steep)
 
 
 def fit(
     model: EmotionModel,
     ex: Examples,
-    rehearsal: Rehearsal | None,
-    config: AdaptConfig,
-    steps: int,
-    *,
-    deep: bool,
-    watch: Callable[[int], None] | None = None,
+    exemplars: Exemplars | None,
+    strengths: Sequence[float],
+    watch: Callable[[float], None] | None = None,
 ) -> None:
-    """Train `model` in place, which ends with the average of its weights; `watch` is called at each of `LENGTHS`."""
-    model.requires_grad_(False).eval()  # what is not taught keeps still, BatchNorm and dropout too
-    targets, weight = training_targets(ex)
-    taught = _taught(model, weight, deep=deep)
-    parameters = [p.requires_grad_() for p in taught.parameters]
-    for module in taught.modules:
-        module.train()
-    start, average = ([p.detach().clone() for p in parameters] for _ in range(2))
-    optimizer, often = torch.optim.Adam(parameters, config.lr), sampling(ex, weight)
-    g = torch.Generator().manual_seed(config.seed)
-    n_new, outputs = max(round(BATCH * config.share), 1), taught.outputs.tolist()
+    """Give `model` corrections that the examples teach, in place of those it has; `watch` is called at each strength.
 
-    def loss_of(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        smooth = targets * (1 - SMOOTHING) + SMOOTHING / N_EMOTIONS
-        loss = -(smooth * logits.log_softmax(-1)).sum(-1)
-        return (weight * loss).sum() / weight.sum().clamp_min(1e-6)
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # of dropout
-        for step in range(1, steps + 1):
-            rows = torch.multinomial(often, n_new, replacement=True, generator=g)
-            drawn = _answers(
-                model, [x[rows] for x in ex.middles], [x[rows] for x in ex.pooled], ex.present[rows], outputs
-            )
-            loss = loss_of(drawn, targets[rows], weight[rows])
-            if rehearsal is not None:
-                middles, pooled, present, known = rehearsal.draw(BATCH - n_new, g)
-                counts = torch.cat([present.sum(1, keepdim=True) > 1, present], 1) & taught.outputs
-                loss = config.share * loss + (1 - config.share) * loss_of(
-                    _answers(model, middles, pooled, present, outputs), known, counts.float()
-                )
-            else:
-                moved = sum(((p - q) ** 2).sum() for p, q in zip(parameters, start, strict=True))
-                loss = loss + CLOSENESS * moved
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            decay = min(AVERAGE, step / (step + 10))
-            with torch.no_grad():
-                for kept, p in zip(average, parameters, strict=True):
-                    kept.lerp_(p, 1 - decay)
-            if watch and step in LENGTHS:
-                with _with_weights(parameters, average), torch.no_grad():
-                    model.eval()
-                    watch(step)
-                    for module in taught.modules:
-                        module.train()
-    for p, kept in zip(parameters, average, strict=True):
-        p.data = kept
+    What fusion makes of a changed vote is taken as its weight of it, which leaves the loss convex; what is measured is
+    the fusion's own answer.
+    """
     model.requires_grad_(False).eval()
+    model.corrections.clear()
+    with torch.no_grad():
+        logits, weights = _answers(model, ex)
+    targets, weight = training_targets(ex)
+    targets = targets * (1 - SMOOTHING) + SMOOTHING / N_EMOTIONS
+    weight = weight * rarity(ex)[ex.clip, None]
+    rows = weight.sum(1) > 0
+    logits, weights, targets, weight = (x[rows] for x in (logits, weights, targets, weight / weight.sum()))
+    temperature = torch.where(ex.present[rows].sum(1) > 1, model.fusion.temperature, 1.0)
+    changes, read = [], []
+    for i, modality in enumerate(MODALITIES):
+        here = ex.present[:, i] & rows
+        if not weight[:, i + 1].sum() > 0:
+            continue
+        correction = model.correct(modality)
+        known = exemplars.training(modality) if exemplars else None
+        flagged = modality == "voice" and model.pooled_sizes[i] > model.config.state
+        tell_apart(correction, ex.pooled[i][here], known if known and len(known.targets) else None, flagged=flagged)
+        changes.append(correction.change.requires_grad_())
+        read.append((i, correction.standard(ex.pooled[i][rows]), ex.present[rows, i, None]))
+
+    def loss_at(strength: float) -> Tensor:
+        shifts = torch.zeros(len(logits), len(MODALITIES), N_EMOTIONS)
+        for change, (i, x, here) in zip(changes, read, strict=True):
+            shifts[:, i] = change(x) * here
+        fused = (weights[..., None] * shifts).sum(1) / temperature[:, None]
+        found = (logits + torch.cat([fused[:, None], shifts], 1)).log_softmax(-1)
+        size = sum(c.weight.square().sum() + BIAS_SHARE * c.bias.square().sum() for c in changes)
+        return -(weight * (targets * found).sum(-1)).sum() + strength * size
+
+    for strength in sorted(strengths, reverse=True):
+        minimise([p for change in changes for p in change.parameters()], lambda s=strength: loss_at(s))
+        if watch:
+            with torch.no_grad():
+                watch(strength)
+    model.requires_grad_(False)
 
 
 def balanced_nll(probs: Tensor, ex: Examples, where: Tensor) -> float:
@@ -308,11 +253,9 @@ def balanced_nll(probs: Tensor, ex: Examples, where: Tensor) -> float:
 class Choice:
     """How to train, as cross-validation inside the training part found it."""
 
-    deep: bool
-    steps: int  # 0: nothing helped
+    strength: float | None  # of the penalty on changes; None: nothing helped
     served_nll: float
     nll: float  # on clips the fold had not seen
-    base: float  # gain in UAR on the base exemplars, mean over the folds; 0 without exemplars
 
 
 @dataclass(frozen=True)
@@ -323,48 +266,30 @@ class CrossFit:
     logits: dict[str, Tensor]  # (U, 4, K) by the name of the folds; the served model's where no fold judged
 
 
-def cross_fit(
-    model: EmotionModel,
-    ex: Examples,
-    folds: dict[str, Folds],
-    rehearsal: Rehearsal | None,
-    base_uar: Callable[[EmotionModel], float],
-    config: AdaptConfig,
-) -> CrossFit:
-    """Return the length of training that did best on clips and on speakers left out, and its answers there.
+def cross_fit(model: EmotionModel, ex: Examples, folds: dict[str, Folds], exemplars: Exemplars | None) -> CrossFit:
+    """Return the strength that did best on clips and on speakers left out, and its answers there.
 
     Args:
         folds: which clips are judged together by a model that learned from the others.
-        base_uar: of a model on the base exemplars.
     """
-    lengths = [n for n in LENGTHS if n <= config.steps] or [config.steps]
-    deep = len(ex.targets) >= config.deep_from
     judged = {name: torch.isin(torch.arange(len(ex.targets)), torch.cat(f.parts)) for name, f in folds.items()}
     served = {name: balanced_nll(probabilities(ex.served, ex), ex, where) for name, where in judged.items()}
-    served_nll, before = sum(served.values()) / len(served), base_uar(model)
-    best = Choice(False, 0, served_nll, served_nll, 0.0)
-    found = dict.fromkeys(folds, ex.served)
-    total = sum(len(f.parts) for f in folds.values())
-    bar = tqdm(total=total, desc="choosing", unit="model", mininterval=1)
-    outer = {(name, n): ex.served.clone() for name in folds for n in lengths}
-    base: dict[int, list[float]] = {n: [] for n in lengths}
-    for name, split in folds.items():
-        for test in split.parts:
-            learn = torch.nonzero(~torch.isin(torch.arange(len(ex.targets)), test)).flatten()
-            held, rows = ex.part(test.sort().values), torch.isin(ex.clip, test)
-            trained = copy.deepcopy(model)
+    served_nll = sum(served.values()) / len(served)
+    outer = {(name, s): ex.served.clone() for name in folds for s in STRENGTHS}
+    parts = [(name, test) for name, split in folds.items() for test in split.parts]
+    trained = copy.deepcopy(model)
+    for name, test in tqdm(parts, desc="choosing", unit="model", mininterval=1):
+        learn = torch.nonzero(~torch.isin(torch.arange(len(ex.targets)), test)).flatten()
+        held, rows = ex.part(test.sort().values), torch.isin(ex.clip, test)
 
-            def watch(n: int, held=held, rows=rows, trained=trained, name=name) -> None:
-                outer[name, n][rows] = answers(trained, held)
-                base[n].append(base_uar(trained) - before)
+        def watch(strength: float, held=held, rows=rows, name=name) -> None:
+            outer[name, strength][rows] = answers(trained, held)
 
-            fit(trained, ex.part(learn), rehearsal, config, lengths[-1], deep=deep, watch=watch)
-            bar.update()
-    for n in lengths:
-        losses = [balanced_nll(probabilities(outer[name, n], ex), ex, judged[name]) for name in folds]
-        nll, cost = sum(losses) / len(losses), sum(base[n]) / len(base[n])
-        if nll < best.nll and cost >= -BASE_LOSS:
-            best = Choice(deep, n, served_nll, nll, cost)
-            found = {name: outer[name, n] for name in folds}
-    bar.close()
+        fit(trained, ex.part(learn), exemplars, STRENGTHS, watch)
+    best = Choice(None, served_nll, served_nll)
+    for strength in STRENGTHS:
+        losses = [balanced_nll(probabilities(outer[name, strength], ex), ex, judged[name]) for name in folds]
+        if (nll := sum(losses) / len(losses)) < best.nll:
+            best = Choice(strength, served_nll, nll)
+    found = {name: ex.served if best.strength is None else outer[name, best.strength] for name in folds}
     return CrossFit(best, found)

@@ -1,6 +1,7 @@
 """What a new model is judged by: judgements of models that had not seen the clip, or had not seen its speaker."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from mmer.model import EmotionModel
 from training.corrections.adapt import Examples, probabilities
 from training.corrections.collect import TrainingExample
 from training.corrections.gate import Evidence
-from training.learn.exemplars import Exemplars
+from training.learn.exemplars import Exemplar, Exemplars
 
 
 def on_people(
@@ -78,14 +79,76 @@ def sides(items: Sequence[TrainingExample], groups: Sequence[int], known: set[st
 
 
 @torch.no_grad()
+def on_base(
+    served: EmotionModel,
+    new: EmotionModel,
+    without: Callable[[Exemplars], EmotionModel],
+    exemplars: Exemplars | None,
+) -> dict[str, Evidence]:
+    """Return the evidence on what the base learned from, for each corpus of each branch that was corrected.
+
+    Exemplars of the calibration part measure: nobody learned from them. A corpus without any there is measured by its
+    other exemplars, each half of its speakers by a model that did not know that half to be the base's.
+
+    Args:
+        without: a model that was corrected with these exemplars alone.
+    """
+    found: dict[str, Evidence] = {}
+    for modality in MODALITIES if exemplars else ():
+        if exemplars is None or modality not in new.corrections:
+            continue
+        part = exemplars.branches[modality]
+        measured = {c for c, held in zip(part.corpora, part.calibration.tolist(), strict=True) if held}
+        for corpus in sorted(measured):
+            rows = part.calibration & torch.tensor([c == corpus for c in part.corpora])
+            found[f"{modality}, {corpus}"] = _of_base(modality, part.part(rows), served, new)
+        if lacking := set(part.corpora) - measured:
+            odd = _odd_speakers(part)
+            apart = torch.tensor([c in lacking for c in part.corpora])
+            halves = [apart & odd, apart & ~odd]
+            judges = [without(Exemplars({**exemplars.branches, modality: part.part(~half)})) for half in halves]
+            for corpus in sorted(lacking):
+                here = torch.tensor([c == corpus for c in part.corpora])
+                of_halves = [
+                    _of_base(modality, part.part(here & half), served, judge)
+                    for half, judge in zip(halves, judges, strict=True)
+                ]
+                found[f"{modality}, {corpus}"] = _together(of_halves)
+    return found
+
+
+def _odd_speakers(part: Exemplar) -> Tensor:
+    """Return a mask (N,) of every other speaker of each corpus, or of every other example of nobody."""
+    number: dict[tuple[str, str], int] = {}
+    who = [(c, s or f"#{i}") for i, (c, s) in enumerate(zip(part.corpora, part.speakers, strict=True))]
+    for corpus, speaker in sorted(set(who)):
+        number[corpus, speaker] = sum(c == corpus for c, _ in number)
+    return torch.tensor([number[one] % 2 == 1 for one in who])
+
+
+def _of_base(modality: str, part: Exemplar, served: EmotionModel, new: EmotionModel) -> Evidence:
+    def probs(model: EmotionModel) -> np.ndarray:
+        model = copy.deepcopy(model).cpu()
+        return model.vote_of(modality, model.encoder(modality).project(part.pooled), part.pooled).softmax(1).numpy()
+
+    n = len(part.targets)
+    return Evidence(part.targets.numpy(), probs(served), probs(new), list(range(n)), [""] * n)
+
+
+def _together(parts: Sequence[Evidence]) -> Evidence:
+    truth, served, new = (np.concatenate([getattr(p, name) for p in parts]) for name in ("truth", "served", "new"))
+    return Evidence(truth, served, new, list(range(len(truth))), [""] * len(truth))
+
+
+@torch.no_grad()
 def base_uar(model: EmotionModel, exemplars: Exemplars | None) -> dict[str, float]:
     """Return the UAR of each branch on exemplars of people it never learned from."""
     found: dict[str, float] = {}
-    for i, modality in enumerate(MODALITIES if exemplars else ()):
+    for modality in MODALITIES if exemplars else ():
         part = exemplars.calibration(modality) if exemplars else None
         if part is None or not len(part.targets):
             continue
-        logits = model.heads[modality](model.encoder(modality).project(part.pooled)) / model.temperatures[i]
+        logits = model.vote_of(modality, model.encoder(modality).project(part.pooled), part.pooled)
         truth, said = part.targets.argmax(1).numpy(), logits.argmax(1).numpy()
         found[modality] = float(np.mean([(said[truth == k] == k).mean() for k in np.unique(truth)]))
     return found

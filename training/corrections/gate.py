@@ -140,7 +140,7 @@ class Verdict:
     people: Answer
     strangers: Answer | None  # None: fewer than three speakers
     needed: float  # confidence
-    base: dict[str, tuple[float, float]]  # UAR of the served and the new model on exemplars of each taught branch
+    base: dict[str, Answer]  # on each corpus of what each corrected branch of the base learned from
     reasons: list[str]  # against; [] to promote
     advice: list[str]  # what would help
 
@@ -165,7 +165,7 @@ class Verdict:
             "people": described(self.people),
             "strangers": described(self.strangers),
             "needed": self.needed,
-            "base": {name: {"served": a, "new": b} for name, (a, b) in self.base.items()},
+            "base": {name: {"served": f.served["uar"], "new": f.new["uar"]} for name, f in self.base.items()},
             "reasons": self.reasons,
             "advice": self.advice,
         }
@@ -174,7 +174,7 @@ class Verdict:
 def gate(
     people: Evidence,
     strangers: Evidence | None,
-    base: dict[str, tuple[float, float]],
+    base: dict[str, Evidence],
     *,
     confidence: float,
     looks: float = 0.0,
@@ -183,7 +183,7 @@ def gate(
 
     Args:
         strangers: its clusters are speakers; None where there are too few.
-        base: UAR of the served and of the new model on each branch's exemplars.
+        base: on what the base learned from, by corpus.
         looks: see `needed_confidence`.
     """
     needed = needed_confidence(confidence, looks)
@@ -204,17 +204,17 @@ def gate(
                 )
         advice += _advice(asked, needed)
     for name, found in asked.items():
-        lost = t_cdf((-TOLERANCE - found.gain) / found.error, found.freedom)
-        if name not in passed and passed and lost > LIKELY:
+        if name not in passed and passed and _lost(found) > LIKELY:
             reasons.append(
                 f"for {name} it is worse by {-found.gain:.1%} of UAR on {found.n} judgements; "
                 f"{TOLERANCE:.0%} may be lost"
             )
-    for name, (before, after) in base.items():
-        if after < before - TOLERANCE:
+    on_base = {name: found for name, evidence in base.items() if (found := answer(evidence)).n}
+    for name, found in on_base.items():
+        if _lost(found) > LIKELY:
             reasons.append(
-                f"on what the base learned from, the {name} branch falls from UAR {before:.3f} to {after:.3f}; "
-                f"{TOLERANCE:.0%} may be lost"
+                f"on what the base learned from ({name}) it falls from UAR {found.served['uar']:.3f} to "
+                f"{found.new['uar']:.3f}; {TOLERANCE:.0%} may be lost"
             )
     if on_people.n and on_people.informed < INFORMED:
         reasons.append(
@@ -222,7 +222,12 @@ def gate(
             f"is {on_people.informed:.1%} sure, {INFORMED:.1%} are needed"
         )
         advice.append("look through the labels: are they of these clips, and do annotators agree?")
-    return Verdict(on_people, on_strangers, needed, base, reasons, list(dict.fromkeys(advice)))
+    return Verdict(on_people, on_strangers, needed, on_base, reasons, list(dict.fromkeys(advice)))
+
+
+def _lost(found: Answer) -> float:
+    """Return how sure it is that more is lost than may be."""
+    return t_cdf((-TOLERANCE - found.gain) / found.error, found.freedom)
 
 
 def _advice(asked: dict[str, Answer], needed: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""Temperatures and thresholds of a retrained model: how sure it may be, by answers on clips that were left out."""
+"""Thresholds of a retrained model: how sure it must be to answer, by answers on clips that were left out."""
 
 import copy
 
@@ -12,34 +12,24 @@ from mmer.model import EmotionModel
 from training.corrections.adapt import Examples
 from training.learn.exemplars import Exemplar, Exemplars
 from training.learn.fusion import N_TUPLES, Encoded, Tuples, fit_abstention, subset_probs
-from training.learn.losses import fit_temperature
 
-MIN_JUDGEMENTS = 40  # fewer tell no temperature and no threshold
+MIN_JUDGEMENTS = 40  # fewer tell no threshold
 
 
 def recalibrate(
     model: EmotionModel, ex: Examples, logits: Tensor, exemplars: Exemplars | None, promise: dict | None, seed: int
 ) -> dict | None:
-    """Fit the temperatures again, and return the thresholds below which the model abstains.
+    """Return the thresholds below which the model abstains.
 
     Args:
-        logits: (U, 4, K) of models that had not seen the clips, at the served temperatures.
+        logits: (U, 4, K) of models that had not seen the clips.
         promise: `abstain` of the served checkpoint, which stays where there is nothing to fit thresholds on.
     """
-    judged = {m: _judgements(ex, logits, i) for i, m in enumerate(MODALITIES)}
-    for i, modality in enumerate(MODALITIES):
-        x, truth = judged[modality]
-        if len(x) >= MIN_JUDGEMENTS:
-            factor = fit_temperature(x, truth)
-            model.temperatures[i] *= factor
-            judged[modality] = x / factor, truth
-    rows = ex.labelled[ex.clip, 0] & (ex.present.sum(1) > 1)
-    if int(rows.sum()) >= MIN_JUDGEMENTS:
-        model.fusion.temperature *= fit_temperature(logits[rows, 0], ex.targets[ex.clip[rows], 0])
     if exemplars is None or promise is None or "subsets" not in promise:
         return promise
     alone = {m: _by_corpus(model, m, exemplars.calibration(m)) for m in MODALITIES}
-    for modality, (x, truth) in judged.items():
+    for i, modality in enumerate(MODALITIES):
+        x, truth = _judgements(ex, logits, i)
         one = truth.amax(1) > 0.99  # soft ones have no single truth
         if int(one.sum()) >= MIN_JUDGEMENTS:
             alone[modality].append((x[one].softmax(1).numpy(), truth[one].argmax(1).numpy()))
@@ -65,7 +55,8 @@ def _judgements(ex: Examples, logits: Tensor, i: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _encoded(model: EmotionModel, modality: str, part: Exemplar) -> Encoded:
     top = model.encoder(modality).project(part.pooled)
-    return Encoded(part.middle, top, model.heads[modality](top), part.targets, part.pooled)
+    logits = model.vote_of(modality, top, part.pooled) * model.temperatures[MODALITIES.index(modality)]
+    return Encoded(part.middle, top, logits, part.targets, part.pooled)
 
 
 def _by_corpus(model: EmotionModel, modality: str, part: Exemplar) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -48,8 +48,9 @@ def page(report: Mapping[str, Any]) -> list[str]:
         *[f"- {reason}" for reason in report["reasons"]],
         *[f"- what would help: {one}" for one in report["advice"]],
         f"- served: {report['parent']}; new: {report['checkpoint'] or 'not kept'}",
-        f"- trained: {', '.join(report['trained'])}; {choice['steps']} steps, "
-        f"{'beside' if report['rehearsed'] else 'without'} exemplars of what the base learned from",
+        f"- trained: {', '.join(report['trained']) or 'nothing'}, "
+        f"{'beside' if report['rehearsed'] else 'without'} exemplars of what the base learned from"
+        + (f"; penalty on changes {choice['strength']:g}" if choice["strength"] else ""),
         f"- on clips and speakers left out, the loss went from {choice['served_nll']:.3f} to {choice['nll']:.3f}",
         f"- several annotators made one target by: {report['aggregation']}",
         *[_removed(one) for one in report["removed"]],
@@ -91,8 +92,8 @@ def _questions(report: Mapping[str, Any]) -> list[str]:
 
 def _base(report: Mapping[str, Any]) -> list[str]:
     if not report["base"]:
-        return ["What the base learned from was not measured, or no branch of it changed."]
-    lines = ["| branch, on what the base learned from | served | new |", "|---|---|---|"]
+        return ["What the base learned from was not measured, or nothing was corrected."]
+    lines = ["| UAR on what the base learned from | served | new |", "|---|---|---|"]
     return lines + [f"| {m} | {found['served']:.3f} | {found['new']:.3f} |" for m, found in report["base"].items()]
 
 

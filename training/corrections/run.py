@@ -24,11 +24,11 @@ from mmer.errors import LabelError
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from mmer.predict import Predictor
-from training.corrections.adapt import CrossFit, Examples, Rehearsal, answers, cross_fit, fit
+from training.corrections.adapt import CrossFit, Examples, answers, cross_fit, fit
 from training.corrections.changes import changes
 from training.corrections.collect import Skipped, TrainingExample, digest, gather, read, too_few
 from training.corrections.config import RetrainConfig
-from training.corrections.evidence import Sides, base_uar, on_people, on_strangers, sides
+from training.corrections.evidence import Sides, on_base, on_people, on_strangers, sides
 from training.corrections.folds import Folds, near_duplicates, of_clips, of_speakers
 from training.corrections.gate import Evidence, gate, guard
 from training.corrections.history import JUDGED, learned_from, looks
@@ -48,7 +48,7 @@ class Collected:
     skipped: list[Skipped]
     served: Checkpoint
     examples: Examples
-    exemplars: Exemplars | None  # None: there is nothing to rehearse
+    exemplars: Exemplars | None  # None: nothing is known of what the base learned from
     known: set[str]  # hashes of what the served model and those before it learned from
     looks: Callable[[Collection[str]], float]  # how often clips measured earlier runs
 
@@ -129,7 +129,7 @@ def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) 
     served = predictor.checkpoint
     exemplars = of_checkpoint(served, paths.checkpoints)
     if exemplars is None:
-        print(f"no exemplars fit {served.id}: nothing of what it learned from can be rehearsed", file=sys.stderr)
+        print(f"no exemplars fit {served.id}: its corrections will count for all clips, near or far", file=sys.stderr)
     else:
         exemplars = as_heard(exemplars, served.model, _share_heard(examples, served.model))
     return Collected(items, skipped, served, examples, exemplars, learned_from(store, served.id), partial(looks, store))
@@ -147,7 +147,7 @@ def _share_heard(ex: Examples, model: EmotionModel) -> float:
 def _verdict(report: dict[str, Any], force: bool) -> str:
     if not report["reasons"]:
         return "promoted"
-    return "forced" if force and report["choice"]["steps"] else "refused"
+    return "forced" if force and report["choice"]["strength"] else "refused"
 
 
 def _reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
@@ -166,27 +166,26 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
     if by_speaker := of_speakers(speakers, own_groups):
         folds["strangers"] = by_speaker
     model = copy.deepcopy(served.model).cpu()
-    rehearsal = Rehearsal(found.exemplars, model) if found.exemplars else None
-    before = base_uar(model, found.exemplars)
-
-    def cost(trained: EmotionModel) -> float:
-        after = base_uar(trained, found.exemplars)
-        return min((uar - before[m] for m, uar in after.items()), default=0.0)
-
-    crossed = cross_fit(model, learn, folds, rehearsal, cost, config)
-    abstain = served.meta.get("abstain")
-    if crossed.choice.steps:
-        fit(model, learn, rehearsal, config, crossed.choice.steps, deep=crossed.choice.deep)
+    crossed = cross_fit(model, learn, folds, found.exemplars)
+    abstain, base = served.meta.get("abstain"), {}
+    if crossed.choice.strength:
+        strengths = [crossed.choice.strength]
+        fit(model, learn, found.exemplars, strengths)
         abstain = recalibrate(model, learn, crossed.logits["people"], found.exemplars, abstain, config.seed)
+
+        def without(exemplars: Exemplars) -> EmotionModel:
+            other = copy.deepcopy(model)
+            fit(other, learn, exemplars, strengths)
+            return other
+
+        base = on_base(served.model, model, without, found.exemplars)
     with torch.no_grad():
         new = answers(model, ex)
     people, strangers, measured, changed = _weigh(found, groups, who, folds, index, new, crossed)
-    after = base_uar(model, found.exemplars)
-    base = {m: (before[m], uar) for m, uar in after.items() if uar != before[m]}
     times = found.looks(measured)
     verdict = gate(people, strangers, base, confidence=config.confidence, looks=times)
     confident = guard(people.served, people.new, people.truth)
-    nothing = [] if crossed.choice.steps else ["no way of training helped on clips that were left out"]
+    nothing = [] if crossed.choice.strength else ["no way of training helped on clips that were left out"]
     parts = {"train": who.learn, "fresh": who.fresh, "held_out": who.held, "strangers": who.strange}
     report = {
         "parent": served.id,
@@ -197,7 +196,7 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
         "confident": confident,
         "choice": asdict(crossed.choice),
         "rehearsed": found.exemplars is not None,
-        "trained": ["heads", "fusion", *(["branches' last layers"] if crossed.choice.deep else [])],
+        "trained": [f"correction of the {m}" for m in MODALITIES if m in model.corrections],
         "aggregation": config.aggregation,
         "settings": asdict(config),
         "data": {n: _described([i for i, w in zip(items, part, strict=True) if w]) for n, part in parts.items()},

@@ -46,8 +46,6 @@ class SimulateConfig:
     per_round: int = 50  # labels
     rounds: int = 4  # 200 labels are a session of two hours
     strangers: float = 0.25  # of the speakers, whose clips only measure
-    steps: int = 400  # this and the next as retraining
-    lr: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def session(of: Pool, curve: Curve, config: SimulateConfig) -> list[dict]:
     for _ in range(config.rounds):
         chosen += _next(of, curve.order, free, chosen, config.per_round, rng)
         part = _collected(of, curve.rehearsal, chosen, labels, known, judged)
-        report, model, measured = _retrain(part, RetrainConfig(steps=config.steps, lr=config.lr, seed=curve.seed))
+        report, model, measured = _retrain(part, RetrainConfig(seed=curve.seed))
         judged.append(measured)
         if promoted := not report["reasons"]:
             known |= {item.sha256 for item in part.items if item.side == TRAIN}
