@@ -156,7 +156,7 @@ def test_what_reviewers_decide_is_what_is_learnt(tmp_path, voices):
 def test_a_cache_that_could_not_be_written_made_a_readable_clip_unreadable(tmp_path, voices, caplog):
     paths = home_with(tmp_path / "home", voices[:1])
     new_checkpoint(paths, 1)
-    items, _ = gather(Store(paths.database_url, paths.media).labels())
+    items, _ = gather(list(Store(paths.database_url, paths.media).labels()))
     cache = tmp_path / "cache"
     cache.write_text("a file stands where the folder should be")
     for n_warned in (1, 2):

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -176,7 +177,8 @@ def perceive(predictor: Predictor, item: TrainingExample, *, speech: bool, cache
             cache.mkdir(parents=True, exist_ok=True)
             save_atomically(kept, file)
         except (OSError, RuntimeError) as error:  # a full disk costs the next run a second look, not this one the clip
-            file.with_suffix(".part").unlink(missing_ok=True)
+            with suppress(OSError):  # half of it must not fill what is left of the disk
+                file.with_suffix(".part").unlink(missing_ok=True)
             _LOG.warning("what was read of %s could not be kept in %s: %s", item.name, cache, error)
     return batch, share
 
