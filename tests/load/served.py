@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 300.0
 
 
+@dataclass(frozen=True)
+class Server:
+    url: str
+    pid: int
+
+
 @contextmanager
-def served(home: Path, **settings: str) -> Iterator[str]:
-    """Run app.py until the block ends; yields its address once it is ready."""
+def served(home: Path, **settings: str) -> Iterator[Server]:
+    """Run app.py until the block ends; yields it once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -31,7 +38,7 @@ def served(home: Path, **settings: str) -> Iterator[str]:
         )
         try:
             wait_for(f"{url}/readyz", server)
-            yield url
+            yield Server(url, server.pid)
         finally:
             server.terminate()
             server.wait()

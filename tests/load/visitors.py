@@ -68,8 +68,8 @@ def visitor(url: str, folder: Path, number: int, clip_s: float) -> Visitor:
 
 
 def main(args: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as url:
-        visitors = [visitor(url, Path(folder), number, args.clip_seconds) for number in range(args.visitors)]
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
+        visitors = [visitor(server.url, Path(folder), number, args.clip_seconds) for number in range(args.visitors)]
         for _ in range(args.alone + 1):
             visitors[0].ask()
         single_s = float(np.median(visitors[0].seconds[1:]))  # the first waits for what is loaded once
