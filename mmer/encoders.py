@@ -173,21 +173,33 @@ class FaceEncoder(Encoder):
             blend_mask: (B, T_f) bool; false where a crop came without a landmark fit.
         """
         B, T_f = crop_mask.shape
-        x = standardised(crops[crop_mask])  # (N, 1, H, W): padding is never computed
-        maps = self.cnn(x)
-        middle, top = maps[-2][0].mean((2, 3)), maps[-1][0].mean((2, 3))
-        frame = relu(self.embed(top))
-        # A blendshape is mostly below 0.1 and its root spreads it; the gradient of a plain root at 0 is infinite.
-        roots = (blendshapes[crop_mask].clamp(0, 1) + 1e-3).sqrt()
-        frame = frame + self.blend(roots) * blend_mask[crop_mask][:, None]
-        scores = self.score(frame.tanh()).squeeze(-1)
-        if self.imagenet is not None:
-            frame = frame * self.imagenet.rest + self.imagenet(x)
+        # Padding is never computed.
+        middle, frame, scores = self.frames(crops[crop_mask], blendshapes[crop_mask], blend_mask[crop_mask])
         frames = frame.new_zeros(B, T_f, frame.shape[1]).masked_scatter(crop_mask[..., None], frame)
         middles = middle.new_zeros(B, T_f, middle.shape[1]).masked_scatter(crop_mask[..., None], middle)
         scores = scores.new_zeros(B, T_f).masked_scatter(crop_mask, scores)
         weights = _masked_softmax(scores, crop_mask)[..., None]  # (B, T_f, 1)
         return (middles * weights).sum(1), (frames * weights).sum(1)
+
+    def frames(self, crops: Tensor, blendshapes: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the states (N, C_middle) and (N, state) of frames, and what attention over time weighs each by (N,).
+
+        Args:
+            crops: (N, 1, H, W) luma in [0, 1].
+            blendshapes: (N, 52) in [0, 1].
+            fitted: (N,) bool; false where a crop came without a landmark fit.
+        """
+        x = standardised(crops)
+        maps = self.cnn(x)
+        middle, top = maps[-2][0].mean((2, 3)), maps[-1][0].mean((2, 3))
+        frame = relu(self.embed(top))
+        # A blendshape is mostly below 0.1 and its root spreads it; the gradient of a plain root at 0 is infinite.
+        roots = (blendshapes.clamp(0, 1) + 1e-3).sqrt()
+        frame = frame + self.blend(roots) * fitted[:, None]
+        scores = self.score(frame.tanh()).squeeze(-1)
+        if self.imagenet is not None:
+            frame = frame * self.imagenet.rest + self.imagenet(x)
+        return middle, frame, scores
 
     def project(self, pooled: Tensor) -> Tensor:
         return pooled

@@ -57,11 +57,11 @@ class FaceLogit:
         self.known = batch.blend_mask[0, :1]
         self.soft, self.rest = soften(self.crops), torch.zeros_like(self.blendshapes)
         with torch.no_grad():
-            self.states = self.frames(self.crops, self.blendshapes)  # (T_f, C_middle + state)
+            self.states = self.frames(self.crops, self.blendshapes)  # (T_f, C_middle + state + 1)
             self.baseline = self.frames(self.soft, self.rest)
             self.gap = float(self.logit(self.states[None]) - self.logit(self.baseline[None]))
         (found,), self.delta = slopes(self.logit, (self.states[None],), (self.baseline[None],))
-        self.slopes = found[0]  # (T_f, C_middle + state)
+        self.slopes = found[0]  # (T_f, C_middle + state + 1)
         self.moments = ((self.states - self.baseline) * self.slopes).sum(1)  # (T_f,)
         n_key = min(KEY_FRAMES, len(self.moments))
         # (F,) the frames that get a map: those with the largest moments
@@ -74,12 +74,10 @@ class FaceLogit:
         return len(self.key) * (H // PATCH) * (W // PATCH)
 
     def frames(self, crops: Tensor, blendshapes: Tensor) -> Tensor:
-        """Return the states (N, C_middle + state) of frames: a clip of one frame pools to that frame."""
+        """Return the states (N, C_middle + state + 1) of frames, last what attention over time weighs them by."""
         self.target.go_on()
-        N = len(crops)
-        one = crops.new_ones(N, 1, dtype=torch.bool)
-        state = self.encoder(crops[:, None], one, blendshapes[:, None], self.known.expand(N, 1))
-        return torch.cat([state.middle, state.top], 1)
+        middle, frame, score = self.encoder.frames(crops, blendshapes, self.known.expand(len(crops)))
+        return torch.cat([middle, frame, score[:, None]], 1)
 
     def logit(self, states: Tensor) -> Tensor:
         """Return the logits (B,) of the states (B, T_f, C) of frames."""
@@ -88,9 +86,9 @@ class FaceLogit:
     def logits(self, states: Tensor) -> Tensor:
         """Pool states (B, T_f, C) over time as the encoder does and return the logits (B, K)."""
         middle_size = self.encoder.middle_size
-        middles, tops = states.split([middle_size, states.shape[2] - middle_size], 2)
-        weights = self.encoder.score(tops.tanh()).softmax(1)
-        return self.target.logits_of(0, (middles * weights).sum(1), (tops * weights).sum(1))
+        middles, frames, scores = states.split([middle_size, states.shape[2] - middle_size - 1, 1], 2)
+        weights = scores.softmax(1)
+        return self.target.logits_of(0, (middles * weights).sum(1), self.encoder.project((frames * weights).sum(1)))
 
     @torch.no_grad()
     def masked(self, key: Tensor, kept: Tensor, kept_blendshapes: Tensor) -> Tensor:

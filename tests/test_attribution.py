@@ -18,12 +18,13 @@ from mmer.config import Config, ModelConfig, VoiceConfig
 from mmer.errors import ClipError, MmerError
 from mmer.explanation import Explanation
 from mmer.face import REGIONS, FaceTracker
-from mmer.face_map import soften
+from mmer.face_map import FaceLogit, soften
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
 from mmer.occlusion import occluded
 from mmer.speech import Transcriber
+from mmer.target_logit import TargetLogit
 from mmer.trust import MIN_GAP, Trust, UnitScores, judge
 from mmer.voice import log_mel
 from mmer.voice_map import voice_edges
@@ -507,6 +508,24 @@ def test_a_planted_mouth_is_found(face_and_voice):
     inside = track.regions[0, mouth]
     assert found.face_map[0][inside].abs().mean() > 2 * found.face_map[0][~inside].abs().mean()
     assert found.trust["face"].verdict == "trustworthy"
+
+
+def test_a_face_map_is_of_both_networks():
+    """Frames are weighed by the CNN alone: pooled by what both see, the logit was another one than the model's."""
+    torch.manual_seed(0)
+    model = make_model(replace(ModelConfig.tiny(), face_imagenet=True))
+    for layer in (model.encoders["face"].score, model.heads["face"][1]):
+        torch.nn.init.normal_(layer.weight, std=2.0)
+    torch.nn.init.constant_(model.encoders["face"].imagenet.rest, 0.3)
+    pictures = [np.asarray(synth.face(smile=s, size=48)) for s in (0.0, 0.4, 1.0)]
+    one = [corpus_face(picture, 48) for picture in pictures]
+    track = replace(one[0].at(torch.zeros(3, dtype=torch.long)), crops=torch.cat([t.crops for t in one]))
+    target = TargetLogit(checkpoint_of(model), Features(0.0, 0.0, face=track, landmarks=False))
+    face = FaceLogit(target)
+    assert float(face.logit(face.states[None])) == pytest.approx(target.value, abs=1e-4)
+    assert float(face.moments.sum()) == pytest.approx(face.gap, abs=0.05 * max(abs(face.gap), 0.1))
+    whole = float(face.kept(torch.ones(1, face.n_units, dtype=torch.bool)))
+    assert whole == pytest.approx(target.value, abs=1e-4)
 
 
 def test_nothing_to_see_is_said(loaded):
