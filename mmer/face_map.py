@@ -10,9 +10,9 @@ from mmer import shapley
 from mmer.encoders import FaceEncoder
 from mmer.face import REGIONS
 from mmer.integrated_gradients import slopes
-from mmer.occlusion import occluded
+from mmer.occlusion import occluded, regressed
 from mmer.target_logit import TargetLogit
-from mmer.trust import UnitScores, off_by
+from mmer.trust import Kept, UnitScores, off_by
 
 KEY_FRAMES = 3  # crops that get a map: with its test 80 runs each, at 5 ms forth and 7 ms back
 PATCH = 8  # pixels a side: the grain at which the face map is tested
@@ -66,6 +66,7 @@ class FaceLogit:
         n_key = min(KEY_FRAMES, len(self.moments))
         # (F,) the frames that get a map: those with the largest moments
         self.key = self.moments.abs().topk(n_key).indices.sort().values if key is None else key
+        self.kept = Kept(self._run)
 
     @property
     def n_units(self) -> int:
@@ -104,7 +105,7 @@ class FaceLogit:
             states[r, at] = self.frames(mixed, self.blendshapes[at] * shapes_kept[r, f])
         return self.logits(states)
 
-    def kept(self, kept: Tensor) -> Tensor:
+    def _run(self, kept: Tensor) -> Tensor:
         """Return the logits (R,) with only the kept patches (R, n) of the key frames sharp."""
         *_, H, W = self.crops.shape
         grid = kept.view(len(kept), len(self.key), H // PATCH, W // PATCH)
@@ -151,10 +152,23 @@ def _occluded(face: FaceLogit, method: str, *, both_ways: bool) -> UnitScores:
     return UnitScores(method, scores, face.gap, max(face.delta, off_by(float(scores.sum()), gap)))
 
 
+def regression(face: FaceLogit) -> UnitScores:
+    """As `patch_occlusion`, from all that was blurred: neighbours are expected to be alike."""
+    *_, H, W = face.crops.shape
+    at = torch.cartesian_prod(*(torch.arange(n // PATCH, dtype=torch.float32) for n in (H, W)))
+    near = (-torch.cdist(at, at).square() / 2).exp() + torch.eye(len(at))
+    prior = torch.block_diag(*[near] * len(face.key))
+    patch = torch.arange(face.n_units, device=face.crops.device)
+    scores, gap = regressed(face.kept, (patch,), prior)
+    delta = max(face.delta, off_by(float(scores.sum()), gap))
+    return UnitScores("regression on blurred patches", scores, face.gap, delta)
+
+
 METHODS: dict[str, Callable[[FaceLogit], UnitScores]] = {
     "integrated gradients": patch_gradients,
     "occlusion": patch_occlusion,
     "two-way occlusion": two_way_occlusion,
+    "regression": regression,
 }
 DEFAULT = "integrated gradients"
 

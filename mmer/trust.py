@@ -10,7 +10,7 @@ VERDICTS = ("trustworthy", "weak", "no clear evidence")
 MAX_DELTA = 0.05
 MIN_GAP = 0.1  # logits: what changes the odds by less than a tenth explains nothing
 MIN_GAIN = 0.1  # over random maps, in areas under curves between 0 and 1: random maps spread by 0.02 to 0.1 around 0
-N_POINTS = 6  # intervals of a deletion curve
+N_POINTS = 4  # intervals of a deletion curve
 N_RANDOM = 2  # random orders, each with its reverse: an order and its reverse average to a fair one
 
 
@@ -46,6 +46,26 @@ class UnitScores:
     shares: Tensor | None = None  # the map in full, where it is finer than its units
 
 
+class Kept:
+    """The logits of what is kept, each set of units run once: an occlusion, its verdict and other methods share many.
+
+    Args:
+        run: kept units (R, n) bool -> logits (R,).
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor]):
+        self._run, self._known = run, dict[bytes, Tensor]()
+
+    def __call__(self, kept: Tensor) -> Tensor:
+        """Return the logits (R,) with only the kept units (R, n) there."""
+        keys = [row.numpy().tobytes() for row in kept.cpu()]
+        unknown = {key: i for i, key in enumerate(keys) if key not in self._known}
+        if unknown:
+            logits = self._run(kept[list(unknown.values())])
+            self._known.update(zip(unknown, logits.unbind(), strict=True))
+        return torch.stack([self._known[key] for key in keys])
+
+
 def off_by(total: float, gap: float) -> float:
     """Return the delta of `Trust` of a map that sums to `total`."""
     return abs(total - gap) / max(abs(gap), MIN_GAP)
@@ -59,20 +79,29 @@ def areas(orders: Sequence[Tensor], logit_of: Callable[[Tensor], Tensor], device
         orders: (n,) each.
         logit_of: kept units (R, n) bool -> logits (R,). All orders share its rows of everything and of nothing.
     """
+    rows, shares = steps(orders)
+    logits = logit_of(rows.to(device)).cpu()
+    logits = (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-6)
+    everything, nothing = logits[:2].expand(2 * len(orders), 2).split(1, 1)
+    curves = torch.cat([everything, logits[2:].view(2 * len(orders), -1), nothing], 1)
+    return torch.trapezoid(curves, torch.tensor([0, *shares, 1])).view(-1, 2)
+
+
+def steps(orders: Sequence[Tensor]) -> tuple[Tensor, list[float]]:
+    """Return which units (R, n) stay on the ways of deletion and insertion, and the share that is gone at each step.
+
+    The first two rows are everything and nothing, then come the steps of each order and those of its reverse: putting
+    units back best first passes through the same inputs as taking them away worst first.
+    """
     n = len(orders[0])
-    # Putting units back best first passes through the same inputs as taking them away worst first.
     both = [o for order in orders for o in (order, order.flip(0))]
     counts = sorted({round(n * i / N_POINTS) for i in range(1, N_POINTS)} - {0, n})
-    kept = torch.ones(2 + len(both) * len(counts), n, dtype=torch.bool)  # everything, nothing, the ways between
+    kept = torch.ones(2 + len(both) * len(counts), n, dtype=torch.bool)
     kept[1] = False
     for i, order in enumerate(both):
         for j, count in enumerate(counts):
             kept[2 + i * len(counts) + j, order[:count]] = False
-    logits = logit_of(kept.to(device)).cpu()
-    logits = (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-6)
-    everything, nothing = logits[:2].expand(len(both), 2).split(1, 1)
-    curves = torch.cat([everything, logits[2:].view(len(both), -1), nothing], 1)
-    return torch.trapezoid(curves, torch.tensor([0, *counts, n]) / n).view(-1, 2)
+    return kept, [count / n for count in counts]
 
 
 def random_orders(n: int, n_orders: int, seed: int = 0) -> list[Tensor]:

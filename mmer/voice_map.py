@@ -9,14 +9,14 @@ from torch import Tensor
 from mmer.config import SAMPLE_RATE, VoiceConfig
 from mmer.features import Features
 from mmer.integrated_gradients import slopes
-from mmer.occlusion import occluded
+from mmer.occlusion import occluded, regressed
 from mmer.speech import ENCODER_S, Transcriber
 from mmer.target_logit import TargetLogit
-from mmer.trust import UnitScores, off_by
+from mmer.trust import Kept, UnitScores, off_by
 from mmer.voice import LogMel
 
 # So that a map and its test take less than 60 runs of Whisper's encoder over the utterance: 2 and one for each stretch
-# and band to find it, 32 to test it.
+# and band to find it, 18 to test it.
 _FINE_S, _MOST_TIMES = 4.0, 20
 WHISPER_HOP = 160  # samples between the frames of Whisper's spectrogram
 
@@ -78,6 +78,7 @@ class VoiceLogit:
         fine = self.seconds <= _FINE_S
         self.n_times = min(max(round(self.seconds / (0.25 if fine else 0.5)), 1), _MOST_TIMES)
         self._divide(config)
+        self.kept = Kept(self._run)
 
     def _divide(self, config: VoiceConfig) -> None:
         """Say of each value of each spectrogram which cell it is in: (T, M) int."""
@@ -113,7 +114,7 @@ class VoiceLogit:
         return self.target.logits_of(1, state.middle, state.top, state.pooled)
 
     @torch.no_grad()
-    def kept(self, kept: Tensor) -> Tensor:
+    def _run(self, kept: Tensor) -> Tensor:
         """Return the logits (R,) with all but the kept cells (R, n) silent."""
         return self.target.asked(self.kept_logits(kept))
 
@@ -186,9 +187,20 @@ def _occluded(voice: VoiceLogit, method: str, *, both_ways: bool) -> UnitScores:
     return UnitScores(method, scores, gap, off_by(float(scores.sum()), gap))
 
 
+def regression(voice: VoiceLogit) -> UnitScores:
+    """As `occlusion`, from all that was silenced: cells of one time and of one band are expected to be alike."""
+    cell = torch.arange(voice.n_units)
+    time, band = cell // voice.n_bands, cell % voice.n_bands
+    prior = (time[:, None] == time).float() + (band[:, None] == band).float() + torch.eye(len(cell))
+    device = voice.sounds[0].device
+    scores, gap = regressed(voice.kept, (time.to(device), band.to(device)), prior)
+    return UnitScores("regression on silenced times and bands", scores, gap, off_by(float(scores.sum()), gap))
+
+
 METHODS: dict[str, Callable[[VoiceLogit], UnitScores]] = {
     "integrated gradients": gradients,
     "occlusion": occlusion,
     "two-way occlusion": two_way_occlusion,
+    "regression": regression,
 }
 DEFAULT, DEFAULT_DEAF = "occlusion", "integrated gradients"  # with Whisper's encoder, and without

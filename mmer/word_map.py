@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mmer.features import LanguageModel
 from mmer.integrated_gradients import slopes
-from mmer.occlusion import occluded
+from mmer.occlusion import occluded, regressed
 from mmer.target_logit import TargetLogit
-from mmer.trust import UnitScores, off_by
+from mmer.trust import Kept, UnitScores, off_by
 
 
 class WordLogit:
@@ -32,6 +32,7 @@ class WordLogit:
         padding = language.embeddings.weight[language.embeddings.padding_idx].detach()
         inside = (self.owners >= 0).to(language.device)
         self.empty = torch.where(inside[None, :, None], padding, self.whole)
+        self.kept = Kept(self._run)
 
     @property
     def n_units(self) -> int:
@@ -49,7 +50,7 @@ class WordLogit:
         return self.target.logits_of(2, state.middle, state.top, state.pooled)
 
     @torch.no_grad()
-    def kept(self, kept: Tensor) -> Tensor:
+    def _run(self, kept: Tensor) -> Tensor:
         """Return the logits (R,) with padding in place of all but the kept words (R, n)."""
         return self.target.asked(self.kept_logits(kept))
 
@@ -99,9 +100,17 @@ def _occluded(text: WordLogit, method: str, *, both_ways: bool) -> UnitScores:
     return UnitScores(method, scores, gap, off_by(float(scores.sum()), gap))
 
 
+def regression(text: WordLogit) -> UnitScores:
+    """As `occlusion`, from all sets of words that were taken away."""
+    word = torch.arange(text.n_units, device=text.device)
+    scores, gap = regressed(text.kept, (word,), torch.eye(text.n_units))
+    return UnitScores("regression on words taken away", scores, gap, off_by(float(scores.sum()), gap))
+
+
 METHODS: dict[str, Callable[[WordLogit], UnitScores]] = {
     "integrated gradients": token_gradients,
     "occlusion": occlusion,
     "two-way occlusion": two_way_occlusion,
+    "regression": regression,
 }
 DEFAULT = "integrated gradients"

@@ -22,10 +22,10 @@ from mmer.face_map import FaceLogit, soften
 from mmer.features import Features, LanguageModel, collate, corpus_face, with_text
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import VideoFrame
-from mmer.occlusion import occluded
+from mmer.occlusion import occluded, regressed
 from mmer.speech import Transcriber
 from mmer.target_logit import TargetLogit
-from mmer.trust import MIN_GAP, Trust, UnitScores, judge
+from mmer.trust import MIN_GAP, Kept, Trust, UnitScores, judge
 from mmer.voice import log_mel
 from mmer.voice_map import voice_edges
 from tests import synth
@@ -470,6 +470,50 @@ def test_occlusion_gives_each_cell_its_part_of_a_sum(both_ways):
     expected = ((own.sum(1) + extra)[:, None] / 2 + (own.sum(0) + extra) / 3) / 2
     expected = expected + (gap - expected.sum()) / 6
     torch.testing.assert_close(scores, expected.flatten())
+
+
+def test_regression_finds_what_each_unit_adds():
+    """f adds up: the shares are the units' values, though what was expected of them is that all are alike."""
+    values = torch.tensor([4.0, -1.0, 0.5, 0.0, 2.0, -3.0])
+
+    def f(kept):
+        return (kept * values).sum(1) + 1
+
+    prior = torch.ones(6, 6) + torch.eye(6)
+    scores, gap = regressed(f, (torch.arange(6),), prior)
+    assert gap == pytest.approx(2.5)
+    assert float(scores.sum()) == pytest.approx(gap, abs=1e-5)
+    torch.testing.assert_close(scores, values, atol=0.1, rtol=0)
+
+
+def test_regression_sees_what_taking_away_one_by_one_hides():
+    """Either of two units is enough: taken away alone neither is missed, and an occlusion gives all equal shares."""
+
+    def f(kept):
+        return 4 * kept[:, :2].any(1).float()
+
+    alone, _ = occluded(f, (torch.arange(8),), both_ways=False)
+    assert float(alone.max() - alone.min()) == 0
+    scores, _ = regressed(f, (torch.arange(8),), torch.eye(8))
+    assert set(scores.topk(2).indices.tolist()) == {0, 1}
+    assert float(scores[:2].mean()) > 2 * float(scores[2:].mean())
+
+
+def test_what_was_run_once_is_not_run_again():
+    """An occlusion and its verdict share runs: the model sees each set of units once, and the figures stay."""
+    values = torch.tensor([4.0, -1.0, 0.5, 0.0])
+    rows = []
+
+    def f(kept):
+        rows.extend(map(tuple, kept.tolist()))
+        return (kept * values).sum(1)
+
+    kept = Kept(f)
+    scores, gap = occluded(kept, (torch.arange(4),), both_ways=True)
+    found = judge(UnitScores("sum", scores, gap, 0.0), kept)
+    assert len(rows) == len(set(rows)) <= 2**4
+    assert found == judge(UnitScores("sum", scores, gap, 0.0), lambda k: (k * values).sum(1))
+    torch.testing.assert_close(kept(torch.eye(4, dtype=torch.bool)), values)
 
 
 def test_a_planted_mouth_is_found(face_and_voice):
