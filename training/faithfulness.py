@@ -1,18 +1,19 @@
 """Measure how faithful the maps of an explanation are, for each branch and method.
 
-    python training/faithfulness.py --manifest M.csv --report R.json [--limit N] [--split val]
+    python training/faithfulness.py --manifest M.csv ... --report R.json [--limit N] [--split val]
 
 Units of a map (patches of a face, cells of a spectrogram, words) are taken away and put back in the map's order; the
 areas under the curves of the logit, from 0 to 1, are compared with those of random maps and of a map that only knows
 the centre. `gain` is how much better a method is, `ci95` its interval over clips; a method is better than chance where
-the interval excludes 0. `infidelity`, `sensitivity` and `random_weights` (the correlation with the map of a model whose
-weights were shuffled) are measured on the first clips. `default` names each branch's best method that adds up.
+the interval excludes 0. The default is measured on all clips, the other methods on the first --compare of them; there
+the best that adds up is chosen, which `default` names. `infidelity`, `sensitivity` and `random_weights` (the
+correlation with the map of a model whose weights were shuffled) are measured on the first --checks.
 
 --planted N also trains a small model for each branch on a signal planted where it is known (a tone, a patch, a word)
 and says how well the verdicts tell right maps from wrong ones: `planted{branch: {auroc, …}}`.
 
 What was measured of a clip is kept beside the report (R.clips.jsonl), so that a run goes on where it was stopped;
---limit draws clips by a hash of their names, the same ones each time.
+clips come in the order of a hash of their names, the same one each time.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -35,10 +36,12 @@ from training.data import manifest
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, required=True, nargs="+")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--limit", type=int, metavar="N", help="clips at most")
-    parser.add_argument("--checks", type=int, default=20, metavar="N", help="clips on which all checks are made")
+    parser.add_argument("--longest", type=float, metavar="S", help="leave longer utterances out: they take longer")
+    parser.add_argument("--compare", type=int, default=50, metavar="N", help="clips on which all methods are measured")
+    parser.add_argument("--checks", type=int, default=10, metavar="N", help="clips on which all checks are made")
     parser.add_argument(
         "--planted", type=int, default=0, metavar="N", help="utterances with a planted signal, per branch"
     )
@@ -55,17 +58,19 @@ def main() -> int:
     modalities = [m.strip() for m in args.modalities.split(",") if m.strip()]
     if not modalities or not set(modalities) <= set(MODALITIES):
         options.error(f"--modalities {args.modalities!r}: use some of {','.join(MODALITIES)}")
-    read = manifest.read(args.manifest)
-    rows = [r for r in read.rows if args.split in (None, r.split)]
-    for problem in read.problems:
-        print(problem, file=sys.stderr)
+    rows = []
+    for file in args.manifest:
+        read = manifest.read(file)
+        rows += [(f"{file.stem} {r.line} {r.name}", r) for r in read.rows if args.split in (None, r.split)]
+        for problem in read.problems:
+            print(problem, file=sys.stderr)
     if not rows:
-        raise TrainingError("no_rows", f"{args.manifest} has no row to explain; see the lines above")
+        raise TrainingError("no_rows", f"{_names(args.manifest)} has no row to explain; see the lines above")
 
     from tqdm import tqdm  # and torch below: --help does without
 
     from mmer.predict import Predictor
-    from training.data.load import at_most
+    from training.data.load import row_digest
     from training.experiments.evaluation import perceive
     from training.experiments.faithfulness import measure_clip, report
 
@@ -74,30 +79,43 @@ def main() -> int:
     kept = args.report.with_suffix(".clips.jsonl")
     args.report.parent.mkdir(parents=True, exist_ok=True)
     lines, done = _known(kept, loaded.id, args.seed)
-    failed = 0
-    with kept.open("a", encoding="utf-8") as out:
-        for i, row in enumerate(tqdm(at_most(rows, args.limit or len(rows)), unit="clip", mininterval=2)):
-            clip = f"{row.line} {row.name}"
+    rows.sort(key=lambda named: row_digest(named[1]))
+    limit, failed, left_out = args.limit or len(rows), 0, 0
+    with kept.open("a", encoding="utf-8") as out, tqdm(total=min(limit, len(rows)), unit="clip", mininterval=2) as bar:
+        for clip, row in rows:
+            if bar.n == limit:
+                break
             if clip in done:
+                bar.update()
                 continue
             try:
                 features = perceive(predictor, row, modalities, False)
-                language = predictor.language if features.words else None
+                if args.longest is not None and features.end_s - features.start_s > args.longest:
+                    left_out += 1
+                    continue
                 found = list(
                     measure_clip(
-                        loaded, features, language, predictor.transcriber, checks=i < args.checks, seed=args.seed
+                        loaded,
+                        features,
+                        predictor.language if features.words else None,
+                        predictor.transcriber,
+                        everything=bar.n < args.compare,
+                        checks=bar.n < args.checks,
+                        seed=args.seed,
                     )
                 )
             except MmerError as error:
-                print(f"line {row.line}: {error}", file=sys.stderr)
+                print(f"{clip}: {error}", file=sys.stderr)
                 failed += 1
                 continue
+            bar.update()
             lines += found
             entry = {"clip": clip, "checkpoint": loaded.id, "seed": args.seed, "lines": found}
             print(json.dumps(entry), file=out, flush=True)
     if not lines:
-        raise TrainingError("no_rows", f"none of the rows of {args.manifest} could be explained; see the lines above")
-    result = {**report(lines, args.seed), "failed": failed, "checkpoint": loaded.id}
+        nothing = f"none of the rows of {_names(args.manifest)} could be explained"
+        raise TrainingError("no_rows", f"{nothing}; see the lines above")
+    result = {**report(lines, args.seed), "failed": failed, "left_out": left_out, "checkpoint": loaded.id}
     if args.planted:
         from training.experiments.planted_signals import measure
 
@@ -109,6 +127,10 @@ def main() -> int:
             mark = " *" if result["default"][branch] == name else ""
             print(f"{branch}, {name}{mark}: {gain} over random maps, {f['trustworthy']:.0%} trustworthy, n {f['n']}")
     return 0
+
+
+def _names(files: list[Path]) -> str:
+    return ", ".join(map(str, files))
 
 
 def _known(file: Path, checkpoint: str, seed: int) -> tuple[list[dict], set[str]]:

@@ -22,7 +22,7 @@ from mmer.features import Features, LanguageModel
 from mmer.labels import MODALITIES
 from mmer.speech import Transcriber
 from mmer.target_logit import TargetLogit
-from mmer.trust import MAX_DELTA, UnitScores, areas, random_orders, verdict
+from mmer.trust import MAX_DELTA, N_RANDOM, UnitScores, areas, random_orders, verdict
 from mmer.voice_map import VoiceLogit
 from mmer.word_map import WordLogit
 
@@ -31,7 +31,6 @@ METHODS: dict[str, Mapping[str, Callable[[Any], UnitScores]]] = {
     "voice": voice_map.METHODS,
     "text": word_map.METHODS,
 }
-N_RANDOM = 3  # random orders, each forth and back
 N_MASKS = 12  # random sets of units that go, for infidelity
 NOISE = 0.02  # of the input's deviation, for sensitivity
 GAINS = ("deletion", "insertion", "centre_deletion", "centre_insertion")
@@ -58,6 +57,15 @@ def branch_logit(
     return WordLogit(target, features.words, features.token_ids, features.token_words, language)
 
 
+def shipped(logit: BranchLogit) -> str:
+    """Return the name of the method that explanations use."""
+    if isinstance(logit, FaceLogit):
+        return face_map.DEFAULT
+    if isinstance(logit, VoiceLogit):
+        return voice_map.DEFAULT if logit.heard else voice_map.DEFAULT_DEAF
+    return word_map.DEFAULT
+
+
 def centre_prior(logit: BranchLogit) -> Tensor:
     """Return the scores (n,) of a map that takes the middle for what counts, whatever is there."""
     if isinstance(logit, FaceLogit):
@@ -76,37 +84,36 @@ def measure_clip(
     language: LanguageModel | None,
     transcriber: Transcriber | None,
     *,
-    methods: Mapping[str, Sequence[str]] | None = None,
+    everything: bool = True,
     checks: bool = True,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Yield what was measured of each branch that is present and each of its methods.
 
     Args:
-        methods: names for each branch; all of them when None.
+        everything: all methods, instead of the one that ships.
         checks: also measure infidelity, sensitivity and the check with random weights, which takes two more maps.
     """
     target = TargetLogit(loaded, features)
     context = loaded, language, transcriber
     for branch, here in zip(MODALITIES, features.present, strict=True):
-        names = list(METHODS[branch]) if methods is None else methods.get(branch, ())
-        if not here or not names:
+        if not here:
             continue
         logit = branch_logit(branch, target, features, *context)
         found = {}
-        for name in names:
+        for name in METHODS[branch] if everything else (shipped(logit),):
             since = time.perf_counter()
             result = METHODS[branch][name](logit)
             found[name] = (result, time.perf_counter() - since)
-        yield from _compared(branch, logit, found, seed)
+        yield from _compared(branch, logit, found)
         if checks:
             yield from _checked(branch, logit, found, features, *context, seed=seed)
 
 
-def _compared(branch: str, logit: BranchLogit, found: dict, seed: int) -> Iterator[dict[str, Any]]:
+def _compared(branch: str, logit: BranchLogit, found: dict) -> Iterator[dict[str, Any]]:
     """Yield the areas of each method's map beside those of random maps and of the centre, from the same runs."""
     orders = [result.scores.cpu().argsort(descending=True) for result, _ in found.values()]
-    orders += [centre_prior(logit).argsort(descending=True), *random_orders(logit.n_units, N_RANDOM, seed + 1)]
+    orders += [centre_prior(logit).argsort(descending=True), *random_orders(logit.n_units, N_RANDOM)]
     device = next(iter(found.values()))[0].scores.device
     curves = areas(orders, logit.kept, device)
     centre, random = curves[len(found)], curves[len(found) + 1 :].mean()
@@ -209,12 +216,19 @@ def report(lines: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
         lines: what `measure_clip` yielded of all clips.
     """
     branches: dict[str, dict[str, Any]] = {}
+    default = {}
     for branch in MODALITIES:
-        for name in METHODS[branch]:
-            own = [line for line in lines if (line["branch"], line["method"]) == (branch, name)]
-            if any("deletion" in line for line in own):
-                branches.setdefault(branch, {})[name] = _summary(own, seed)
-    return {"branches": branches, "default": {branch: best(found) for branch, found in branches.items()}}
+        own = {
+            name: [line for line in lines if (line["branch"], line["method"]) == (branch, name)]
+            for name in METHODS[branch]
+        }
+        compared = {name: [line for line in found if "deletion" in line] for name, found in own.items()}
+        if found := {name: _summary(own[name], seed) for name in own if compared[name]}:
+            branches[branch] = found
+            # The methods are compared on the clips that all of them had: the first ones.
+            n = min(len(compared[name]) for name in found)
+            default[branch] = best({name: _summary(compared[name][:n], seed) for name in found})
+    return {"branches": branches, "default": default}
 
 
 def _summary(lines: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
@@ -257,6 +271,6 @@ def interval(values: np.ndarray, seed: int, n_draws: int = 2000) -> list[float]:
 
 
 def best(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the method whose smaller gain over random maps is the largest, among those that add up."""
+    """Return the method whose smallest gain over random maps and the centre is largest, among those that add up."""
     adding = {name: f for name, f in found.items() if f["delta_median"] <= MAX_DELTA} or found
-    return max(adding, key=lambda name: min(adding[name]["gain"][g] for g in GAINS[:2]))
+    return max(adding, key=lambda name: min(adding[name]["gain"].values()))
