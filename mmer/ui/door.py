@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmer.ui import line
+from mmer.ui.first_paint import with_first_paint
 from mmer.ui.login import Logins
 from mmer.ui.probes import PROBES, Probes
 from mmer.ui.service import SessionResult
@@ -100,6 +101,8 @@ class Door:
             await self.app(scope, self._counting_files(headers, receive), send)
         elif scope["method"] == "POST":
             await self._call(scope, receive, send, headers, path)
+        elif path == "" and scope["method"] == "GET":
+            await self.app(scope, receive, with_first_paint(send))
         else:
             await self.app(scope, receive, send)
 
