@@ -34,6 +34,8 @@ window.mmerPage = (() => {
     document.querySelectorAll("fieldset input[type=radio]").forEach(groupRadio);
     for (const tabs of document.querySelectorAll("[role=tablist]:not([aria-label])"))
       tabs.setAttribute("aria-label", tabs.closest("[role=tabpanel]") ? "Kind of clip" : "Parts of the page");
+    // gradio names its empty file fields, which are nothing that may have a name.
+    for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const drop of document.querySelectorAll("button.upload-container[aria-label]")) {
       const visible = drop.textContent.trim().replace(/\s+/g, " ");
       if (visible && drop.ariaLabel !== visible) drop.ariaLabel = visible;

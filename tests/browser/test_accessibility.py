@@ -1,18 +1,19 @@
-"""WCAG 2.2 AA in a real browser: contrast, names, keys, what a screen reader hears; axe-core too, where it is at hand.
+"""WCAG 2.2 AA in a real browser: axe-core on every tab, contrast, names, keys, what a screen reader hears."""
 
-`MMER_TEST_AXE` names axe-core's axe.min.js (`npm pack axe-core` brings it).
-"""
-
-import os
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
 from playwright.sync_api import Page
 
+from mmer.labels import EMOTIONS, SIGNS
 from mmer.ui.service import Service
+from tests.browser.tour import tour
 from tests.test_app import new_checkpoint
 from tests.test_label_tab import filled
 
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text("utf-8")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # Text with less contrast than 4.5 to 1 (3 to 1 when large), as drawn over what lies behind it.
 FAINT = """() => {
   const parse = (colour) => {
@@ -50,13 +51,19 @@ NAMELESS = """() => [...document.querySelectorAll('button, a[href], input, texta
 GROUPS = """() => [...document.querySelectorAll('fieldset')].filter((e) => e.checkVisibility()).map((e) => [
   e.getAttribute('role'), document.getElementById(e.getAttribute('aria-labelledby'))?.textContent.trim(),
   new Set([...e.querySelectorAll('input[type=radio]')].map((r) => r.name)).size])"""
+# Where an emotion is chosen, by state, and what stands before each choice.
+CHOICES = {"analyse-result": "#emotion", "label": "#label-all", "review": "#review-final", "data": "#own-emotion"}
+SYMBOLS = """(block) => [...document.querySelectorAll(`${block} label > span`)]
+  .map((e) => getComputedStyle(e, '::before').content)"""
 
 
 @pytest.fixture
 def service(tmp_path, text_encoder) -> Service:
     paths = filled(tmp_path)
     new_checkpoint(paths, 1)
-    return Service(paths)
+    made = Service(paths)
+    made.examples.warm()
+    return made
 
 
 def check(page: Page) -> None:
@@ -66,59 +73,22 @@ def check(page: Page) -> None:
         assert role in ("group", "radiogroup")
         assert name
         assert radio_groups == (role == "radiogroup")
-    if axe := os.environ.get("MMER_TEST_AXE"):
-        page.evaluate(Path(axe).read_text())
-        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-        found = page.evaluate("async (tags) => (await axe.run(document, {runOnly: tags})).violations", tags)
-        assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found] == []
+    page.evaluate(AXE)
+    found = page.evaluate("async (tags) => (await axe.run(document, {runOnly: tags})).violations", TAGS)
+    assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", "dark", "phone"])
 def test_every_tab_can_be_read_and_worked(service, serve, visit, scheme):
-    page = visit(f"{serve(service)}?__theme={scheme}")
-    page.wait_for_function("document.querySelector('#emotion') || document.querySelector('#words textarea')")
-    check(page)
-    page.locator("#words textarea").fill("I did not expect that <at> all")
-    page.locator("#analyse").click()
-    page.locator("#result .mm-emotion").wait_for(timeout=120_000)
-    page.locator("#explain").click()
-    page.locator("#why h2").wait_for()
-    page.locator("#save").hover()
-    page.wait_for_timeout(400)  # until its colour has changed
-    check(page)
-    page.locator("#save").click()
-    page.locator("#saved [role=alert]").wait_for()
-    check(page)
-    page.get_by_role("tab", name="Label").click()
-    page.locator("#label-name input, #label-name textarea").fill("bea")
-    page.locator("#label-start").click()
-    page.wait_for_function("mmerLabel.state.item")
-    page.mouse.move(0, 0)
-    page.keyboard.press("1")
-    page.keyboard.press("2")
-    page.locator("#label-all [data-rank]").first.wait_for()
-    check(page)
-    page.keyboard.press("c")
-    page.locator("#label-told", has_text="stored: cannot tell").wait_for()
-    page.get_by_role("tab", name="Review").click()
-    page.locator("#review-show").click()
-    page.locator("#review-items label").first.click()
-    page.locator("#review-detail h2").wait_for()
-    page.wait_for_timeout(400)
-    check(page)
-    page.get_by_role("tab", name="Model").click()
-    page.locator("#model-overview h2").wait_for()
-    page.wait_for_timeout(400)
-    check(page)
-    page.get_by_role("tab", name="Projects").click()
-    page.locator("#project-overview h2").wait_for()
-    page.wait_for_timeout(400)
-    check(page)
-    page.get_by_role("tab", name="Your data").click()
-    page.locator("#own-told").wait_for()
-    page.wait_for_timeout(400)
-    check(page)
+    size = {"width": 390, "height": 844} if scheme == "phone" else {}
+    page = visit(f"{serve(service)}?__theme={'dark' if scheme == 'dark' else 'light'}", **size)
+    for state in tour(page):
+        if state != "analyse-waiting":  # it is over before all is looked at
+            check(page)
+        if state in CHOICES:
+            shown = page.evaluate(SYMBOLS, CHOICES[state])[: len(EMOTIONS)]
+            assert [content.strip('"')[0] for content in shown] == [sign.symbol for sign in SIGNS.values()]
 
 
 def test_a_screen_reader_hears_the_verdict_and_what_goes_wrong(service, serve, visit):
