@@ -10,6 +10,11 @@ def likely(probability: float) -> str:
     return "over 99 %" if probability > 0.99 else percent(probability)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return how many there are of a thing whose plural has an s: 1 label, 2 labels."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, a true minus; what rounds to zero is not negative."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")

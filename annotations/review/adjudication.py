@@ -438,4 +438,6 @@ def _decision_text(row: GoldRecord | AdjudicationRecord) -> str:
 def _emotions_text(emotions: Mapping[str, float]) -> str:
     """Return the emotions with their weights, the heaviest first, at most three."""
     heaviest: Sequence[tuple[str, float]] = sorted(emotions.items(), key=lambda pair: -pair[1])[:3]
-    return ", ".join(name if weight > 0.995 else f"{name} {weight:.0%}" for name, weight in heaviest if weight >= 0.005)
+    return ", ".join(
+        name if weight > 0.995 else f"{name} {100 * weight:.0f} %" for name, weight in heaviest if weight >= 0.005
+    )

@@ -82,7 +82,7 @@ class ProjectsTab:
                 label="A zip of recordings, or a table (CSV, JSONL) of sentences",
                 file_types=[".zip", *TABLES],
                 elem_id="project-upload",
-                height=120,
+                height=160,
             )
             self.consent = gr.Textbox(
                 label="What the recorded people agreed to", value="", lines=2, elem_id="project-consent"
@@ -93,7 +93,7 @@ class ProjectsTab:
                 self.format = gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", min_width=120)
                 self.export_button = gr.Button("Export all labels", elem_id="project-export", min_width=120)
             self.exported = gr.File(label="Exported", interactive=False, elem_id="project-exported", height=80)
-            self.label_file = gr.File(label="A file of labels", elem_id="project-label-file", height=100)
+            self.label_file = gr.File(label="A file of labels", elem_id="project-label-file", height=160)
             self.import_button = gr.Button("Import its labels", elem_id="project-import")
 
     def _build_people(self) -> None:

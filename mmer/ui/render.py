@@ -1,5 +1,6 @@
 """HTML from the files in templates/, escaping what comes from outside."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,12 +8,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmer.labels import SIGNS
-from mmer.numerals import decimal, likely, percent, seconds, signed, stretch
+from mmer.numerals import counted, decimal, likely, percent, seconds, signed, stretch
 
 
 def sentence(text: str) -> str:
-    """Return a text with a capital letter and one full stop."""
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    """Return a text with a capital letter, one full stop, and percents as the page writes them."""
+    return re.sub(r"(?<=\d)%", " %", text[:1].upper() + text[1:].rstrip(".") + ".")
 
 
 _TEMPLATES = Environment(
@@ -22,7 +23,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_FILTERS = (percent, likely, signed, decimal, seconds, stretch, sentence)
+_FILTERS = (counted, percent, likely, signed, decimal, seconds, stretch, sentence)
 _TEMPLATES.globals["SIGNS"] = SIGNS
 _TEMPLATES.filters.update({f.__name__: f for f in _FILTERS})
 

@@ -73,6 +73,7 @@ def check(page: Page) -> None:
         assert role in ("group", "radiogroup")
         assert name
         assert radio_groups == (role == "radiogroup")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     page.evaluate(AXE)
     found = page.evaluate("async (tags) => (await axe.run(document, {runOnly: tags})).violations", TAGS)
     assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in found] == []
