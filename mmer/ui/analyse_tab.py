@@ -28,6 +28,12 @@ _KEEP_S = 3600  # how long a session's result is held
 _SCROLL = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
 _FAILED = result_html.empty("Nothing came of it", "What went wrong stands beside the button. When it works, you get:")
 _STOPPED = result_html.empty("Stopped", "Press Analyse to start again. When it is done, you get:")
+_ROOM = {
+    ".mp4": "mm-tall",
+    ".png": "mm-tall",
+    ".wav": "mm-low",
+    "": "mm-flat",
+}  # that an example's file takes in the list
 _DOWNLOADS = (  # what they are called on the page, their ending, their type
     ("Report", "html", "text/html"),
     ("JSON", "json", "application/json"),
@@ -69,7 +75,12 @@ class AnalyseTab:
         with gr.Group(elem_id="examples"):
             gr.HTML('<p class="mm-hint">Or try an example; nobody is in them, face and voice are made here.</p>')
             self.example_buttons = [
-                gr.Button(each.title, size="sm", elem_id=f"example-{each.id}", elem_classes="mm-example")
+                gr.Button(
+                    each.title,
+                    size="sm",
+                    elem_id=f"example-{each.id}",
+                    elem_classes=["mm-example", _ROOM[Path(each.file).suffix]],
+                )
                 for each in EXAMPLES
             ]
         self.history.render_list()

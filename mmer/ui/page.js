@@ -143,6 +143,27 @@ window.mmerPage = (() => {
   }
   setInterval(tellPlace, 1000);
 
+  // A press makes room at once for what the server will fill in: what comes later than it must not move the page.
+  const room = document.documentElement.dataset;
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("#stop, #halt")) delete room.room;
+    const button = event.target.closest?.("#analyse, .mm-example, #explain, [data-explain]");
+    if (!button) return;
+    const wanted = ["tall", "low", "flat"].find((size) => button.classList.contains(`mm-${size}`));
+    room.room = button.matches("#explain, [data-explain]") ? "why" : wanted ?? "line";
+  }, true);
+  function giveRoomBack() {
+    const there = (what) => document.querySelector(what) !== null;
+    const filled = {
+      why: () => !there("#doing .mm-busy") && (there("#why h2") || there("#doing .mm-status")),
+      tall: () => there("#status .mm-busy") && there("#chips li"),
+      low: () => there("#status .mm-busy") && there("#chips li"),
+      flat: () => there("#status .mm-busy") && !there("#chips li"),
+      line: () => there("#status .mm-status"),
+    }[room.room];
+    if (filled?.()) delete room.room;
+  }
+
   let due = false;
   new MutationObserver((changes) => {
     for (const { type, target } of changes)
@@ -152,6 +173,7 @@ window.mmerPage = (() => {
     requestAnimationFrame(() => {
       due = false;
       nameGroups();
+      giveRoomBack();
       followTabs();
       speak();
     });
