@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,21 @@ from mmer.errors import TrainingError
 from mmer.labels import EMOTIONS
 from mmer.metrics import threshold_of
 from mmer.model import BranchStates, EmotionModel
+from mmer.speech import Transcriber
+from tests import synth
+from tests.test_speech import checkpoint as whisper_checkpoint
 from tests.test_training import corpora_folder, run  # noqa: F401
 from training.data import unpaired
+from training.data.load import Voices
 from training.data.manifest import Row
 from training.experiments import figures
+from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import all_rows
 from training.experiments.ablation_report import page
+from training.experiments.ablation_runner import Ablation
 from training.experiments.ablation_stages import drawn, two_folds
-from training.experiments.folds import CrossValidation, Fold, emobox, labels
+from training.experiments.budgets import BUDGETS
+from training.experiments.folds import CrossValidation, Fold, emobox, labels, new_model, train
 from training.experiments.run_cache import Run, Runs, without
 from training.learn.config import TrainConfig
 from training.learn.fusion import N_VIEWS, Encoded, fit_abstention, subset_probs
@@ -373,3 +381,52 @@ def test_the_threshold_of_each_subset_keeps_the_promise_on_every_corpus():
     assert threshold_of(promise, present) > 1
     assert threshold_of({"threshold": 0.7, "target": 0.8}, present) == 0.7  # of an older checkpoint
     assert threshold_of(None, present) is None
+
+
+def test_without_an_epoch_of_its_cnn_the_voice_is_whispers_stream_alone(tmp_path):
+    """The statistics learned for minutes through the head of a CNN that knew nothing, and counted for nothing."""
+    shape = replace(ModelConfig.tiny(), whisper_depths=2, whisper_width=32)
+    states, sounds = torch.randn(14, 2, 2, 64), [synth.voice(0.5)] * 14
+    voices = Voices(sounds, torch.eye(7)[torch.arange(14) % 7], ("c",) * 14, states)
+    config = TrainConfig(voice_epochs=0, voice_whisper_epochs=1, voice_whisper_batch=7)
+    model, _, _ = train(voices, voices, EMOTIONS, shape, config, tmp_path, 1)
+    fresh = new_model(shape, 7, config.seed)
+    for name, weights in model.encoders["voice"].statistics.state_dict().items():
+        assert torch.equal(weights, fresh.encoders["voice"].statistics.state_dict()[name]), name
+    assert float(model.encoders["voice"].whisper.rest.detach()) == 0
+    assert not torch.equal(model.encoders["voice"].whisper.depths, fresh.encoders["voice"].whisper.depths)
+
+
+def test_views_that_whisper_heard_stay_in_the_fold_of_their_utterance():
+    speakers = ["a", "a", "b"]
+    calibration = {m: encoded(n * N_VIEWS[m], 0) for m, n in (("face", 4), ("text", 4))}
+    number = torch.arange(3).repeat(8)[:, None].float()  # four views without Whisper, four with it
+    calibration["voice"] = Encoded(number, number, number, torch.eye(7)[torch.arange(24) % 7], number)
+    one, two = two_folds(calibration, speakers)
+    assert [sorted(set(half["voice"].top.flatten().tolist())) for half in (one, two)] == [[0, 1], [2]]
+    assert len(one["voice"].top) == 16
+
+
+def test_an_ablation_asks_whose_voice_is_to_read_whisper(tmp_path):
+    done = run("ablate", "--corpora", tmp_path, "--whisper", "base", home=tmp_path)
+    assert done.returncode == 2
+    assert "--whisper is for --checkpoint: branches trained here learn without it" in done.stderr
+    weights = whisper_checkpoint(tmp_path / "whisper.pt")
+    done = run(
+        "ablate", "--corpora", tmp_path, "--rows", "fusion", "--checkpoint", "base", "--whisper", weights, home=tmp_path
+    )
+    assert done.returncode == 1
+    assert "the voice branch of base reads another Whisper than" in done.stderr
+
+
+def test_a_checkpoints_voice_reads_whisper_in_noise_too(corpora_folder, tmp_path):  # noqa: F811
+    """The rows of worse input measured a branch that had lost its main stream."""
+    whisper = Transcriber(str(whisper_checkpoint(tmp_path / "whisper.pt")))
+    data = Data(corpora_folder, tmp_path, BUDGETS["tiny"], whisper, 1)
+    assert data.voices("calibration").whisper.shape[1:] == (2, 2, 64)  # the utterance and one view of it
+    clean = data.voices("val")
+    ablation = Ablation(data, TrainConfig(), Runs(tmp_path / "runs"), None)
+    row = all_rows()["voice-white-0dB"]
+    noisy = ablation.worse(EmotionModel(ModelConfig.tiny()), row, tmp_path)
+    assert noisy.whisper.shape == clean.whisper.shape
+    assert (noisy.whisper - clean.whisper).abs().max() > 0.01

@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
         "it run",
     )
     parser.add_argument("--checkpoint", metavar="ID", help="whose branches the fusion and robustness rows stand on")
+    parser.add_argument(
+        "--whisper",
+        metavar="NAME|FILE",
+        help="let the checkpoint's voice read the encoder of this Whisper; without it, it does without",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     return parser
 
@@ -64,6 +69,8 @@ def main() -> int:
     if args.list:
         print("\n".join(f"{r.group:14} {name}" for name, r in known.items()))
         return 0
+    if args.whisper and not args.checkpoint:
+        options.error("--whisper is for --checkpoint: branches trained here learn without it")
     if not args.corpora:
         options.error("--corpora is needed: the folder that holds the corpora")
     asked = args.rows or groups
@@ -84,14 +91,22 @@ def ablate(args: argparse.Namespace, names: list[str], seeds: list[int]) -> None
     from tqdm import tqdm
 
     from mmer import checkpoint
+    from mmer.speech import Transcriber
     from training.experiments.ablation_data import Data
     from training.experiments.ablation_report import draw, page, summary
     from training.experiments.ablation_runner import Ablation
     from training.experiments.run_cache import Runs
 
-    served = checkpoint.load(args.checkpoint, Paths.from_env().checkpoints) if args.checkpoint else None
-    data = Data(args.corpora, args.out / "work", BUDGETS[args.budget])
-    ablation = Ablation(data, TrainConfig(precision=args.precision), Runs(args.out / "runs"), served)
+    paths, config = Paths.from_env(), TrainConfig(precision=args.precision)
+    served = checkpoint.load(args.checkpoint, paths.checkpoints) if args.checkpoint else None
+    whisper = Transcriber(args.whisper, download_root=paths.assets / "whisper") if args.whisper else None
+    if whisper is not None and served is not None:
+        shape, found = served.model.config, whisper.encoder_size()
+        if (shape.whisper_depths, shape.whisper_width) != found:
+            message = f"the voice branch of {served.id} reads another Whisper than {args.whisper}, or none"
+            raise TrainingError("wrong_whisper", message)
+    data = Data(args.corpora, args.out / "work", BUDGETS[args.budget], whisper, config.voice_whisper_views)
+    ablation = Ablation(data, config, Runs(args.out / "runs"), served)
     sizes = [
         f"{m} {len(data.rows(m, 'train'))} rows to train on, {len(data.rows(m, 'val'))} to measure" for m in MODALITIES
     ]
@@ -105,7 +120,8 @@ def ablate(args: argparse.Namespace, names: list[str], seeds: list[int]) -> None
         entries = summary(ablation, names, done)
         about = (
             f"Budget {args.budget}, seeds {', '.join(map(str, done))}; branches of fused rows: "
-            f"{f'the checkpoint {served.id}' if served else 'trained here'}. {'; '.join(sizes)}."
+            f"{f'the checkpoint {served.id}' if served else 'trained here'}"
+            f"{', its voice with Whisper' if whisper else ''}. {'; '.join(sizes)}."
         )
         report = {
             "budget": args.budget,

@@ -84,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="let the branch read the encoder of this Whisper too; with --epochs 0 it alone decides",
     )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=TrainConfig().voice_whisper_views,
+        help="augmented ones of each utterance that Whisper's encoder hears, default %(default)s",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")
     return parser

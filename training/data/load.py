@@ -174,7 +174,7 @@ def load_voices(
     corpora = tuple(r.corpus for _, r in readable)
     sizes = Counter(corpora)
     views = [min(n_views, max(VIEWS_IN_ALL // sizes[c], 1)) for c in corpora]
-    states = None if whisper is None else _whisper_states(samples, whisper, work, views)
+    states = None if whisper is None else whisper_states(samples, whisper, work, views)
     return Voices(samples, targets_of(tuple(r for _, r in readable)), corpora, states)
 
 
@@ -192,7 +192,7 @@ def load_every_voice(
     return voices
 
 
-def _whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
+def whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
     """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is 1 + the most views of any.
 
     Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes: an hour

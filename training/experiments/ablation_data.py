@@ -12,6 +12,7 @@ from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
+from mmer.speech import Transcriber
 from training import corpora
 from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_calibration
 from training.data.manifest import Row
@@ -27,8 +28,13 @@ class Data:
     Everything is measured on `val` and nothing is chosen on it.
     """
 
-    def __init__(self, folder: Path, work: Path, budget: Budget):
-        self.work, self.budget = work, budget
+    def __init__(self, folder: Path, work: Path, budget: Budget, whisper: Transcriber | None = None, n_views: int = 0):
+        """
+        Args:
+            whisper: whose encoder listens to the voices too.
+            n_views: augmented ones that it hears of each utterance of the calibration split.
+        """
+        self.work, self.budget, self.whisper, self.n_views = work, budget, whisper, n_views
         self.settings = Config(model=replace(budget.model, text_tuned=budget.text_tuned))
         found = corpora.read_all(folder, work / "corpora")
         self._faces: dict[tuple, Faces] = {}
@@ -67,7 +73,8 @@ class Data:
         """Return a part's utterances, loaded once."""
         key = (part, corpus)
         if key not in self._voices:
-            self._voices[key] = load_every_voice(self.rows("voice", part, corpus))
+            n_views = self.n_views if part == "calibration" else 0
+            self._voices[key] = load_every_voice(self.rows("voice", part, corpus), self.whisper, self.work, n_views)
         return self._voices[key]
 
     def texts(self, model: EmotionModel, part: str, corpus: str | None = None) -> Texts:

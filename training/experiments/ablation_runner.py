@@ -11,7 +11,7 @@ from mmer import checkpoint
 from mmer.labels import MODALITIES
 from mmer.metrics import classification, headline
 from mmer.model import EmotionModel
-from training.data.load import Faces, Texts, Voices, load_texts, save_atomically
+from training.data.load import Faces, Texts, Voices, load_texts, save_atomically, whisper_states
 from training.data.manifest import class_counts, data_hash
 from training.experiments import ablation_stages, corruptions
 from training.experiments.ablation_data import Data
@@ -50,6 +50,8 @@ class Ablation:
         whole = {"row": asdict(row), "seed": seed, **without(decided, others)}
         if self.served and not isinstance(row, BranchRow):
             whole["branches"] = self.served.meta["weights_sha256"]
+            if self.data.whisper:
+                whole["whisper"] = [*self.data.whisper.encoder_size(), self.data.n_views]
         for m in modalities:
             whole[m] = [data_hash(self.data.rows(m, part)) for part in ("train", "calibration", "val")]
         return whole
@@ -204,7 +206,10 @@ class Ablation:
         if row.modality == "voice":
             voices = self.data.voices("val")
             babble = voices.samples if row.how == "babble" else ()
-            return replace(voices, samples=[corruptions.noisy(x, row.level, rng, babble) for x in voices.samples])
+            samples = [corruptions.noisy(x, row.level, rng, babble) for x in voices.samples]
+            whisper, nothing = self.data.whisper, [0] * len(samples)
+            states = None if whisper is None else whisper_states(samples, whisper, work, nothing)
+            return replace(voices, samples=samples, whisper=states)
         if row.modality == "face":
             return _worse_faces(self.data.faces("val"), row)
         rows = self.data.rows("text", "val")

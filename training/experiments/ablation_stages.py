@@ -25,6 +25,7 @@ from training.learn.fusion import (
     Encoded,
     Tuples,
     calibrate,
+    encode_through_whisper,
     encode_views,
     train_fusion,
 )
@@ -74,8 +75,9 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
 
 def calibration_views(model: EmotionModel, data: Data, seed: int) -> dict[str, Encoded]:
     """Return what fusion learns from: branch embeddings of the calibration split."""
-    parts = data.faces("calibration"), data.voices("calibration"), data.texts(model, "calibration")
-    return encode_views(model, *parts, seed).joined()
+    voices = data.voices("calibration")
+    views = encode_views(model, data.faces("calibration"), voices, data.texts(model, "calibration"), seed)
+    return replace(views, voices=encode_through_whisper(model, voices)).joined()
 
 
 def two_folds(
@@ -94,11 +96,15 @@ def two_folds(
         return None
     first = {}
     for m, e in calibration.items():
-        if m == "voice":
-            own = torch.from_numpy(np.isin(np.array(speakers), names[: len(names) // 2]))
+        n_views = N_VIEWS[m]
+        if m == "voice":  # how many views there are depends on whether Whisper's encoder listened
+            own, n_views = (
+                torch.from_numpy(np.isin(np.array(speakers), names[: len(names) // 2])),
+                len(e.targets) // len(speakers),
+            )
         else:
             own = torch.randperm(len(e.targets) // N_VIEWS[m], generator=torch.Generator().manual_seed(0)) % 2 == 0
-        first[m] = own.tile(N_VIEWS[m])
+        first[m] = own.tile(n_views)
 
     def fold(side: bool) -> dict[str, Encoded]:
         return {m: Encoded(**{k: v[first[m] == side] for k, v in vars(e).items()}) for m, e in calibration.items()}

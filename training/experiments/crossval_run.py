@@ -89,6 +89,7 @@ def crossval(args: argparse.Namespace, refuse: Refuse) -> str:
         voice_lr=args.lr,
         voice_batch=args.batch,
         speaker_augment_prob=args.speaker_augment_prob,
+        voice_whisper_views=args.views,
         precision=args.precision,
     )
     shape, whisper = ModelConfig.tiny() if args.model == "tiny" else ModelConfig(), None

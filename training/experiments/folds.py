@@ -164,10 +164,13 @@ def train(
     train_voice(model, voices, config, work, report=lambda epoch: look(epoch + 1))
     look(config.voice_epochs + 1)
     module.load_state_dict(module.state_dict() | torch.load(best, weights_only=True))
-    train_statistics(model, voices, config, work)
+    # A CNN that learned nothing counts for nothing, and the statistics, which learn through its head, neither.
+    stream_alone = voices.whisper is not None and not config.voice_epochs
+    if not stream_alone:
+        train_statistics(model, voices, config, work)
     train_whisper(model, voices, config, work)
     model.eval()
-    if inner is not None and inner.whisper is not None:
+    if inner is not None and inner.whisper is not None and not stream_alone:
         weigh_whisper(model, inner, encode_voices(model, inner, with_whisper=False).top)
     chosen = stop if inner is None else max(map(int, curve), key=lambda epoch: (curve[str(epoch)], epoch))
     return model.eval(), chosen, curve
