@@ -208,14 +208,20 @@ DEAF_VOICE = "voice without whisper"  # of the subsets of channels that have a t
 NEVER = 1.01  # a threshold for subsets of channels whose answers were never right often enough
 
 
-def abstention_threshold(confidence: np.ndarray, right: np.ndarray, target: float = 0.8) -> dict[str, float] | None:
+def abstention_threshold(
+    confidence: np.ndarray, right: np.ndarray, target: float = 0.8, *, doubt: float = 0.0
+) -> dict[str, float] | None:
     """Return the lowest confidence from which on the answers given are right at least `target` of the time.
+
+    Args:
+        doubt: by how many standard errors of that share they have to be right more often here.
 
     Returns:
         threshold, target, and the coverage and accuracy it has on these rows; None where no confidence is enough.
     """
     coverage, risk = risk_coverage(confidence, right)
-    enough = np.flatnonzero(1 - risk >= target)
+    error = np.sqrt(target * (1 - target) / np.maximum(coverage * len(confidence), 1))
+    enough = np.flatnonzero(1 - risk - doubt * error >= target)
     if not len(enough):
         return None
     i = int(enough[-1])

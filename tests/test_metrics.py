@@ -96,6 +96,20 @@ def test_the_threshold_keeps_the_promised_accuracy():
     assert right[kept].mean() >= 0.75
 
 
+def test_a_promise_that_rows_set_aside_just_keep_is_broken_on_others():
+    """Answers as sure as they are right: what is above a confidence c is right (1 + c) / 2 of the time."""
+    rng, kept = np.random.default_rng(0), {}
+    for doubt in (0.0, 1.0):
+        thresholds = []
+        for _ in range(200):
+            confidence = rng.random(120)
+            found = abstention_threshold(confidence, rng.random(120) < confidence, 0.8, doubt=doubt)
+            thresholds.append(found["threshold"] if found else 1.0)
+        kept[doubt] = np.mean((1 + np.array(thresholds)) / 2 >= 0.8)
+    assert kept[0.0] < 0.5
+    assert kept[1.0] > 0.75
+
+
 def test_groups_are_compared_by_their_speakers():
     """Two women all right, one man half right: 1.0 against 0.5, and nothing is known about other men."""
     truth = np.array([0, 1, 0, 1, 0, 1])

@@ -256,6 +256,9 @@ def subset_table(model: EmotionModel, tuples: Tuples, seed: int) -> dict[str, di
 
 
 ABSTAIN_TARGET = 0.8  # of the answers given are to be right; the page calls 0.75 and more clear
+# Standard errors that rows set aside have to be better by: the lowest threshold that just keeps the promise on them is
+# the one that luck favours most, and breaks it on other rows more often than not.
+ABSTAIN_DOUBT = 1.0
 
 
 def fit_abstention(
@@ -278,7 +281,7 @@ def fit_abstention(
     """
 
     def threshold(probs: np.ndarray, truth: np.ndarray) -> dict[str, float] | None:
-        return abstention_threshold(probs.max(1), probs.argmax(1) == truth, target)
+        return abstention_threshold(probs.max(1), probs.argmax(1) == truth, target, doubt=ABSTAIN_DOUBT)
 
     subsets: dict[str, dict[str, float] | None] = {}
     for name, parts in alone.items():
