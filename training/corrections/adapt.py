@@ -21,14 +21,13 @@ from training.corrections.folds import Folds
 from training.learn.exemplars import Exemplar, Exemplars
 
 OUTPUTS = ("all", *MODALITIES)  # what a label can be about, and what the model answers: the fusion and each branch
-STRENGTHS = (3e-3, 1e-3, 3e-4, 1e-4)  # of the penalty on changes, among which cross-validation chooses
+STRENGTHS = (1e-3, 3e-4, 1e-4, 3e-5)  # of the penalty on changes, among which cross-validation chooses
 HEAD_SHARE = 0.3  # a label of everything says less about one channel: the face may smile at sad words
 UNLABELLED_SHARE = 0.3  # of a label's weight, for an output nobody judged: it stays as the served model has it
 SMOOTHING = 0.05
 BIAS_SHARE = 0.1  # of the penalty, for what is changed alike for all clips
 LIKENESS = 3e-3  # penalty on the weights that tell corrected clips from exemplars
-APART = 0.98  # of the exemplars of each corpus, which are on the far side
-STEEP = 8.0  # log odds of nearness of the middle one of the corrected clips, and against it of the exemplars
+STEEP = 8.0  # log odds of nearness of the middle one of the corrected clips
 STEPS = 30  # of L-BFGS
 
 
@@ -149,8 +148,7 @@ def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> None:
 def tell_apart(correction: Correction, pooled: Tensor, known: Exemplar | None, *, flagged: bool) -> None:
     """Have a correction know which clips are near those that were corrected.
 
-    Near is what a linear classifier finds more like them than `APART` of the exemplars of every corpus. Without
-    exemplars everything is near.
+    Near is what a linear classifier takes for one of them rather than for an exemplar. Without exemplars everything is.
 
     Args:
         pooled: (N, C) of the corrected clips.
@@ -176,12 +174,8 @@ def tell_apart(correction: Correction, pooled: Tensor, known: Exemplar | None, *
     near.requires_grad_()
     minimise(list(near.parameters()), loss)
     near.requires_grad_(False)
-    scores, corpora = near(others)[:, 0], known.corpora
-    of_corpora = [scores[torch.tensor([c == corpus for c in corpora])] for corpus in sorted(set(corpora))]
-    edge = torch.stack([of.quantile(APART) for of in of_corpora]).max()
-    far = torch.stack([of.median() for of in of_corpora]).max()
-    steep = STEEP / torch.minimum(near(corrected).median() - edge, edge - far).clamp_min(0.05)
-    near.bias.data.copy_((near.bias - edge) * steep)
+    steep = STEEP / near(corrected).median().clamp_min(0.1)
+    near.bias.data.mul_(steep)
     near.weight.data.mul_(steep)
 
 
