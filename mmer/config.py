@@ -63,6 +63,12 @@ def _log(value: str) -> str:
     return value
 
 
+def _secret(value: str) -> str:
+    if value and len(value) < 32:
+        raise MmerError("bad_setting", "MMER_SECRET has fewer than 32 characters; `openssl rand -hex 32` makes one")
+    return value
+
+
 def _switch(name: str) -> bool:
     value = os.environ.get(name) or "0"
     if value not in ("0", "1"):
@@ -90,6 +96,7 @@ class Paths:
     trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
     log: str = "plain"  # plain | json
     metrics_token: str = field(default="", repr=False)  # who sends it may read /metrics from elsewhere
+    secret: str = field(default="", repr=False)  # with it links to recordings hold across servers and restarts
 
     @classmethod
     def from_env(cls) -> "Paths":
@@ -112,6 +119,7 @@ class Paths:
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
             log=_log(os.environ.get("MMER_LOG") or "plain"),
             metrics_token=os.environ.get("MMER_METRICS_TOKEN") or "",
+            secret=_secret(os.environ.get("MMER_SECRET") or ""),
         )
 
     def to_env(self) -> dict[str, str]:

@@ -80,7 +80,7 @@ def test_a_submission_is_stored_and_the_next_item_comes_with_the_one_after_it(tm
     client = Client(url, verbose=False)
     first, ahead = start(client)["items"]
     assert first["kind"] == "audio"
-    assert first["media"].startswith("data:audio/")
+    assert first["media"].startswith("media/label-")
     assert not {"emotion", "probs", "prediction", "gold"} & first.keys()  # blind
     feed, *_ = client.predict(["sadness", "anger"], intensity=0.66, comment="low", lead_s=2.5, api_name="/label_submit")
     (label,) = service.store.labels()
@@ -89,8 +89,8 @@ def test_a_submission_is_stored_and_the_next_item_comes_with_the_one_after_it(tm
     assert (label.lead_time_s, label.blind, label.item_id) == (2.5, True, first["item_id"])
     assert label.prediction_id is not None
     now, after = feed["items"]
-    assert (now["id"], now["media"]) == (ahead["id"], None)  # the page has it already
-    assert after["media"]
+    assert now["id"] == ahead["id"]
+    assert after["media"] not in (None, now["media"])
     *_, told, _progress, receipt = client.predict(api_name="/label_cannot_tell")
     assert f"Item {now['item_id']} stored: cannot tell." in told
     assert receipt["progress"] | {"done": 2, "remaining": 2} == receipt["progress"]
@@ -104,7 +104,7 @@ def test_nothing_tells_the_models_answer_or_the_files_name_before_it_is_asked_fo
     seen = [feed, shown]
     for endpoint, given in (("/label_submit", (["anger"],)), ("/label_cannot_tell", ()), ("/label_undo", ())):
         seen.append(client.predict(*given, api_name=endpoint))
-    texts = re.sub("data:audio/[^\"']*", "", str(seen))
+    texts = re.sub("media/label-[^\"']*", "", str(seen))
     assert "fear" not in re.sub(r"\['Fear', 'fear'\]", "", texts)  # but for the choice that is offered
     assert ".wav" not in texts
 
@@ -176,7 +176,7 @@ def test_the_form_stays_when_the_same_item_comes_back_after_a_restart(tmp_path, 
     held = start(Client(url, verbose=False))["items"][0]["id"]
     client = Client(url, verbose=False)
     feed, *rest = client.predict("voices", "bea", held, api_name="/label_start")
-    assert (feed["items"][0]["id"], feed["items"][0]["media"]) == (held, None)
+    assert feed["items"][0]["id"] == held
     emptied = client.predict("voices", "bea", 0, api_name="/label_start")[1:]
     assert rest != emptied  # there the form is told to be empty, here it is left alone
 
@@ -316,7 +316,7 @@ def test_an_earlier_answer_is_changed_and_the_item_on_the_screen_waits(tmp_path,
     assert line.startswith(f"Item {first['item_id']}: fear")
     feed, *shown = client.predict(assignment, api_name="/label_revisit")
     assert [item["id"] for item in feed["items"][:2]] == [first["id"], second["id"]]
-    assert feed["items"][0]["media"].startswith("data:audio/")
+    assert feed["items"][0]["media"].startswith("media/label-")
     assert "low" in shown
     feed, *_, told, _progress, _receipt = client.predict(["anger"], comment="low", api_name="/label_submit")
     assert f"Item {first['item_id']} changed: anger." in words(told)

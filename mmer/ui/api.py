@@ -163,7 +163,11 @@ class Endpoints:
         chosen = projects.project(self.service.store, _text(project, "project"))
         queue = Queue(self.service.store, chosen)
         tasks = queue.next(person.name, 1)
-        items = [label_view.task_json(t, self.service.player, let_in=person.let_in, with_media=True) for t in tasks]
+        player = self.service.player
+        items = [
+            label_view.task_json(t, player, lambda task, file: player.inside(file, task.sha256), let_in=person.let_in)
+            for t in tasks
+        ]
         yield {
             "item": next(iter(items), None),
             "guidelines": chosen.guidelines,

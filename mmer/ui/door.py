@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mmer.ui import line
 from mmer.ui.first_paint import with_first_paint
 from mmer.ui.login import Logins
+from mmer.ui.media_links import PREFIX, with_visitor
 from mmer.ui.probes import PROBES, Probes
 from mmer.ui.service import SessionResult
 
@@ -97,14 +98,21 @@ class Door:
             await self._place(scope)(scope, receive, send)
         elif (reply := await self.logins.answer(scope, receive, self._visitor(scope, headers))) is not None:
             await reply(scope, receive, send)
+        elif path.startswith(PREFIX) and scope["method"] in ("GET", "HEAD"):
+            found = await self.page.service.links.answer(self.page.service, scope)
+            if isinstance(found, JSONResponse):
+                self._count(found)
+            await found(scope, receive, send)
         elif scope["method"] == "POST" and path == "/gradio_api/upload":
             await self.app(scope, self._counting_files(headers, receive), send)
         elif scope["method"] == "POST":
+            if path.startswith(_CALLS):
+                send = with_visitor(scope, send)
             await self._call(scope, receive, send, headers, path)
         elif path == "" and scope["method"] == "GET":
             await self.app(scope, receive, with_first_paint(send))
         else:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send if path else with_visitor(scope, send))
 
     def _refusal(self, scope: Scope, headers: Headers, path: str) -> JSONResponse | None:
         """Return why a request does not come in, by where it comes from and where it wants to."""
@@ -121,7 +129,7 @@ class Door:
             or _name(origin.partition("://")[2]) in self.paths.hosts
         )
         foreign = headers.get("sec-fetch-site") == "cross-site" and (
-            path in ("/login", "/logout") or path.startswith("/gradio_api")
+            path in ("/login", "/logout") or path.startswith(("/gradio_api", PREFIX))
         )
         if foreign or not same:
             return _refuse(

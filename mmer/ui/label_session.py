@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from annotations.queue.assignment import Receipt, Task
 from mmer.errors import LabelError
+from mmer.ui.media_links import Viewer
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class LabelSession:
     # Assignments whose answers were given here: who may be anybody takes back no other.
     answered: Set[int] = frozenset()
     let_in: bool = False  # by the page's owner: they may see consented recordings
+    viewer: Viewer = field(default_factory=Viewer)  # for whom the links to recordings are
     work: Work = Work()
     revising: int | None = None  # the assignment on the screen, where its answer is to be changed
 

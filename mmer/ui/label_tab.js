@@ -2,7 +2,8 @@
 "use strict";
 window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
-  const state = { item: null, since: 0, whole: false, loop: false, targets: ["all"], target: 0 };
+  const failed = new Map(); // assignment id -> why it cannot be shown
+  const state = { item: null, since: 0, whole: false, loop: false, targets: ["all"], target: 0, renewed: -10000 };
   const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
   const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
   const nameOf = (label) => label.textContent.trim().toLowerCase();
@@ -24,6 +25,7 @@ window.mmerLabel = (() => {
     if (!tag || !item.media) return null;
     const made = document.createElement(tag);
     made.src = item.media;
+    made.addEventListener("error", () => cannotShow(item, made));
     if (tag === "img") { made.alt = "The picture to judge"; return made; }
     Object.assign(made, { controls: true, preload: "auto", playsInline: true });
     made.setAttribute("aria-label", "The clip to judge");
@@ -39,6 +41,17 @@ window.mmerLabel = (() => {
       made.play().catch(() => say("Press space to play"));
     });
     return made;
+  }
+
+  async function cannotShow(item, made) {
+    const { over, words } = await mmerPage.whyNoMedia(made.src);
+    if (loaded.get(item.id) !== made) return;
+    loaded.delete(item.id); // the next feed brings another link
+    const again = over && performance.now() - state.renewed > 10000;
+    if (again && state.item?.id === item.id) { state.renewed = performance.now(); press("label-start"); }
+    if (again) return;
+    failed.set(item.id, `${words} Skip it, or say that it is broken.`);
+    if (state.item?.id === item.id) byId("mm-name").textContent = failed.get(item.id);
   }
 
   function remember(what, value) {
@@ -71,7 +84,7 @@ window.mmerLabel = (() => {
     const media = loaded.get(item.id);
     screen.replaceChildren(...(media ? [media] : []));
     screen.hidden = false;
-    byId("mm-name").textContent = item.note || item.name;
+    byId("mm-name").textContent = failed.get(item.id) || item.note || item.name;
     byId("mm-words").textContent = item.transcript;
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
       button.setAttribute("aria-pressed", String(button.dataset.mm === "loop" && state.loop));
@@ -99,7 +112,7 @@ window.mmerLabel = (() => {
     if (!sent) return; // nobody has started
     const items = sent.items ?? [];
     state.targets = sent?.targets ?? ["all"];
-    for (const item of items) if (item.media) loaded.set(item.id, element(item));
+    for (const item of items) if (item.media && !loaded.has(item.id)) loaded.set(item.id, element(item));
     for (const id of [...loaded.keys()]) if (!items.some((item) => item.id === id)) loaded.delete(id);
     document.documentElement.classList.toggle("mm-labelling", items.length > 0);
     if (items.length) { show(items[0]); return; }

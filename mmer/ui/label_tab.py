@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
 from mmer.ui.identity import gate
 from mmer.ui.label_session import LabelSession
+from mmer.ui.media_links import Viewer, viewer
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
@@ -278,7 +278,7 @@ class LabelTab:
         }
         held = _draft(draft)
         if held and chosen == project and person.name:
-            page |= self._start(chosen, person, held)
+            page |= self._start(chosen, person, held, viewer(request, person))
         yield page
 
     @report_errors("status")
@@ -297,9 +297,12 @@ class LabelTab:
         person = authorize(self.service, "label", request, profile, name)
         if not project:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
-        yield self._start(project, person, {"id": on_page} if on_page else {}, session)
+        held = {"id": on_page} if on_page else {}
+        yield self._start(project, person, held, viewer(request, person), session)
 
-    def _start(self, project: str, person: Person, held: dict, before: LabelSession | None = None) -> dict:
+    def _start(
+        self, project: str, person: Person, held: dict, whose: Viewer, before: LabelSession | None = None
+    ) -> dict:
         """Return the page with what the annotator holds, or with new items.
 
         Args:
@@ -309,14 +312,14 @@ class LabelTab:
         chosen = projects.project(self.store, project)
         queue = self._queue(chosen)
         tasks = queue.next(person.name, 2)
-        session = LabelSession(chosen.name, person.name, tasks, let_in=person.let_in)
+        session = LabelSession(chosen.name, person.name)
         if before and (before.project, before.annotator) == (chosen.name, person.name):
-            session = replace(before, tasks=tasks, let_in=person.let_in, revising=None)
+            session = before
+        session = replace(session, tasks=tasks, let_in=person.let_in, viewer=whose, revising=None)
         # After a restart of the server the item on the page comes back, and what was chosen for it stays.
         same = bool(held) and [task.assignment_id for task in session.tasks[:1]] == [held.get("id")]
-        lost = len(held) > 1  # after a reload the page has no media either
-        loaded = frozenset({held["id"]}) if same and not lost else frozenset()
-        page = self._show(session, chosen, loaded=loaded, clear_form=lost or not same)
+        lost = len(held) > 1
+        page = self._show(session, chosen, clear_form=lost or not same)
         if same and lost and session.tasks:
             page |= self._refilled_form(chosen, held)
         return page | {
@@ -401,8 +404,7 @@ class LabelTab:
         task = queue.undo(current.annotator, None if person.logged_in else current.answered)
         if task is None:
             raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
-        loaded = {t.assignment_id for t in current.tasks}
-        yield self._show(current.taken_back(task), project, loaded=loaded) | {
+        yield self._show(current.taken_back(task), project) | {
             self.told: result_html.status(f"Taken back: {label_view.task_name(task)} is here again."),
             self.progress: label_view.progress(queue.progress(current.annotator)),
         }
@@ -446,10 +448,9 @@ class LabelTab:
             raise LabelError("not_yours", "choose one of your answers from the list")
         task = own_answers.task_again(self.store, queue, answer.assignment_id, current.annotator)
         waiting = current.tasks[1:] if current.revising else current.tasks
-        loaded = {t.assignment_id for t in current.tasks}
         current = replace(current, tasks=[task, *waiting], revising=task.assignment_id)
         held = {t: sorted(shares, key=lambda e: -shares[e]) for t, shares in answer.emotions.items()}
-        page = self._show(current, project, loaded=loaded) | self._refilled_form(project, {**answer.details, **held})
+        page = self._show(current, project) | self._refilled_form(project, {**answer.details, **held})
         told = "Your answer is here again: change it and submit, or skip to leave it as it is."
         yield page | {self.told: result_html.status(told), self.given: None, self.given_told: ""}
 
@@ -485,6 +486,7 @@ class LabelTab:
             )
         if person.name != session.annotator:
             raise LabelError("not_yours", f"this item was lent to {session.annotator}; press Start")
+        session = replace(session, let_in=person.let_in, viewer=viewer(request, person))
         return session, projects.project(self.store, session.project)
 
     def _answer_without_label(self, outcome: str, request, profile, comment, on_page, lead_s, session) -> dict:
@@ -517,10 +519,9 @@ class LabelTab:
                 raise
             told = result_html.failure(f"{label_view.task_name(done)} {_GONE[error.code]}; here is the next")
         self._chosen_at_look.pop(done.assignment_id, None)
-        loaded = {task.assignment_id for task in session.tasks[1:]}
         answered = session.answered | {done.assignment_id}
         session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered, work=work, revising=None)
-        page = self._show(session, project, loaded=loaded)
+        page = self._show(session, project)
         return page | {
             self.told: told + page.get(self.told, ""),
             self.progress: label_view.progress(receipt.progress if receipt else queue.progress(session.annotator)),
@@ -536,19 +537,14 @@ class LabelTab:
         receipt = Receipt(label_ids, None, progress)
         return receipt, label_view.stored(done, answers[0].outcome, answers, receipt, verb="changed")
 
-    def _show(
-        self, session: LabelSession, project: Project, *, loaded: Set[int] = frozenset(), clear_form: bool = True
-    ) -> dict:
-        """Return the page with the session's item and the one after it.
-
-        Args:
-            loaded: assignments whose media the page has already.
-        """
+    def _show(self, session: LabelSession, project: Project, *, clear_form: bool = True) -> dict:
+        """Return the page with the session's item and the one after it."""
         session.since = time.monotonic()
+        player, links = self.service.player, self.service.links
         feed = {
             "items": [
                 label_view.task_json(
-                    task, self.service.player, let_in=session.let_in, with_media=task.assignment_id not in loaded
+                    task, player, lambda t, _: links.link(t.clip_id, "label", session.viewer), let_in=session.let_in
                 )
                 for task in session.tasks
             ],

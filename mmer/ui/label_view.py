@@ -1,6 +1,7 @@
 """What the Label tab shows of items and answers: JSON for the page's script, HTML for its reader."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -9,7 +10,6 @@ from annotations.queue.own_answers import OwnAnswer
 from mmer.errors import ClipError
 from mmer.numerals import percent, shares, stretch
 from mmer.ui.label_session import Work
-from mmer.ui.media_uri import data_uri
 from mmer.ui.playable import Player
 from mmer.ui.render import render, sign, signs
 from mmer.ui.result_html import status
@@ -20,10 +20,11 @@ def task_name(task: Task) -> str:
     return f"Item {task.item_id}" + ("" if task.start_s is None else f", {stretch(task.start_s, task.end_s)}")
 
 
-def task_json(task: Task, player: Player, *, let_in: bool, with_media: bool) -> dict:
+def task_json(task: Task, player: Player, address: Callable[[Task, Path], str], *, let_in: bool) -> dict:
     """Return what the page needs of an item, and nothing that tells what the model, a gold answer or its file says.
 
     Args:
+        address: of the item's recording, which lies there.
         let_in: whether the page's owner let the annotator in: nobody else sees what was given with a consent.
     """
     kind, media, note, transcript = "text", None, "", task.transcript or ""
@@ -35,12 +36,12 @@ def task_json(task: Task, player: Player, *, let_in: bool, with_media: bool) -> 
         )
     elif task.media is not None:
         try:
-            playable = player.of(task.media, task.sha256)
-            kind = playable.type.split("/")[0]
-            media = data_uri(playable.path.read_bytes(), playable.type) if with_media else None
+            kind = player.kind(task.media, task.sha256)
+            media = address(task, task.media)
         except ClipError as error:
             remedy = "Skip it." if error.code == "too_large" else "Say that it is broken."
-            note = f"{error.message[:1].upper()}{error.message[1:]}. {remedy}"
+            message = error.message.replace(task.media.name, "the recording")  # whose name may tell its emotion
+            note = f"{message[:1].upper()}{message[1:]}. {remedy}"
     elif not task.transcript:
         note = "There is nothing to see or hear: the recording is not here any more. Say that it is broken."
     return {

@@ -1,4 +1,4 @@
-"""Recordings inside the page: a file of their own would lie where its address can be fetched."""
+"""Addresses of what the page shows: of small things all of them, of an upload where it lies."""
 
 import base64
 from pathlib import Path

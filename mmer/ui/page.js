@@ -85,6 +85,18 @@ window.mmerPage = (() => {
     }
   }
 
+  // Why a recording is not shown, in words, and whether another link to it would help.
+  async function whyNoMedia(link) {
+    const { status } = await fetch(link, { method: "HEAD" }).catch(() => ({ status: 0 }));
+    const words = {
+      0: "The server cannot be reached.",
+      403: "You may not see this recording any more; load the page again.",
+      404: "The recording is not here any more: it was deleted meanwhile.",
+      410: "The link to the recording is over; load the page again.",
+    }[status];
+    return { over: status === 410, words: words ?? "This recording cannot be played." };
+  }
+
   // The address: #tab/project/item. A reload, a bookmark and the browser's Back lead to it.
   function read() {
     let parts = [];
@@ -180,7 +192,7 @@ window.mmerPage = (() => {
   }).observe(document.documentElement, {
     childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["name", "aria-selected"],
   });
-  return { say, keep, kept, where, address };
+  return { say, keep, kept, where, address, whyNoMedia };
 })();
 
 // The list of what will be read: its buttons say which file goes, and a picture that is pasted comes in.

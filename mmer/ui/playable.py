@@ -14,9 +14,10 @@ from PIL import Image
 from annotations.store import Store
 from mmer import media
 from mmer.errors import ClipError
+from mmer.ui.media_uri import data_uri
 
-SHOWN_BYTES = 32 * 2**20  # of a clip, which travels inside the answer
-_FPS, _MAX_AREA = 25, 640 * 480  # of a film that is made here: faces stay readable, and it travels inside the answer
+INSIDE_BYTES = 32 * 2**20  # of a clip that travels inside an answer
+_FPS, _MAX_AREA = 25, 640 * 480  # of a film that is made here: faces stay readable, and a phone's line carries it
 _SAMPLE_RATE = 44_100
 _PREVIEW_S = 120.0  # of a recording that is made playable while somebody waits
 _MADE, _FILM = {"image": (".png", "image/png"), "audio": (".m4a", "audio/mp4")}, (".mp4", "video/mp4")
@@ -53,33 +54,65 @@ class Player:
 
     def __init__(self, store: Store):
         self.store = store
-        self._found: dict[tuple[Path, int, int, str], Playable] = {}
+        # By path, time of change, size and hash: what the file is, and the type of one that browsers play as it is.
+        self._known: dict[tuple[Path, int, int, str], tuple[media.MediaInfo, str | None]] = {}
         self._making = threading.Lock()  # one film at a time: it takes both cores
 
-    def of(self, path: Path, sha256: str) -> Playable:
-        """Return what a browser plays of a clip.
+    def kind(self, path: Path, sha256: str) -> str:
+        """Return video, audio or image: what a registered clip is shown as; nothing is made for it.
 
         Raises:
-            ClipError: as `mmer.media.probe` when the file is no recording; `changed` when it is not the registered one;
-                `too_large` when it cannot be sent.
+            ClipError: as `mmer.media.probe` when the file is no recording; `changed` when it is not the registered one.
         """
+        info, plays = self._look(path, sha256)
+        return plays.split("/")[0] if plays else info.kind
+
+    def ready(self, path: Path, sha256: str) -> Playable | None:
+        """Return what a browser plays of a registered clip, None where it has to be made first.
+
+        Raises:
+            ClipError: as `kind`.
+        """
+        info, plays = self._look(path, sha256)
+        if plays:
+            return Playable(path, plays)
+        made, kind = self._place(info)
+        return Playable(made, kind) if made.is_file() else None
+
+    def of(self, path: Path, sha256: str) -> Playable:
+        """Return what a browser plays of a registered clip; it is made if need be.
+
+        Raises:
+            ClipError: as `kind`; what decoding it raises.
+        """
+        return self.ready(path, sha256) or self._converted(path, self._look(path, sha256)[0])
+
+    def inside(self, path: Path, sha256: str) -> str:
+        """Return what a browser plays of a registered clip as a data: URI.
+
+        Raises:
+            ClipError: as `of`; `too_large`.
+        """
+        found = self.of(path, sha256)
+        if (size := found.path.stat().st_size) > INSIDE_BYTES:
+            raise ClipError(
+                "too_large", f"the recording has {size / 2**20:.0f} MB; up to {INSIDE_BYTES >> 20} MB are sent here"
+            )
+        return data_uri(found.path.read_bytes(), found.type)
+
+    def _look(self, path: Path, sha256: str) -> tuple[media.MediaInfo, str | None]:
         stat = path.stat()
         key = (path, stat.st_mtime_ns, stat.st_size, sha256)
-        found = self._found.get(key)
-        if found is None or not found.path.is_file():
-            info = media.probe(path)  # never anything but a recording, whatever was registered
+        known = self._known.get(key)
+        if known is None:
+            info = media.probe(path, whole=False)  # never anything but a recording, whatever was registered
             if info.sha256 != sha256:
                 raise ClipError("changed", f"{path.name} is not the recording that was registered under its name")
-            kind = _browser_type(path, info)
-            found = Playable(path, kind) if kind else self._converted(path, info)
-            if len(self._found) > 10_000:
-                self._found.clear()
-            self._found[key] = found
-        if (size := found.path.stat().st_size) > SHOWN_BYTES:
-            raise ClipError(
-                "too_large", f"the recording has {size / 2**20:.0f} MB; up to {SHOWN_BYTES >> 20} MB are shown here"
-            )
-        return found
+            known = (info, _browser_type(path, info))
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[key] = known
+        return known
 
     def preview(self, path: Path, info: media.MediaInfo, folder: Path) -> Playable | None:
         """Return what a browser plays of an upload, made into `folder` if need be; None where that would take long."""
@@ -99,16 +132,20 @@ class Player:
                 os.replace(part, made)
         return Playable(made, kind)
 
-    def _converted(self, path: Path, info: media.MediaInfo) -> Playable:
+    def _place(self, info: media.MediaInfo) -> tuple[Path, str]:
+        """Return where what is made of a clip lies, and its type."""
         folder = self.store.features_dir
         if folder is None:
-            raise ClipError("not_playable", f"a browser cannot play {path.name}, and there is no folder for one it can")
+            raise ClipError("not_playable", f"a browser cannot play {info.name}, and there is no folder for one it can")
         ending, kind = _MADE.get(info.kind, _FILM)
-        made = folder / f"{info.sha256}-play{ending}"
+        return folder / f"{info.sha256}-play{ending}", kind
+
+    def _converted(self, path: Path, info: media.MediaInfo) -> Playable:
+        made, kind = self._place(info)
         with self._making:
             if not made.is_file():
-                folder.mkdir(mode=0o700, exist_ok=True)
-                handle, name = tempfile.mkstemp(".tmp", f".{info.sha256}.", folder)
+                made.parent.mkdir(mode=0o700, exist_ok=True)
+                handle, name = tempfile.mkstemp(".tmp", f".{info.sha256}.", made.parent)
                 os.close(handle)
                 try:
                     _convert(path, info, Path(name))

@@ -4,7 +4,6 @@ from annotations.review.adjudication import AnnotatorLabel, DisputedItem, Event,
 from mmer.errors import ClipError
 from mmer.numerals import percent, seconds, stretch
 from mmer.ui.agreement_html import TARGETS
-from mmer.ui.media_uri import data_uri
 from mmer.ui.playable import Player
 from mmer.ui.render import render
 
@@ -33,13 +32,19 @@ def item_line(item: DisputedItem) -> str:
     return f"{place}: {labels}" + "".join(f" · {mark}" for mark, applies in marks.items() if applies)
 
 
-def item(shown: Item, player: Player) -> str:
-    """Return the clip, what is known of it, and the annotators' labels side by side."""
+def item(shown: Item, player: Player, link: str, *, let_in: bool) -> str:
+    """Return the clip, what is known of it, and the annotators' labels side by side.
+
+    Args:
+        link: to its recording.
+        let_in: whether the page's owner let the reviewer in: nobody else sees what was given with a consent.
+    """
     kind, media, why_no_media = "", "", "The recording was not kept, so only its labels can be seen."
-    if shown.media is not None:
+    if shown.media is not None and shown.media.parent == player.store.media_dir and not let_in:
+        why_no_media = "This recording is only for the people whom the owner of this page lets in."
+    elif shown.media is not None:
         try:
-            playable = player.of(shown.media, shown.sha256)
-            kind, media = playable.type, data_uri(playable.path.read_bytes(), playable.type)
+            kind, media = player.kind(shown.media, shown.sha256), link
         except ClipError as error:
             why_no_media = f"{error.message[:1].upper()}{error.message[1:]}."
     return render(

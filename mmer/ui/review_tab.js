@@ -47,6 +47,14 @@ window.mmerReview = (() => {
     if (writing && byId("review-panel")?.contains(writing)) writing.blur();
   });
 
+  document.addEventListener("error", async ({ target }) => {
+    const clip = target.closest?.("#review-detail .mm-clip");
+    if (!clip) return;
+    const { words } = await mmerPage.whyNoMedia(clip.currentSrc || clip.src);
+    const told = Object.assign(document.createElement("p"), { className: "mm-hint", textContent: words });
+    clip.replaceWith(told);
+  }, true);
+
   function remembered() {
     const [project, item] = mmerPage.where("review");
     return [project ?? "", item ?? "", true];

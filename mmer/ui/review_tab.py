@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.oauth import OAuthProfile
 
+from annotations.accounts import Person
 from annotations.db.schema import TARGETS
 from annotations.queue.projects import projects
 from annotations.review import adjudication
@@ -21,6 +22,7 @@ from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
 from mmer.ui.identity import gate
 from mmer.ui.label_view import rank_weights
+from mmer.ui.media_links import viewer
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
@@ -222,7 +224,7 @@ class ReviewTab:
             from_page: where one may not review, the page says so in a gate, and shows no error when it is opened.
         """
         try:
-            authorize(self.service, "review", request, profile)
+            person = authorize(self.service, "review", request, profile)
         except LabelError:
             if not from_page:
                 raise
@@ -237,7 +239,7 @@ class ReviewTab:
                 item_id = int(item)
                 rows = [DisputedItem(**row) for row in page[self.raw_items]]
                 listed = item_id if item_id in page[self.shown] else None
-                page |= self._item(item_id, "all") | {self.items: _radio(rows, listed)}
+                page |= self._item(item_id, "all", request, person) | {self.items: _radio(rows, listed)}
             yield page
             yield self._agreement(project, "all", page)
 
@@ -313,32 +315,32 @@ class ReviewTab:
 
     @report_errors("item_status")
     def open(self, request: gr.Request, profile: OAuthProfile | None, item_id=None, target="all", name=""):
-        authorize(self.service, "review", request, profile, name)
+        person = authorize(self.service, "review", request, profile, name)
         if not isinstance(item_id, int):
             raise LabelError("no_item", "choose an item from the list")
-        yield self._item(item_id, target) | {self.comment: "", self.decided: "", self.item_status: ""}
+        yield self._item(item_id, target, request, person) | {self.comment: "", self.decided: "", self.item_status: ""}
 
     @report_errors("decided")
     def decide(self, request: gr.Request, profile: OAuthProfile | None, emotion=(), comment="", name="", opened=None):
         person = authorize(self.service, "review", request, profile, name)
         if not emotion:
             raise LabelError("no_emotion", "choose the final label, or say that nobody can tell or the clip is broken")
-        yield self._decide(person.name, opened, list(emotion), "label", comment)
+        yield self._decide(request, person, opened, list(emotion), "label", comment)
 
     @report_errors("decided")
     def cannot_tell(self, request: gr.Request, profile: OAuthProfile | None, comment="", name="", opened=None):
         person = authorize(self.service, "review", request, profile, name)
-        yield self._decide(person.name, opened, [], "cannot_tell", comment)
+        yield self._decide(request, person, opened, [], "cannot_tell", comment)
 
     @report_errors("decided")
     def broken(self, request: gr.Request, profile: OAuthProfile | None, comment="", name="", opened=None):
         person = authorize(self.service, "review", request, profile, name)
-        yield self._decide(person.name, opened, [], "broken", comment)
+        yield self._decide(request, person, opened, [], "broken", comment)
 
     @report_errors("decided")
     def take_back(self, request: gr.Request, profile: OAuthProfile | None, comment="", name="", opened=None):
         person = authorize(self.service, "review", request, profile, name)
-        yield self._decide(person.name, opened, [], "label", comment)
+        yield self._decide(request, person, opened, [], "label", comment)
 
     @report_errors("decided")
     def open_next(
@@ -357,7 +359,7 @@ class ReviewTab:
         name="",
     ):
         """Bring the list up to date after a final word, and open the next item that has none."""
-        authorize(self.service, "review", request, profile, name)
+        person = authorize(self.service, "review", request, profile, name)
         if not opened:
             raise LabelError("no_item", "open an item first")
         question = (project, target, emotion, annotator, outcome, flags)
@@ -367,7 +369,7 @@ class ReviewTab:
             yield page | {self.decided: result_html.status(f"Decided: {word}. No undecided item is left in this list.")}
         else:
             told = result_html.status(f"Decided: {word}. Here is the next.")
-            yield page | self._item(item_id, target) | {self.decided: told}
+            yield page | self._item(item_id, target, request, person) | {self.decided: told}
 
     def _next_undecided(self, at: int, shown: list[int], opened: int, question: tuple) -> tuple[dict, int | None]:
         """Return the list from which on the next undecided item stands in it, and that item; None when there is none.
@@ -418,11 +420,12 @@ class ReviewTab:
             self.status: result_html.status(told),
         }
 
-    def _item(self, item_id: int, target: str) -> dict:
-        """Return the page with an item open."""
+    def _item(self, item_id: int, target: str, request: gr.Request, person: Person) -> dict:
+        """Return the page with an item open, its recording by a link for who asks."""
         item, events = adjudication.item(self.store, item_id, target), adjudication.history(self.store, item_id)
+        link = self.service.links.link(item.clip_id, "review", viewer(request, person))
         return {
-            self.detail: review_html.item(item, self.service.player),
+            self.detail: review_html.item(item, self.service.player, link, let_in=person.let_in),
             self.history: review_html.history(events, promoted(self.service.paths.checkpoints)),
             self.raw_item: _item_json(item, events),
             self.panel: gr.Column(visible=True),
@@ -441,7 +444,13 @@ class ReviewTab:
         }
 
     def _decide(
-        self, reviewer: str, opened: tuple[int, str] | None, emotions: list[str], outcome: str, why: str
+        self,
+        request: gr.Request,
+        person: Person,
+        opened: tuple[int, str] | None,
+        emotions: list[str],
+        outcome: str,
+        why: str,
     ) -> dict:
         """Record the final word on the open item, or take it back, and return the page with it."""
         if not opened:
@@ -449,11 +458,11 @@ class ReviewTab:
         item = adjudication.item(self.store, *opened)
         place = (item.clip_id, item.start_s, item.end_s, item.target)
         weights = rank_weights(emotions) or None
-        adjudication.adjudicate(self.store, *place, weights, reviewer, why or "", outcome=outcome)
+        adjudication.adjudicate(self.store, *place, weights, person.name, why or "", outcome=outcome)
         told = "The decision is taken back; the annotators' labels count again."
         if emotions or outcome != "label":
             told = f"Decided: {_word_of(adjudication.item(self.store, *opened))}."
-        return self._item(*opened) | {self.decided: result_html.status(told), self.comment: ""}
+        return self._item(*opened, request, person) | {self.decided: result_html.status(told), self.comment: ""}
 
 
 def _radio(items: Sequence[DisputedItem], chosen: int | None = None) -> gr.Radio:

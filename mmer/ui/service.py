@@ -23,6 +23,7 @@ from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui.examples import ExampleFiles
 from mmer.ui.line import Line
+from mmer.ui.media_links import MediaLinks
 from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
@@ -132,6 +133,7 @@ class Service:
             _ = self.predictor
         self.accounts = Accounts(paths.accounts)
         self.player = Player(self.store)
+        self.links = MediaLinks(paths.secret)
         self.retraining = Retraining(paths, self.store)
         self.monitor = Monitor(self)
         self.line = Line(self.monitor)

@@ -1,0 +1,48 @@
+"""A minute of film by link, in a real browser: it starts before it is loaded, and one can go to any place of it."""
+
+from annotations.queue import projects
+from annotations.store import Store
+from mmer import media
+from mmer.ui import media_links
+from mmer.ui.service import Service
+from tests import synth
+from tests.browser.test_label_page import item, sit_down
+from tests.test_label_tab import paths_in
+
+CLIP = "document.querySelector('#mm-screen video')"
+AT = f"s => !{CLIP}.seeking && Math.abs({CLIP}.currentTime - s) < 2"
+
+
+def test_an_annotator_goes_to_any_place_of_a_minute_and_a_link_that_is_over_is_renewed(
+    tmp_path, serve, visit, monkeypatch
+):
+    file = synth.write_clip(tmp_path / "long.mp4", seconds=60)
+    paths = paths_in(tmp_path)
+    store = Store(paths.database_url, paths.media, paths.features)
+    project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
+    clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
+    projects.add_items(store, project, [store.utterance(clip)])
+    store.engine.dispose()
+    page = visit(serve(Service(paths)))
+    ranges: list[dict[str, str]] = []
+    statuses: list[int] = []
+
+    def answered(response) -> None:
+        if "/media/" in response.url:
+            statuses.append(response.status)
+            monkeypatch.setattr(media_links, "LIFE_S", 3600.0)
+
+    page.on("request", lambda each: each.method == "GET" and "/media/" in each.url and ranges.append(each.headers))
+    page.on("response", answered)
+    monkeypatch.setattr(media_links, "LIFE_S", -1.0)
+    sit_down(page)
+    page.wait_for_function(f"{CLIP}?.readyState >= 2")
+    assert statuses[0] == 410
+    shown = item(page)
+    assert page.evaluate(f"{CLIP}.duration") > 59
+    for at_s in (55, 20, 59):
+        page.evaluate(f"s => {{ {CLIP}.currentTime = s }}", at_s)
+        page.wait_for_function(AT, arg=at_s)
+    assert item(page) == shown
+    assert statuses[-1] == 206
+    assert all(each["range"].startswith("bytes=") for each in ranges)
