@@ -100,7 +100,7 @@ class Door:
             await reply(scope, receive, send)
         elif path.startswith(PREFIX) and scope["method"] in ("GET", "HEAD"):
             found = await self.page.service.links.answer(self.page.service, scope)
-            if isinstance(found, JSONResponse):
+            if isinstance(found, JSONResponse) and found.status_code >= 400:
                 self._count(found)
             await found(scope, receive, send)
         elif scope["method"] == "POST" and path == "/gradio_api/upload":

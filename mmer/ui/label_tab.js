@@ -27,6 +27,7 @@ window.mmerLabel = (() => {
     made.src = item.media;
     made.addEventListener("error", () => cannotShow(item, made));
     if (tag === "img") { made.alt = "The picture to judge"; return made; }
+    mmerWave.load(item.media);
     Object.assign(made, { controls: true, preload: "auto", playsInline: true });
     made.setAttribute("aria-label", "The clip to judge");
     made.addEventListener("timeupdate", () => {
@@ -89,6 +90,7 @@ window.mmerLabel = (() => {
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
       button.setAttribute("aria-pressed", String(button.dataset.mm === "loop" && state.loop));
     const clip = player();
+    mmerWave.show(clip ?? null, item, () => { if (!state.whole) toggle("whole"); });
     if (clip) {
       if (item.start_s != null) clip.currentTime = item.start_s;
       clip.play().catch(() => say("Press space to play"));
@@ -120,6 +122,7 @@ window.mmerLabel = (() => {
     draft = {};
     held()?.removeItem("mmer-draft");
     player()?.pause();
+    if (byId("mm-wave")) byId("mm-wave").hidden = true;
     byId("mm-screen")?.replaceChildren();
     if (byId("mm-name")) byId("mm-name").textContent = "Nothing is left.";
     if (byId("mm-words")) byId("mm-words").textContent = "";
@@ -144,6 +147,7 @@ window.mmerLabel = (() => {
       modeButton(other).setAttribute("aria-pressed", String(other === what && on));
     const pressed = (mode) => modeButton(mode).getAttribute("aria-pressed") === "true";
     state.loop = pressed("loop");
+    mmerWave.loop(state.loop);
     state.whole = pressed("whole") || state.item?.start_s == null;
     const screen = byId("mm-screen");
     screen.classList.toggle("mm-dark", pressed("voice"));

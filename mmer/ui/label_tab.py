@@ -28,7 +28,7 @@ from mmer.ui.media_links import Viewer, viewer
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
-HOTKEYS = Path(__file__).with_name("label_tab.js").read_text(encoding="utf-8")
+HOTKEYS = "".join(Path(__file__).with_name(f"label_{n}.js").read_text(encoding="utf-8") for n in ("wave", "tab"))
 QUESTIONS = {
     "all": "What do you find, all together?",
     "face": "What does the face show?",

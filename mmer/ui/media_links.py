@@ -26,11 +26,12 @@ from annotations.accounts import Person
 from annotations.db.schema import ClipRecord
 from mmer.errors import ClipError, LabelError
 from mmer.ui.auth import authorize
+from mmer.ui.waveform import peaks
 
 if TYPE_CHECKING:
     from mmer.ui.service import Service
 
-PREFIX = "/media/"
+PREFIX, PEAKS = "/media/", "/peaks"  # a link with the latter behind it leads to how loud the recording is
 LIFE_S = 4 * 3600.0  # longer than anybody looks at one item; the page asks for a new one when it is over
 VISITOR = "mmer_visitor"  # the cookie that tells one browser from another, where nobody logs in too
 _ACTIONS = ("label", "review")  # what a link may be made for
@@ -102,6 +103,10 @@ class MediaLinks:
         """Return the reply to a GET or HEAD of a path that begins with `PREFIX`."""
         try:
             path, sha256 = await anyio.to_thread.run_sync(self._clip, service, scope)
+            if scope["path"].endswith(PEAKS):
+                changed_ns = path.stat().st_mtime_ns
+                shown = await anyio.to_thread.run_sync(peaks, path, changed_ns, limiter=self._converting)
+                return JSONResponse({"peaks": shown}, headers=_HEADERS)
             found = await anyio.to_thread.run_sync(service.player.ready, path, sha256)
             if found is None:
                 found = await anyio.to_thread.run_sync(service.player.of, path, sha256, limiter=self._converting)
@@ -117,7 +122,7 @@ class MediaLinks:
 
     def _clip(self, service: "Service", scope: Scope) -> tuple[Path, str]:
         """Return the file that a link leads to, and the hash it was registered with."""
-        parts = _LINK.fullmatch(scope["path"].removeprefix(PREFIX))
+        parts = _LINK.fullmatch(scope["path"].removeprefix(PREFIX).removesuffix(PEAKS))
         if parts is None:
             raise _Refused(404, "no_link", "there is no such link")
         action, clip_id, expires = parts[1], int(parts[2]), int(parts[3])

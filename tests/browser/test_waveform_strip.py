@@ -1,0 +1,70 @@
+"""The strip beneath a clip in Label: drawn once, to be clicked and worked by keys, and nothing moves for it."""
+
+import pytest
+
+from annotations.queue import projects
+from annotations.store import Store
+from mmer import media
+from mmer.ui.service import Service
+from tests import synth
+from tests.browser.test_label_page import ON_SCREEN, answer, item, sit_down
+from tests.test_label_tab import paths_in
+
+CLIP = "document.querySelector('#mm-screen audio')"
+DRAWN = "document.querySelector('#mm-wave path').getAttribute('d').length > 100"
+SHIFTS = """() => { window.moved = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.moved += entry.value;
+}).observe({ type: "layout-shift", buffered: false }); }"""
+
+
+@pytest.fixture
+def service(tmp_path) -> Service:
+    """A page with a project of two utterances of recordings of eight seconds, of their third to fifth second."""
+    paths = paths_in(tmp_path)
+    store = Store(paths.database_url, paths.media, paths.features)
+    project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
+    for i in range(2):
+        file = synth.write_clip(tmp_path / f"{i}.wav", seconds=8, voice=synth.voice(8.0, pitch_hz=100 + 9 * i, seed=i))
+        clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
+        projects.add_items(store, project, [store.utterance(clip, 3.0, 5.0)])
+    store.engine.dispose()
+    return Service(paths)
+
+
+def test_any_place_of_a_clip_is_a_click_or_a_key_away(service, serve, visit):
+    page = sit_down(visit(serve(service), color_scheme="dark"))
+    strip = page.locator("#mm-wave")
+    page.wait_for_function(DRAWN)
+    page.wait_for_function(f"{CLIP}.readyState >= 2")
+    share = "name => Number(document.querySelector('#mm-wave').style.getPropertyValue(name))"
+    assert page.evaluate(share, "--from") == pytest.approx(3 / 8, abs=0.01)
+    assert page.evaluate(share, "--to") == pytest.approx(5 / 8, abs=0.01)
+    box = strip.bounding_box()
+    assert box["height"] >= 44
+    page.evaluate(f"{CLIP}.pause()")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    page.wait_for_function(f"Math.abs({CLIP}.currentTime - 4) < 0.05")
+    assert page.locator("[data-mm=whole]").get_attribute("aria-pressed") == "false"
+    strip.focus()
+    for key, at_s in (("ArrowRight", 5), ("Home", 3), ("End", 5), ("PageUp", 8), ("ArrowLeft", 7)):
+        page.keyboard.press(key)
+        page.wait_for_function(f"s => Math.abs({CLIP}.currentTime - s) < 0.05", arg=at_s)
+    assert page.locator("[data-mm=whole]").get_attribute("aria-pressed") == "true"  # it left what is to be judged
+    assert strip.get_attribute("aria-valuetext") == "7.0 of 8.0 seconds"
+    page.keyboard.press("l")
+    assert strip.get_attribute("data-loop") == "true"
+    page.keyboard.press("1")  # the keys of the tab go on working from there
+    page.wait_for_function("document.querySelectorAll('#label-all input:checked').length === 1")
+
+
+def test_nothing_moves_when_the_next_clip_comes(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    page.wait_for_function(DRAWN)
+    first, lines = item(page), page.evaluate("document.querySelector('#mm-wave path').getAttribute('d')")
+    page.evaluate(SHIFTS)
+    answer(page, 1)
+    page.wait_for_function(ON_SCREEN, arg=first)
+    page.wait_for_function(DRAWN)
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('#mm-wave path').getAttribute('d')") != lines
+    assert page.evaluate("window.moved") < 0.1
