@@ -1,6 +1,6 @@
 """Dependencies from requirements.txt, the one list of them: what is below its line `# tests` is the extra `test`.
 
-Ray alone, which only a cluster needs, stands here.
+Ray, which only a cluster needs, and mcp, for programs that speak its protocol, stand here.
 """
 
 from pathlib import Path
@@ -8,4 +8,7 @@ from pathlib import Path
 from setuptools import setup
 
 runtime, tests = (Path(__file__).parent / "requirements.txt").read_text("utf-8").split("# tests\n")
-setup(install_requires=runtime.split("\n"), extras_require={"test": tests.split("\n"), "ray": ["ray[data]>=2.49,<3"]})
+setup(
+    install_requires=runtime.split("\n"),
+    extras_require={"test": tests.split("\n"), "ray": ["ray[data]>=2.49,<3"], "mcp": ["mcp>=1.21,<2"]},
+)

@@ -96,6 +96,7 @@ class Paths:
     trusts_proxy: bool = False  # whether who comes through a proxy may do what the person at this machine may
     log: str = "plain"  # plain | json
     metrics_token: str = field(default="", repr=False)  # who sends it may read /metrics from elsewhere
+    mcp: bool = False  # whether programs that speak the Model Context Protocol may ask for verdicts and reasons
     secret: str = field(default="", repr=False)  # with it links to recordings hold across servers and restarts
 
     @classmethod
@@ -119,6 +120,7 @@ class Paths:
             trusts_proxy=_switch("MMER_TRUST_PROXY"),
             log=_log(os.environ.get("MMER_LOG") or "plain"),
             metrics_token=os.environ.get("MMER_METRICS_TOKEN") or "",
+            mcp=_switch("MMER_MCP"),
             secret=_secret(os.environ.get("MMER_SECRET") or ""),
         )
 

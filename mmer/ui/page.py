@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import gradio as gr
@@ -17,6 +17,7 @@ from mmer.ui.data_tab import DataTab
 from mmer.ui.door import Door
 from mmer.ui.identity import Identity
 from mmer.ui.label_tab import HOTKEYS, LabelTab
+from mmer.ui.mcp_tools import Tools
 from mmer.ui.model_tab import ModelTab
 from mmer.ui.projects_tab import ProjectsTab
 from mmer.ui.render import render
@@ -62,13 +63,19 @@ class Page(gr.Blocks):
         options["app_kwargs"] = {**guards, **(options.get("app_kwargs") or {})}
         if self.service.closed:
             options["auth"] = options.get("auth") or self.service.knows
-        options["mcp_server"] = False  # said, or gradio would ask a variable of its own
+        options["mcp_server"] = False  # said, or gradio would ask a variable of its own, and offer every call
+        if self.service.paths.mcp and not self.service.closed:  # gradio's own calls of the page cannot log in
+            self.mcp_server_obj = Tools(self)
         return super().launch(*args, **options)
 
     @asynccontextmanager
     async def _lifespan(self, app: object) -> AsyncIterator[None]:
         """Run beside the server what tidies up and what starts retrainings by itself."""
-        async with housekeeping.every_hour(self.service)(app), watch(self.service.retraining)(app):
+        async with AsyncExitStack() as stack:
+            if self.mcp_server_obj:
+                await stack.enter_async_context(self.mcp_server_obj.lifespan(app))
+            await stack.enter_async_context(housekeeping.every_hour(self.service)(app))
+            await stack.enter_async_context(watch(self.service.retraining)(app))
             yield
 
 
