@@ -4,7 +4,7 @@ window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
   const failed = new Map(); // assignment id -> why it cannot be shown
   const state = { item: null, since: 0, whole: false, loop: false, targets: ["all"], target: 0, renewed: -10000 };
-  const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true]";
+  const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true], #mm-words[contenteditable]";
   const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
   const nameOf = (label) => label.textContent.trim().toLowerCase();
   const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"];
@@ -58,6 +58,7 @@ window.mmerLabel = (() => {
   function remember(what, value) {
     if (!state.item || state.item.id !== draft.id) return;
     draft[what] = value;
+    if (what === "transcript" && value && words() !== document.activeElement) words().textContent = value;
     held()?.setItem("mmer-draft", JSON.stringify(draft));
   }
   function remembered() {
@@ -76,6 +77,28 @@ window.mmerLabel = (() => {
     }
   }
 
+  // What is said is corrected where it stands; the form's own field, which is not seen, takes it along.
+  const words = () => byId("mm-words");
+  function showWords(item, spoken) {
+    const shown = words();
+    shown.textContent = (draft.id === item.id && draft.transcript) || item.transcript;
+    if (spoken) shown.contentEditable = "plaintext-only";
+    else shown.removeAttribute("contenteditable");
+    shown.role = spoken ? "textbox" : null;
+    shown.ariaLabel = spoken ? "What is said, to be corrected" : null;
+  }
+  function wrote() {
+    const field = document.querySelector("#label-transcript textarea");
+    field.value = words().textContent;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  function edit() {
+    if (!words().isContentEditable || words().hidden) return;
+    words().focus();
+    getSelection().selectAllChildren(words());
+    getSelection().collapseToEnd();
+  }
+
   function show(item) {
     byId("mm-help").hidePopover();
     state.item = item;
@@ -86,7 +109,7 @@ window.mmerLabel = (() => {
     screen.replaceChildren(...(media ? [media] : []));
     screen.hidden = false;
     byId("mm-name").textContent = failed.get(item.id) || item.note || item.name;
-    byId("mm-words").textContent = item.transcript;
+    showWords(item, Boolean(media) && item.kind !== "image");
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
       button.setAttribute("aria-pressed", String(button.dataset.mm === "loop" && state.loop));
     const clip = player();
@@ -186,7 +209,11 @@ window.mmerLabel = (() => {
 
   function key(event) {
     const writing = event.target.closest?.(FIELDS);
-    if (writing) { if (event.key === "Escape") writing.blur(); return; }
+    if (writing) {
+      if (event.key === "Escape" || event.key === "Enter" && writing === words()) writing.blur();
+      if (event.key === "Enter" && writing === words()) event.preventDefault(); // one more Enter submits
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey || !byId("label-stage")?.offsetParent) return;
     // What has the focus keeps its own keys: Enter and space press a button, space ticks a box.
     const own = { Enter: "button, a, summary, [role=tab]", " ": "button, a, summary, input, [role=tab]" }[event.key];
@@ -202,6 +229,7 @@ window.mmerLabel = (() => {
     else if (digit) choose(group(), digit, (label, n) => nameOf(label) === EMOTIONS[n - 1]);
     else if (event.key === "?") byId("mm-help").togglePopover();
     else if (event.key === "a") answers();
+    else if (event.key === "e") edit();
     else if (event.key === "t") {
       state.target = (state.target + 1) % state.targets.length;
       mark();
@@ -214,6 +242,10 @@ window.mmerLabel = (() => {
   }
 
   document.addEventListener("keydown", key, true);
+  document.addEventListener("input", (event) => { if (event.target === words()) wrote(); });
+  document.addEventListener("focusout", (event) => {
+    if (event.target === words() && !words().textContent.trim()) words().textContent = state.item?.transcript ?? "";
+  });
   document.addEventListener("click", (event) => {
     const what = event.target.closest?.("[data-mm]")?.dataset.mm;
     if (what) toggle(what);

@@ -134,12 +134,11 @@ class LabelTab:
             self.broken_button = gr.Button("Broken", elem_id="label-broken", **small)
             self.reveal_button = gr.Button("Model", elem_id="label-reveal", **small)
             self.pause_button = gr.Button("Pause", elem_id="label-pause", **small)
-        with gr.Accordion("Comment, words, sureness", open=False, elem_id="label-more"):
+        # The words are corrected where they stand, beneath the clip; the page's script writes them in here too.
+        self.transcript = gr.Textbox(label="Words", value="", elem_id="label-transcript", elem_classes="mm-hidden")
+        with gr.Accordion("Comment, sureness", open=False, elem_id="label-more"):
             self.confidence = gr.Radio(_SURE, label="How sure are you? (optional)", elem_id="label-confidence")
             self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="label-comment")
-            self.transcript = gr.Textbox(
-                label="Words, corrected (optional)", value="", lines=2, elem_id="label-transcript"
-            )
             # No sliders: one that nobody touched would answer all the same.
             self.valence = gr.Radio(_VALENCE, label="Pleasant? (optional)", elem_id="label-valence")
             self.arousal = gr.Radio(_AROUSAL, label="Excited? (optional)", elem_id="label-arousal")

@@ -112,3 +112,26 @@ def test_an_own_answer_is_changed_by_keyboard_and_the_session_is_summed_up(servi
     assert page.locator("#label-start").is_visible()
     page.locator("#label-start").click()
     page.wait_for_function("id => mmerLabel.state.item?.id === id", arg=second)
+
+
+def test_words_are_corrected_where_they_stand(film, serve, visit):
+    page = sit_down(visit(serve(film)))
+    played(page)
+    words, first = page.locator("#mm-words"), item(page)
+    page.keyboard.press("e")
+    page.keyboard.type(" 1 s, ever")  # no key of the tab is heard meanwhile
+    page.keyboard.press("Enter")
+    assert words.inner_text().endswith("another word about it 1 s, ever")
+    assert page.evaluate("document.querySelectorAll('#label-all input:checked').length") == 0
+    page.reload()  # what was corrected stays with the item
+    page.wait_for_function("id => window.mmerLabel?.state.item?.id === id", arg=first)
+    page.wait_for_function("document.querySelector('#mm-words').textContent.endsWith('ever')")
+    answer(page, 1)
+    page.wait_for_function(ON_SCREEN, arg=first)
+    assert words.inner_text().endswith("another word about it")
+    shown = item(page)
+    answer(page, 2)
+    page.wait_for_function("id => mmerLabel.state.item?.id !== id", arg=shown)
+    said = {next(iter(x.emotions)): x.transcript for x in film.store.labels()}
+    assert said["anger"].endswith("another word about it 1 s, ever")
+    assert said["disgust"] is None  # nothing was corrected
