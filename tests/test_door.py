@@ -30,7 +30,8 @@ def served(home, **settings):
     given = replace(Paths.from_env(), home=home, database_url=f"sqlite:///{home / 'mmer.db'}", device="cpu", **settings)
     service = Service(given)
     page = build(service)
-    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
+    # Without gradio's own look at the page, which a busy machine does not answer within its three seconds.
+    _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, _frontend=False)
     try:
         yield service, url.rstrip("/"), page
     finally:

@@ -40,7 +40,8 @@ def serve():
     def launch(service: Service, **options) -> str:
         page = build(service)
         pages.append(page)
-        return page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, **options)[1]
+        # Without gradio's own look at the page, which a busy machine does not answer within its three seconds.
+        return page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, _frontend=False, **options)[1]
 
     yield launch
     for page in pages:

@@ -98,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder), options.clip, options.items)
         page = build(Service(paths_in(Path(folder))))
-        url = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)[1]
+        url = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True, _frontend=False)[1]
         time.sleep(1)
         try:
             print(json.dumps({"clip_bytes": options.clip.stat().st_size, **measure(url, options.items)}))
