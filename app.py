@@ -66,5 +66,7 @@ if options:
         if not spaces:
             warming.start()  # the page is there before torch and the weights are
         serve_until_stopped(demo, _FINISH_S)
+    except MmerError as error:
+        sys.exit(f"error: {error}")
     finally:
         service.close()

@@ -27,7 +27,7 @@ window.mmerLabel = (() => {
     made.src = item.media;
     made.addEventListener("error", () => cannotShow(item, made));
     if (tag === "img") { made.alt = "The picture to judge"; return made; }
-    mmerWave.load(item.media);
+    mmerWave.load(made.src);
     Object.assign(made, { controls: true, preload: "auto", playsInline: true });
     made.setAttribute("aria-label", "The clip to judge");
     made.addEventListener("timeupdate", () => {

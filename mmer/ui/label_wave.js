@@ -38,12 +38,12 @@ window.mmerWave = (() => {
   }
 
   function show(media, shown, leave) {
-    const [found, asked] = [strip(), shown.media];
+    const [found, asked] = [strip(), media?.src];
     [clip, item, outside] = [media, shown, leave];
     found.hidden = !media;
     found.querySelector("path").setAttribute("d", "");
     if (!media) return;
-    load(asked).then((d) => { if (item?.media === asked) found.querySelector("path").setAttribute("d", d); });
+    load(asked).then((d) => { if (clip?.src === asked) found.querySelector("path").setAttribute("d", d); });
     if (!media.mmFollowed) {
       media.mmFollowed = true;
       for (const what of ["play", "seeking", "timeupdate", "loadedmetadata"]) media.addEventListener(what, place);

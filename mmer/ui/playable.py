@@ -150,6 +150,8 @@ class Player:
                 try:
                     _convert(path, info, Path(name))
                     os.replace(name, made)
+                except av.FFmpegError as error:
+                    raise ClipError("not_playable", f"{info.name} cannot be made into what browsers play") from error
                 finally:
                     Path(name).unlink(missing_ok=True)
                 if self.store.deleted([info.sha256]):  # while it was made
