@@ -52,7 +52,13 @@ window.mmerLabel = (() => {
     if (again && state.item?.id === item.id) { state.renewed = performance.now(); press("label-start"); }
     if (again) return;
     failed.set(item.id, `${words} Skip it, or say that it is broken.`);
-    if (state.item?.id === item.id) byId("mm-name").textContent = failed.get(item.id);
+    if (state.item?.id === item.id) name(item);
+  }
+
+  function name(item) {
+    const note = failed.get(item.id) || item.note;
+    byId("mm-name").textContent = note || item.name;
+    byId("mm-name").dataset.note = Boolean(note); // a phone has no room for a mere name
   }
 
   function remember(what, value) {
@@ -108,7 +114,7 @@ window.mmerLabel = (() => {
     const media = loaded.get(item.id);
     screen.replaceChildren(...(media ? [media] : []));
     screen.hidden = false;
-    byId("mm-name").textContent = failed.get(item.id) || item.note || item.name;
+    name(item);
     showWords(item, Boolean(media) && item.kind !== "image");
     for (const button of document.querySelectorAll("#label-stage [aria-pressed]"))
       button.setAttribute("aria-pressed", String(button.dataset.mm === "loop" && state.loop));

@@ -1,6 +1,7 @@
 """What programs that speak the Model Context Protocol may call: `analyse` and `explain`, as the API describes them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -29,6 +30,12 @@ class Tools(GradioMCPServer):
 
     def warn_about_state_inputs(self) -> None:
         """Say nothing: without a session's result, `explain` takes the clip itself."""
+
+    @staticmethod
+    def pop_returned_state(components: Sequence[Any], data: Any) -> list[Any]:
+        """Return the answer alone; gradio's own fails where a call returns a session's state beside it."""
+        answer = data[0]
+        return [answer[0] if isinstance(answer, list | tuple) else answer]
 
     def postprocess_output_data(self, data: Any, root_url: str) -> list[Any]:
         """Return the answer as JSON; gradio would write it as Python does."""

@@ -16,7 +16,7 @@ AT = f"s => !{CLIP}.seeking && Math.abs({CLIP}.currentTime - s) < 2"
 def test_an_annotator_goes_to_any_place_of_a_minute_and_a_link_that_is_over_is_renewed(
     tmp_path, serve, visit, monkeypatch
 ):
-    file = synth.write_clip(tmp_path / "long.mp4", seconds=60)
+    file = synth.write_clip(tmp_path / "long.mp4", seconds=60, fps=5, face=synth.face())
     paths = paths_in(tmp_path)
     store = Store(paths.database_url, paths.media, paths.features)
     project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
