@@ -69,7 +69,7 @@ class Page(gr.Blocks):
         return super().launch(*args, **options)
 
     @asynccontextmanager
-    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
         """Run beside the server what tidies up and what starts retrainings by itself."""
         async with AsyncExitStack() as stack:
             if self.mcp_server_obj:
