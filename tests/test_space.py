@@ -106,6 +106,9 @@ def GPU(duration):
             return call(*args, **options)
         return lent
     return lend
+
+def gradio_auto_wrap(handler):  # gradio asks for it where SYSTEM is spaces
+    return handler
 """
 
 

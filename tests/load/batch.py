@@ -38,9 +38,9 @@ from mmer import media
 from mmer.commands import tasks
 from mmer.commands.answers import Options, answer_all, predictor_of
 from mmer.commands.journal import Journal
-from mmer.commands.pool import Pool, cores
+from mmer.commands.pool import Pool
 from mmer.commands.tasks import Task
-from mmer.config import Paths
+from mmer.config import Paths, cores
 from tests import synth
 
 FPS = 25
