@@ -10,5 +10,5 @@ from setuptools import setup
 runtime, tests = (Path(__file__).parent / "requirements.txt").read_text("utf-8").split("# tests\n")
 setup(
     install_requires=runtime.split("\n"),
-    extras_require={"test": tests.split("\n"), "ray": ["ray[data]>=2.49,<3"], "mcp": ["mcp>=1.21,<2"]},
+    extras_require={"test": tests.split("\n"), "ray": ["ray[data]>=2.49,<2.64"], "mcp": ["mcp>=1.21,<2"]},
 )

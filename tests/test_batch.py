@@ -263,3 +263,20 @@ def test_the_same_rows_from_a_ray_cluster(paths, folder):
     args = argparse.Namespace(engine="ray", address=None, batch=2)
     found = [row for some in batch.rows(args, tasks.read(str(folder)), options, 1) for row in some]
     assert untimed(found) == untimed(answer_all(predictor_of(options), list(tasks.read(str(folder))), options))
+
+
+def test_a_clip_that_ended_its_ray_process_was_tried_for_ever(paths, folder, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'mmer[ray]'")
+    from mmer.commands import on_ray
+
+    class Dying(on_ray.Answerer):
+        def __call__(self, batch):
+            if any("bad.mp4" in task for task in batch["task"]):
+                os._exit(1)
+            return super().__call__(batch)
+
+    monkeypatch.setattr(on_ray, "Answerer", Dying)
+    all_tasks = list(tasks.read(str(folder)))
+    found = on_ray.run(all_tasks, Options(paths, speech=False), address=None, n_workers=1, batch=4)
+    codes = {row["id"]: row.get("error", {}).get("code") for some in found for row in some}
+    assert codes == {task.id: "crashed" if task.path.endswith("bad.mp4") else None for task in all_tasks}
