@@ -46,5 +46,5 @@ CSS += "".join(
     f'{{ content: "{sign.symbol}" / ""; color: var(--mm-{emotion}); margin-right: .45em; }}\n'
     for emotion, sign in SIGNS.items()
 )
-CSS += Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+CSS += "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.css", "analyse.css"))
 SCRIPT = "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))

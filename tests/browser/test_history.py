@@ -36,6 +36,9 @@ def test_an_earlier_result_was_gone_with_the_next(service, serve, visit):
     expect(compared.locator("thead th").nth(1)).to_contain_text("2: Leave me alone, I hate this.")
     expect(compared.get_by_role("row", name="Face alone")).to_contain_text("not used")
     assert compared.locator(".mm-strip svg").count() == 1  # words alone have no length
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert rows.nth(0).locator(".mm-named").bounding_box()["height"] < 32  # symbol and word in one line
     rows.nth(1).locator("[data-again]").click()
     expect(page.locator("#result .mm-footer")).to_have_text(verdicts[0])
     expect(page.locator("#transcript textarea")).to_have_value("Leave me alone, I hate this.")
