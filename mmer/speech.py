@@ -38,6 +38,9 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MIN_LOGPROB = -1.0
 MAX_COMPRESSION = 2.4
 MAX_NO_SPEECH = 0.6
+# Tokens a second and tokens more that speech can hold: a first try that reaches them repeats itself.
+TOKENS_A_SECOND, TOKENS_MORE = 12, 16
+PAD_S: float | None = None  # silence after the words in a first, shorter try; None: the half minute at once
 
 # Decoding hangs hooks on the model, and numba's thread pool under the word times aborts the process when two threads
 # enter it without an OpenMP library: one decoding at a time in the whole process.
@@ -125,15 +128,21 @@ class Transcriber:
         device: cpu | cuda; half precision on cuda.
         download_root: where official weights lie or go; `<assets>/whisper` when None.
         retry_s: weights that could not be had are asked for again after this; a file that changed, at once.
+        pad_s: how much silence follows the words in a first, shorter try; None: the half minute at once.
     """
 
     def __init__(
-        self, model: str = "base", device: str = "cpu", download_root: Path | None = None, retry_s: float = 300.0
+        self,
+        model: str = "base",
+        device: str = "cpu",
+        download_root: Path | None = None,
+        retry_s: float = 300.0,
+        pad_s: float | None = PAD_S,
     ):
         self.model_name = str(model)
         self.device = device
         self.download_root = Path(download_root or Paths.from_env().assets / "whisper")
-        self.retry_s = retry_s
+        self.retry_s, self.pad_s = retry_s, pad_s
         self._model = None
         self._loading = threading.Lock()
         self._failure: tuple[float, tuple | None, str] | None = None  # when, the file then, what to say
@@ -182,18 +191,9 @@ class Transcriber:
                 return Transcript("", None, (), "off", "transcription was stopped")
             start = max(int((window[0].start_s - MARGIN_S) * SAMPLE_RATE), 0)
             sound = samples[start : int((window[-1].end_s + MARGIN_S) * SAMPLE_RATE)]
-            cuda = [model.device] if model.device.type == "cuda" else []
-            # A short clip beside a long one waits for one of its windows, not for all of them.
-            with _turn(), torch.random.fork_rng(devices=cuda):
-                torch.manual_seed(0)  # higher temperatures draw: the same clip gives the same words
-                result = model.transcribe(
-                    sound,
-                    language=part.language or usual,
-                    fp16=bool(cuda),
-                    temperature=TEMPERATURES,
-                    word_timestamps=True,
-                    condition_on_previous_text=False,  # one invented sentence would go on inventing
-                )
+            with _turn():  # a short clip beside a long one waits for one of its windows, not for all of them
+                language = part.language or usual or _language(model, samples, window)
+                result = self._read_words(model, sound, language)
             usual = usual or result["language"]
             language = result["language"] if part.is_sure else UNKNOWN_LANGUAGE
             found.append((start / SAMPLE_RATE, part, language, result["segments"]))
@@ -221,6 +221,27 @@ class Transcriber:
             message = f"{n_guessed} of {len(words)} words are guesses: correct them before trusting the text"
             return Transcript(text, language, tuple(words), "low_confidence", message)
         return Transcript(text, language, tuple(words), "ok")
+
+    def _read_words(self, model, sound: np.ndarray, language: str | None) -> dict:
+        """Return what Whisper makes of a sound (L,): shorter than half a minute first, where that can be believed."""
+        cuda = [model.device] if model.device.type == "cuda" else []
+        options = {
+            "language": language,
+            "fp16": bool(cuda),
+            "word_timestamps": True,
+            "condition_on_previous_text": False,  # one invented sentence would go on inventing
+        }
+        seconds = len(sound) / SAMPLE_RATE
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(0)  # higher temperatures draw: the same clip gives the same words
+            if self.pad_s is not None and seconds + self.pad_s < ENCODER_S:
+                most = min(int(seconds * TOKENS_A_SECOND) + TOKENS_MORE, model.dims.n_text_ctx // 2)
+                with _encoding_once(model, round((seconds + self.pad_s) * SAMPLE_RATE / FRAME)):
+                    result = model.transcribe(sound, temperature=0.0, sample_len=most, **options)
+                if _is_clear(result["segments"], most):
+                    return result
+            with _encoding_once(model):
+                return model.transcribe(sound, temperature=TEMPERATURES, **options)
 
     def encoder_size(self) -> tuple[int, int]:
         """Return how many depths the encoder has, its input and each layer, and how wide its states are.
@@ -400,6 +421,41 @@ def run_encoder(model, mel: torch.Tensor, n_frames: int) -> torch.Tensor:
     return torch.stack(states, 1)[:, :, :n_frames]
 
 
+@contextmanager
+def _encoding_once(model, n_frames: int | None = None) -> Iterator[None]:
+    """Let Whisper's encoder read a half minute once, however often the decoder asks for it.
+
+    It asks for each temperature and once more for the words' times.
+
+    Args:
+        n_frames: of its states that are computed, from the start; None: all.
+    """
+    encoder = model.encoder
+    whole = encoder.forward
+    kept: list[torch.Tensor] = []
+
+    def forward(mel: torch.Tensor) -> torch.Tensor:
+        if not kept or not torch.equal(kept[0], mel):
+            if n_frames is None:
+                states = whole(mel)
+            else:
+                states = encoder.ln_post(run_encoder(model, mel[..., : 2 * n_frames], n_frames)[:, -1])
+            kept[:] = mel, states
+        return kept[1]
+
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        del encoder.forward  # the class' own again
+
+
+def _is_clear(segments: Sequence[dict], most: int) -> bool:
+    """Return whether words are within Whisper's own limits, and fewer tokens than `most`."""
+    sure = all(s["avg_logprob"] >= MIN_LOGPROB and s["compression_ratio"] <= MAX_COMPRESSION for s in segments)
+    return bool(segments) and sure and sum(len(s["tokens"]) for s in segments) < most
+
+
 def _state(file: Path) -> tuple | None:
     return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None
 
@@ -462,6 +518,14 @@ def _languages(model, samples: np.ndarray, span) -> dict[str, float]:
         logits = model.decoder(torch.tensor([[known.sot]], device=states.device), states)[0, 0].float()
     probs = logits[list(known.all_language_tokens)].softmax(-1).tolist()
     return dict(zip(known.all_language_codes, probs, strict=True))
+
+
+def _language(model, samples: np.ndarray, window: Sequence) -> str | None:
+    """Return the language of a window's longest span; None where it is too short, so that Whisper tells it itself."""
+    if not model.is_multilingual:
+        return None
+    told = _languages(model, samples, max(window, key=lambda span: span.end_s - span.start_s))
+    return max(told, key=told.__getitem__) if told else None
 
 
 def _join_split_words(words: Iterable[dict], language: str | None) -> Iterator[dict]:

@@ -346,3 +346,40 @@ def test_several_languages_in_one_window_came_out_as_one():
     alike = _of_one_language(spans[:2], [{"en": 0.98}, {"en": 0.7}])
     assert [(p.spans, p.language) for p in alike] == [(spans[:2], None)]  # the longest window decides, as ever
     assert [p.spans for p in _of_one_language(spans[:1], [])] == [spans[:1]]
+
+
+def encoder_passes(transcriber: Transcriber, said: np.ndarray, spans: list[Span]) -> tuple[Transcript, list[int]]:
+    """Return a transcript and how many states each run of the encoder gave for it."""
+    lengths: list[int] = []
+    handle = transcriber._load().encoder.blocks[-1].register_forward_hook(lambda _, __, x: lengths.append(x.shape[1]))
+    try:
+        return transcriber.transcribe(said, spans), lengths
+    finally:
+        handle.remove()
+
+
+def test_half_a_minute_is_encoded_once_for_a_window(transcriber, said, spans):
+    """It was three times: for the language, for the words and for their times."""
+    _, lengths = encoder_passes(transcriber, said, spans)
+    assert [n for n in lengths if n == 1500] == [1500, 1500]  # two windows
+    assert all(n < 300 for n in lengths if n != 1500)  # the language, of the utterance alone
+
+
+def test_a_shorter_try_gives_the_same_words_and_no_half_minute(weights, transcriber, said, spans):
+    short, lengths = encoder_passes(Transcriber(str(weights), pad_s=2.0), said, spans)
+    assert max(lengths) < 400
+    assert [w.text for w in short.words] == [w.text for w in transcriber.transcribe(said, spans).words]
+    times = [t for w in short.words for t in (w.start_s, w.end_s)]
+    assert times == sorted(times)
+
+
+def test_a_shorter_try_that_repeats_itself_is_not_believed(tmp_path, said, spans):
+    """A window cut close makes Whisper say a word without end; then it hears the half minute."""
+    weights = checkpoint(tmp_path / "again.pt", "so so so so so so so so so so so so so so so so so so so so")
+    _, lengths = encoder_passes(Transcriber(str(weights), pad_s=2.0), said, spans)
+    assert 1500 in lengths
+
+
+def test_whispers_encoder_is_its_own_again_after_a_transcription(transcriber, said, spans):
+    transcriber.transcribe(said, spans)
+    assert "forward" not in vars(transcriber._load().encoder)

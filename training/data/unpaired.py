@@ -42,6 +42,11 @@ def ravdess(folder: Path) -> list[Row]:
     return rows
 
 
+def ravdess_words(path: Path) -> str:
+    """Return what is said in a file of RAVDESS; its two sentences have a number in the name."""
+    return _RAVDESS_WORDS.get(path.stem.split("-")[4], "")
+
+
 def ravdess_video(folder: Path) -> list[Row]:
     """RAVDESS with picture and sound: `Actor_NN/01-01-EE-II-SS-RR-AA.mp4`, speech; splits as those of its sound."""
     rows = []
@@ -51,7 +56,7 @@ def ravdess_video(folder: Path) -> list[Row]:
             continue
         actor = int(parts[6])
         split = "val" if actor in RAVDESS_VAL else "test" if actor in RAVDESS_TEST else "train"
-        label, words = emotion(RAVDESS_CODES[parts[2]]), _RAVDESS_WORDS.get(parts[4], "")
+        label, words = emotion(RAVDESS_CODES[parts[2]]), ravdess_words(path)
         group = "male" if actor % 2 else "female"
         rows.append(
             Row((label,), path, words, speaker=f"ravdess-{actor:02d}", corpus="ravdess_video", split=split, group=group)
