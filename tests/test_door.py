@@ -282,6 +282,14 @@ def test_cheap_calls_forgot_other_peoples_results(open_page):
     assert raw["transcript"]["text"] == "what a wonderful surprise"
 
 
+def test_a_busy_machine_kept_the_page_from_starting(open_page):
+    """gradio asks with HEAD / and gives up after 3 s; on a busy machine the whole page took longer."""
+    _, url, _ = open_page
+    answer = httpx.head(url)
+    assert (answer.status_code, answer.headers["content-length"]) == (200, "0")  # nothing was built for it
+    assert b"gradio_config" in httpx.get(url).content
+
+
 def test_a_request_without_a_host_is_refused(open_page):
     _, url, _ = open_page
     address = urlparse(url)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmer.ui import line
@@ -109,6 +109,9 @@ class Door:
             if path.startswith(_CALLS):
                 send = with_visitor(scope, send)
             await self._call(scope, receive, send, headers, path)
+        elif path == "" and scope["method"] == "HEAD":
+            # So gradio asks at the start whether it is up, and gives up after 3 s, which the whole page can take.
+            await Response()(scope, receive, send)
         elif path == "" and scope["method"] == "GET":
             await self.app(scope, receive, with_first_paint(send))
         else:
