@@ -39,7 +39,12 @@ def test_any_place_of_a_clip_is_a_click_or_a_key_away(service, serve, visit):
     share = "name => Number(document.querySelector('#mm-wave').style.getPropertyValue(name))"
     assert page.evaluate(share, "--from") == pytest.approx(3 / 8, abs=0.01)
     assert page.evaluate(share, "--to") == pytest.approx(5 / 8, abs=0.01)
+    shaded = "(side) => parseFloat(getComputedStyle(document.querySelector('#mm-wave'), '::before')[side])"
     box = strip.bounding_box()
+    for side in ("left", "right"):
+        assert page.evaluate(shaded, side) == pytest.approx(3 / 8 * box["width"], abs=3)
+    colour = "getComputedStyle(document.querySelector('#mm-wave'), '::before').backgroundColor"
+    assert page.evaluate(colour) not in ("rgba(0, 0, 0, 0)", "transparent")
     assert box["height"] >= 44
     page.evaluate(f"{CLIP}.pause()")
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
