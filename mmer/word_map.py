@@ -113,4 +113,4 @@ METHODS: dict[str, Callable[[WordLogit], UnitScores]] = {
     "two-way occlusion": two_way_occlusion,
     "regression": regression,
 }
-DEFAULT = "integrated gradients"
+DEFAULT = "two-way occlusion"  # on validation sentences better than the others, see the card
