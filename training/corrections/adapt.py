@@ -8,6 +8,7 @@ learned and, against exemplars of what the base model learned from, how near to 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -223,7 +224,7 @@ def fit(
         return -(weight * (targets * found).sum(-1)).sum() + strength * size
 
     for strength in sorted(strengths, reverse=True):
-        minimise([p for change in changes for p in change.parameters()], lambda s=strength: loss_at(s))
+        minimise([p for change in changes for p in change.parameters()], partial(loss_at, strength))
         if watch:
             with torch.no_grad():
                 watch(strength)

@@ -4,9 +4,10 @@ The fusion that ships learns from tuples whose errors are independent. Here they
 so in both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def attention(fusion: AttentionFusion) -> Fused:
 
 
 def _text_size(fusion: AttentionFusion) -> int:
-    return fusion.middles[2][0].normalized_shape[0]
+    return cast(nn.LayerNorm, cast(nn.Sequential, fusion.middles[2])[0]).normalized_shape[0]
 
 
 @torch.no_grad()
@@ -128,22 +129,22 @@ def label_matched_attention(
     return attention(shell.fusion)
 
 
-def figures(truth: np.ndarray, logits: Tensor, actors: Sequence[str], alone: np.ndarray | None = None) -> dict:
+def figures(truth: np.ndarray, logits: Tensor, actors: np.ndarray, alone: np.ndarray | None = None) -> dict:
     """Return the figures of answers, and how much better they are than those of the voice `alone` (N,)."""
     probs = logits.softmax(1).numpy()
     said, found = probs.argmax(1), headline(classification(truth, probs))
     found["nll"] = float(
         soft_cross_entropy(logits, nn.functional.one_hot(torch.from_numpy(truth), probs.shape[1]).float())
     )
-    found["ci95"] = bootstrap(truth, said, actors)
+    found["ci95"] = bootstrap(truth, said, who := actors.tolist())
     if alone is not None:
         theirs = classification(truth, np.eye(probs.shape[1])[alone])
-        test = paired_test(said == truth, alone == truth, actors)
+        test = paired_test(said == truth, alone == truth, who)
         found["gain"] = {
             "uar": found["uar"] - theirs["uar"],
             "accuracy": test["difference"],
             "p": test["p"],
-            "ci95": bootstrap_gain(truth, said, alone, actors),
+            "ci95": bootstrap_gain(truth, said, alone, who),
         }
     return found
 
@@ -205,9 +206,10 @@ class PairedTakes:
         tried = {p: torch.empty(len(index), takes.targets.shape[1]) for p in PENALTIES}
         for fold in actor_folds(takes.actors[index]):
             learned, test = index[~fold], index[fold]
-            kept = None if pairs is None else tuple(x[np.isin(pairs[1], learned)] for x in pairs)
-            if kept is not None:
-                kept = tuple(x[np.isin(kept[0], learned)] for x in kept)
+            kept = None
+            if pairs is not None:
+                both = np.isin(pairs[0], learned) & np.isin(pairs[1], learned)
+                kept = pairs[0][both], pairs[1][both]
             for penalty in PENALTIES:
                 layer = self._fit(
                     stacked(takes.targets.shape[1]), np.isin(np.arange(len(where)), learned), penalty, kept
@@ -224,7 +226,7 @@ class PairedTakes:
         truth, actors = takes.targets.argmax(1).numpy(), takes.actors
         faces, voices, apart = self.faces.states, self.voices.states, matched(takes, here, 5)
         alone = voices.logits.argmax(1).numpy()
-        found = {
+        found: dict[str, dict] = {
             "voice": {"paired": figures(truth[index], voices.logits[index], actors[index])},
             "face": {"paired": figures(truth[index], faces.logits[index], actors[index])},
         }

@@ -82,7 +82,7 @@ def at(states: Encoded, index: Tensor | np.ndarray) -> Encoded:
     return Encoded(**{f.name: getattr(states, f.name)[index] for f in fields(Encoded)})
 
 
-def actor_folds(actors: Sequence[str]) -> list[np.ndarray]:
+def actor_folds(actors: Sequence[str] | np.ndarray) -> list[np.ndarray]:
     """Return masks (N,) of the actors of each fold."""
     names = sorted(set(actors))
     return [np.isin(actors, names[i::N_FOLDS]) for i in range(min(N_FOLDS, len(names)))]
