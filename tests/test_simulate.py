@@ -95,7 +95,7 @@ def test_true_labels_are_learned_and_shuffled_ones_never_serve(pool):
 
 def rounds() -> list[dict]:
     def one(seed: int, n: int, people: float, promoted: bool) -> dict:
-        kind = {"order": "random", "wrong": 0.0, "rehearsal": True, "seed": seed}
+        kind = {"order": "random", "wrong": 0.0, "exemplars": True, "seed": seed}
         figures = {"people": people, "strangers": None, "base_change": -0.01 * seed}
         return {**kind, "labels": n, **figures, "promoted": promoted, "reasons": []}
 

@@ -70,8 +70,8 @@ def test_heads_last_layers_and_fusion_may_have_learnt_but_not_what_pools(kept):
         branch_states.load(file, model)
 
 
-def test_exemplars_are_rehearsed_as_the_corrections_were_heard():
-    """Without Whisper's weights, 40 true labels were refused: what was rehearsed had its encoder's part, they not."""
+def test_exemplars_are_heard_as_the_corrections_were():
+    """Without Whisper's weights, 40 true labels were refused: the exemplars had its encoder's part, they not."""
     model = make_model(replace(ModelConfig.tiny(), whisper_depths=2, whisper_width=8, whisper_sums=1))
     state, n = model.config.state, 400
     part = Exemplar(
@@ -92,7 +92,7 @@ def test_exemplars_are_rehearsed_as_the_corrections_were_heard():
     assert (part.pooled == 1).all()
 
 
-def test_what_ships_can_be_rehearsed():
+def test_what_ships_has_exemplars():
     """Two hundred true corrections changed nothing while there was nothing to hold the base with."""
     base = checkpoint.load(checkpoint.BASE, Path("nowhere"))
     found = of_checkpoint(base, Path("nowhere"))

@@ -1,4 +1,4 @@
-"""Write the exemplars of a checkpoint: branch embeddings of a sample of what it learned from, to rehearse.
+"""Write the exemplars of a checkpoint: branch embeddings of a sample of what it learned from.
 
     python training/exemplars.py --corpora DIR --work DIR [--checkpoint ID] [--whisper NAME|FILE]
 

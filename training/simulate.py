@@ -5,8 +5,8 @@
 The manifest's clips must be of people the checkpoint never learned from: --split says which of its rows are taken. Half
 of the clips of each speaker and all of some speakers are never labelled; on them the UAR of the model that serves after
 each round is measured, for people who were labelled and for strangers. The rest is labelled in rounds, in an order of
---orders, with a share of --wrong labels (1: all shuffled), with rehearsal of what the base learned from and without it
-(--without-rehearsal).
+--orders, with a share of --wrong labels (1: all shuffled), with exemplars of what the base learned from and without
+them (--without-exemplars).
 
 Branch embeddings are computed once and kept in DIR/cache, so that a curve takes minutes; finished sessions are kept
 too, and a run that was stopped goes on. Writes simulation.json (every round of every session, and a summary) and
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", metavar="ID", help="that the sessions begin with; default: the one in use")
     parser.add_argument("--orders", nargs="+", default=["random"], help="random entropy margin branches diversity")
     parser.add_argument("--wrong", nargs="+", type=float, default=[0.0], metavar="SHARE", help="default 0")
-    parser.add_argument("--without-rehearsal", action="store_true", help="each session also without rehearsal")
+    parser.add_argument("--without-exemplars", action="store_true", help="each session also without exemplars")
     parser.add_argument("--seeds", type=int, default=5, help="sessions of each kind, default 5")
     parser.add_argument("--per-round", type=int, default=50, help="labels, default 50")
     parser.add_argument("--rounds", type=int, default=4, help="default 4")
@@ -60,11 +60,11 @@ def main() -> int:
         raise TrainingError("too_few_clips", f"no row of {args.manifest[0].name} is of the split {args.split!r}")
     paths = Paths.from_env()
     found = pool(paths, rows, checkpoint_name(paths, args.checkpoint), args.out / "cache")
-    kinds = product(args.orders, args.wrong, [True, False] if args.without_rehearsal else [True])
+    kinds = product(args.orders, args.wrong, [True, False] if args.without_exemplars else [True])
     file, rounds = args.out / "simulation.json", []
-    for (order, wrong, rehearsal), seed in product(list(kinds), range(args.seed, args.seed + args.seeds)):
-        curve = Curve(order, wrong, rehearsal, seed)
-        kept = args.out / "cache" / f"{order}-{wrong:g}-{rehearsal:d}-{seed}-{found.served.id}-{_digest(config)}.json"
+    for (order, wrong, exemplars), seed in product(list(kinds), range(args.seed, args.seed + args.seeds)):
+        curve = Curve(order, wrong, exemplars, seed)
+        kept = args.out / "cache" / f"{order}-{wrong:g}-{exemplars:d}-{seed}-{found.served.id}-{_digest(config)}.json"
         if not kept.is_file():
             part = kept.with_suffix(".part")
             part.write_text(json.dumps(session(found, curve, config)))

@@ -65,11 +65,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one session is: its order, its errors, whether the base is rehearsed."""
+    """What one session is: its order, its errors, whether there are exemplars of the base."""
 
     order: str
     wrong: float  # share of labels that name another emotion; 1: all labels are shuffled
-    rehearsal: bool
+    exemplars: bool
     seed: int
 
 
@@ -131,7 +131,7 @@ def session(of: Pool, curve: Curve, config: SimulateConfig) -> list[dict]:
     found = [_figures(of, curve, 0, people, strangers, before)]
     for _ in range(config.rounds):
         chosen += _next(of, curve.order, free, chosen, config.per_round, rng)
-        part = _collected(of, curve.rehearsal, chosen, labels, known, judged)
+        part = _collected(of, curve.exemplars, chosen, labels, known, judged)
         report, model, measured = _retrain(part, RetrainConfig(seed=curve.seed))
         judged.append(measured)
         if promoted := not report["reasons"]:
@@ -208,7 +208,7 @@ def _clip_states(of: Pool) -> np.ndarray:
 
 
 def _collected(
-    of: Pool, rehearsal: bool, chosen: Sequence[int], labels: np.ndarray, known: set[str], judged: list[set[str]]
+    of: Pool, beside: bool, chosen: Sequence[int], labels: np.ndarray, known: set[str], judged: list[set[str]]
 ) -> Collected:
     """Return what a home would learn from: the chosen clips with what the annotator said."""
     index = torch.tensor(chosen)
@@ -223,7 +223,7 @@ def _collected(
     def looks(clips) -> float:
         return sum(clip in before for before in judged for clip in clips) / max(len(clips), 1)
 
-    exemplars = of.exemplars if rehearsal else None
+    exemplars = of.exemplars if beside else None
     return Collected(items, [], of.served, replace(ex, targets=targets), exemplars, known, looks)
 
 

@@ -18,7 +18,7 @@ def kinds_of(rounds: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
     found: dict[str, list[Mapping[str, Any]]] = {}
     for one in rounds:
         wrong = "shuffled labels" if one["wrong"] >= 1 else f"{one['wrong']:.0%} wrong"
-        name = f"{one['order']}, {wrong}{'' if one['rehearsal'] else ', no rehearsal'}"
+        name = f"{one['order']}, {wrong}{'' if one['exemplars'] else ', no exemplars'}"
         found.setdefault(name, []).append(one)
     return found
 

@@ -1,4 +1,4 @@
-"""Exemplars: branch embeddings of a sample of what the base model learned from, to rehearse while corrections teach.
+"""Exemplars: branch embeddings of a sample of what the base model learned from, so that corrections leave that alone.
 
 A file of numbers beside the base checkpoint: no face, no voice and no name is in it. A part of it, of people the
 branches never learned from, only measures what a retraining costs the base.
@@ -60,7 +60,7 @@ class Exemplars:
     branches: dict[str, Exemplar]
 
     def training(self, modality: str) -> Exemplar:
-        """Return what is rehearsed."""
+        """Return what tells corrections where the base knows better."""
         return self.branches[modality].part(~self.branches[modality].calibration)
 
     def calibration(self, modality: str) -> Exemplar:
@@ -71,8 +71,8 @@ class Exemplars:
 def as_heard(exemplars: Exemplars, model: EmotionModel, share: float) -> Exemplars:
     """Return the exemplars with what Whisper's encoder heard taken out of all but `share` of the voices.
 
-    Where Whisper's weights are missing, corrections come without it. Rehearsed with it alone, they would pull the head
-    that both ways share away from what nobody rehearses: 40 true labels of high and low voices were refused.
+    Where Whisper's weights are missing, corrections come without it. Compared with exemplars that had it, every clip
+    would be near what was corrected.
     """
     voice, state = exemplars.branches["voice"], model.config.state
     deaf = torch.rand(len(voice.pooled), generator=torch.Generator().manual_seed(0)) >= share
