@@ -98,7 +98,7 @@ def retrain(
         found = collect(paths, store, config, speech=speech)
         for one in found.skipped:
             print(f"skipped {one.name}: {one.reason}", file=sys.stderr)
-        left_out = f"; {len(found.skipped)} clips or segments skipped" if found.skipped else ""
+        left_out = f"; skipped: {len(found.skipped)}" if found.skipped else ""
         if isinstance(found, TooFew):
             return TOO_FEW, f"too few labels: {found.missing}{left_out}"
         if dry_run:
