@@ -20,6 +20,7 @@ from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import BranchStates, EmotionModel
 from training.corrections.folds import Folds
 from training.learn.exemplars import Exemplar, Exemplars
+from training.learn.losses import minimise
 
 OUTPUTS = ("all", *MODALITIES)  # what a label can be about, and what the model answers: the fusion and each branch
 STRENGTHS = (1e-3, 3e-4, 1e-4, 3e-5)  # of the penalty on changes, among which cross-validation chooses
@@ -132,20 +133,6 @@ def rarity(ex: Examples) -> Tensor:
     return (targets / targets.sum(0).clamp_min(1e-9).sqrt()).sum(1)
 
 
-def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> None:
-    """Bring a convex loss down in place."""
-    optimizer = torch.optim.LBFGS(parameters, max_iter=STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-
-
 def tell_apart(correction: Correction, pooled: Tensor, known: Exemplar | None, *, flagged: bool) -> None:
     """Have a correction know which clips are near those that were corrected.
 
@@ -173,7 +160,7 @@ def tell_apart(correction: Correction, pooled: Tensor, known: Exemplar | None, *
         return wrong + LIKENESS * near.weight.square().sum()
 
     near.requires_grad_()
-    minimise(list(near.parameters()), loss)
+    minimise(list(near.parameters()), loss, STEPS)
     near.requires_grad_(False)
     steep = STEEP / near(corrected).median().clamp_min(0.1)
     near.bias.data.mul_(steep)
@@ -224,7 +211,7 @@ def fit(
         return -(weight * (targets * found).sum(-1)).sum() + strength * size
 
     for strength in sorted(strengths, reverse=True):
-        minimise([p for change in changes for p in change.parameters()], partial(loss_at, strength))
+        minimise([p for change in changes for p in change.parameters()], partial(loss_at, strength), STEPS)
         if watch:
             with torch.no_grad():
                 watch(strength)

@@ -24,7 +24,7 @@ from training.experiments.folds import pick
 from training.learn.branches import voice_encoder
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, encode_voices
-from training.learn.losses import fit_temperature, soft_cross_entropy
+from training.learn.losses import fit_temperature, minimise, soft_cross_entropy
 from training.learn.whisper_stream import train_whisper
 
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1)  # on the squared weights of a regression; each chooses its own
@@ -105,16 +105,12 @@ def fit_layer(layer: nn.Module, x: Tensor, targets: Tensor, penalty: float) -> N
     """Fit a layer's few weights by cross-entropy, all rows at once, held near to where they start."""
     weights = [p for p in layer.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in weights]
-    optimizer = torch.optim.LBFGS(weights, max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def loss() -> Tensor:
         apart = sum(((p - s) ** 2).sum() for p, s in zip(weights, start, strict=True))
-        loss = soft_cross_entropy(layer(x), targets) + penalty * apart
-        loss.backward()
-        return loss
+        return soft_cross_entropy(layer(x), targets) + penalty * apart
 
-    optimizer.step(closure)
+    minimise(weights, loss, 200)
 
 
 def fit_regression(x: Tensor, targets: Tensor, penalty: float) -> Regression:

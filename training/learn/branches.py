@@ -59,7 +59,7 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sc
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 8), pct_start=0.25)
 
 
-def _fit_branch(
+def fit_stage(
     name: str,
     module: nn.ModuleDict,
     optimizer: torch.optim.Optimizer,
@@ -70,9 +70,9 @@ def _fit_branch(
     *,
     work: Path,
     data: Iterable[Tensor],
-    report: Report | None,
+    report: Report | None = None,
 ) -> None:
-    """Run a branch's stage; an epoch has `n_batches`."""
+    """Run the stage of a branch or of a stream in it; an epoch has `n_batches`."""
     epochs = getattr(config, f"{name}_epochs")
     fit(
         name,
@@ -90,6 +90,29 @@ def _fit_branch(
         unfreeze=config.unfreeze,
         precision=config.precision,
     )
+
+
+def through_head(
+    model: EmotionModel,
+    modality: str,
+    stream: Callable[[Tensor], Tensor],
+    config: TrainConfig,
+    loss: LossFunction | None = None,
+) -> tuple[LossFunction, tuple[Tensor, Tensor]]:
+    """Return the loss of a stream that judges alone, through its branch's head as it is, and that head's weights.
+
+    Args:
+        stream: its input -> (B, state).
+        loss: in place of the recipe's.
+    """
+    layer = output_layer(model, modality)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+
+    def loss_of(x: Tensor, targets: Tensor) -> Tensor:
+        logits = nn.functional.linear(stream(x), weight.to(x.device), bias.to(x.device)).float()
+        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
+
+    return loss_of, (weight, bias)
 
 
 def train_face(
@@ -128,7 +151,7 @@ def train_face(
         logits = module["head"](state.top).float()
         return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
 
-    _fit_branch(
+    fit_stage(
         "face",
         module,
         optimizer,
@@ -234,7 +257,7 @@ def train_voice(
     statistics, encoder.statistics = encoder.statistics, None
     try:
         optimizer = torch.optim.AdamW(layerwise(module, config.voice_lr, config.layer_decay), weight_decay=0.05)
-        _fit_branch(
+        fit_stage(
             "voice",
             module,
             optimizer,
@@ -273,7 +296,7 @@ def train_statistics(
     if statistics is None:
         return
     stream = nn.ModuleDict({"statistics": statistics})
-    head = {k: v.detach().clone() for k, v in output_layer(model, "voice").state_dict().items()}
+    loss_of, head = through_head(model, "voice", statistics, config, loss)
     n, size = len(data.samples), config.voice_statistics_batch
     n_views = 1 + (config.voice_statistics_views if augmented else 0)
     optimizer = torch.optim.AdamW(stream.parameters(), config.voice_statistics_lr, weight_decay=0.01)
@@ -291,25 +314,16 @@ def train_statistics(
                 x, targets, *_ = augment.mixup(x, targets, g, alpha=0.4)
             yield x, targets
 
-    def loss_of(x: Tensor, targets: Tensor) -> Tensor:
-        weight, bias = (head[k].to(x.device) for k in ("weight", "bias"))
-        logits = nn.functional.linear(stream["statistics"](x), weight, bias).float()
-        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
-
-    n_batches = max(n * n_views // size, 1)
-    fit(
+    fit_stage(
         "voice_statistics",
         stream,
         optimizer,
-        one_cycle(optimizer, n_batches * config.voice_statistics_epochs),
+        max(n * n_views // size, 1),
         batches,
         loss_of,
-        epochs=config.voice_statistics_epochs,
+        config,
         work=work,
-        settings=settings_of("voice_statistics", config),
-        data=(_lengths(data), data.targets, *head.values()),
-        average=config.average,
-        precision=config.precision,
+        data=(_lengths(data), data.targets, *head),
     )
 
 
@@ -364,7 +378,7 @@ def train_text(
             return loss(logits, targets)
         return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior.to(logits.device))
 
-    _fit_branch(
+    fit_stage(
         "text",
         module,
         optimizer,

@@ -11,7 +11,6 @@ import torch
 
 from mmer import assets, checkpoint
 from mmer.config import Config, ModelConfig, Paths
-from mmer.encoders import standardised
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
@@ -58,10 +57,9 @@ from training.learn.fusion import (
     subset_table,
     train_fusion,
 )
-from training.learn.imagenet_stream import train_imagenet
+from training.learn.imagenet_stream import train_imagenet, weigh_imagenet
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
-from training.learn.streams import choose_rest
 from training.learn.warm_start import adopt_imagenet, assemble, of_branches, shape_of, start_from
 from training.learn.whisper_stream import train_whisper, weigh_whisper
 
@@ -208,7 +206,7 @@ class _Run:
         faces = self._faces(self.calibration)
         trained_with["streams"] = dict(self.loaded.meta.get("streams", {})) if self.loaded else {}
         if self._learned("face_imagenet"):
-            trained_with["streams"]["face"] = self._weigh_imagenet(faces)
+            trained_with["streams"]["face"] = weigh_imagenet(model, faces)
         views = encode_views(model, faces, voices, self._texts(self.calibration), config.seed)
         for i, alone in enumerate((views.faces[0], views.deaf[0], views.texts)):
             if self._learned(MODALITIES[i]):
@@ -216,7 +214,10 @@ class _Run:
             elif self.loaded is not None:  # its CNN or recurrence is as it was
                 model.temperatures[i] = self.loaded.model.temperatures[i]
         if self.whisper is not None and self._learned("voice_whisper"):
-            trained_with["streams"]["voice"] = self._weigh_whisper(voices, views.deaf[0])
+            temperature = float(model.temperatures[MODALITIES.index("voice")])
+            trained_with["streams"]["voice"] = weigh_whisper(model, voices, views.deaf[0].top, temperature)
+        if trained_with["streams"]:
+            print(f"streams: {trained_with['streams']}")
         views = replace(views, voices=encode_through_whisper(model, voices))
         worse = encode_faces(model, blurred(faces, config.seed), fits=False)
         learned_from = replace(views, faces=[*views.faces, worse]).joined()
@@ -232,27 +233,6 @@ class _Run:
         threshold = self._calibrate(views.joined(), self._alone(views, voices.corpora))
         table = self._measure({m: encoded(model, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
-
-    def _weigh_imagenet(self, faces: Faces) -> dict[str, float]:
-        """Decide how much the face's CNN counts beside the stream from ImageNet; return the figures."""
-        model, encoder = self.model, face_encoder(self.model)
-        stream, encoder.imagenet = encoder.imagenet, None
-        assert stream is not None
-        own = encode_faces(model, faces, fits=True).top
-        crops = (part[:, None].float() / 255 for part in faces.images.split(256))
-        with torch.no_grad():
-            beside = torch.cat([stream(standardised(part)) for part in crops])
-        encoder.imagenet = stream
-        found = choose_rest(stream, stream.embed[1], model.heads["face"], own=own, beside=beside, targets=faces.targets)
-        print(f"face streams: {found}")
-        return found
-
-    def _weigh_whisper(self, voices: Voices, deaf: Encoded) -> dict[str, float]:
-        """Decide how much the voice's own streams count beside Whisper's encoder; return the figures."""
-        temperature = float(self.model.temperatures[MODALITIES.index("voice")])
-        found = weigh_whisper(self.model, voices, deaf.top, temperature)
-        print(f"voice streams: {found}")
-        return found
 
     def _calibrate(self, views: dict[str, Encoded], alone: Alone) -> dict:
         """Fit the fusion's temperature; return the thresholds below which it abstains."""

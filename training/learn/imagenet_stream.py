@@ -1,4 +1,4 @@
-"""The face branch's stream that starts from ImageNet: how it learns."""
+"""The face branch's stream that starts from ImageNet: how it learns, how much others count beside it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from training.learn.branches import (
     crop_batches,
     decayed_weights,
     face_encoder,
-    one_cycle,
-    output_layer,
+    fit_stage,
+    through_head,
 )
-from training.learn.config import TrainConfig, settings_of
-from training.learn.loop import fit
-from training.learn.losses import soft_cross_entropy
+from training.learn.config import TrainConfig
+from training.learn.fusion import encode_faces
+from training.learn.streams import choose_rest
 
 
 def train_imagenet(
@@ -43,7 +43,7 @@ def train_imagenet(
     if imagenet is None:
         return
     stream = nn.ModuleDict({"imagenet": imagenet})
-    head = {k: v.detach().clone() for k, v in output_layer(model, "face").state_dict().items()}
+    loss_of, head = through_head(model, "face", lambda crops: imagenet(standardised(crops)), config, loss)
     optimizer = torch.optim.AdamW(decayed_weights(stream, config.face_imagenet_lr, 0.05, config))
     if config.compile:
         imagenet.net.compile(dynamic=False)
@@ -54,24 +54,30 @@ def train_imagenet(
         for index, crops in crop_batches(data, config.face_batch, g, small=small, augmented=augmented):
             yield crops, data.targets[index]
 
-    def loss_of(crops: Tensor, targets: Tensor) -> Tensor:
-        weight, bias = (head[k].to(crops.device) for k in ("weight", "bias"))
-        logits = nn.functional.linear(imagenet(standardised(crops)), weight, bias).float()
-        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
-
-    n_batches = max(len(data.images) // config.face_batch, 1)
-    fit(
+    fit_stage(
         "face_imagenet",
         stream,
         optimizer,
-        one_cycle(optimizer, n_batches * config.face_imagenet_epochs),
+        max(len(data.images) // config.face_batch, 1),
         batches,
         loss_of,
-        epochs=config.face_imagenet_epochs,
+        config,
         work=work,
-        settings=settings_of("face_imagenet", config),
-        data=(data.images, data.targets, *head.values()),
+        data=(data.images, data.targets, *head),
         report=report,
-        average=config.average,
-        precision=config.precision,
     )
+
+
+@torch.no_grad()
+def weigh_imagenet(model: EmotionModel, data: Faces) -> dict[str, float]:
+    """Decide how much the CNN and the blendshapes count beside the stream, see `choose_rest`."""
+    encoder = face_encoder(model)
+    stream, encoder.imagenet = encoder.imagenet, None
+    if stream is None:
+        raise ValueError("the face branch has no stream from ImageNet")
+    try:
+        own = encode_faces(model, data, fits=True).top
+    finally:
+        encoder.imagenet = stream
+    beside = torch.cat([stream(standardised(part[:, None].float() / 255)) for part in data.images.split(256)])
+    return choose_rest(stream, stream.embed[1], model.heads["face"], own=own, beside=beside, targets=data.targets)

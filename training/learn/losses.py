@@ -4,6 +4,7 @@ All take logits (B, K) and targets (B, K) that sum to 1 in each row, and return 
 label a row they are their papers' losses; with shares each class's term counts by its share.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -151,17 +152,23 @@ class Loss:
         return logits.softmax(-1)
 
 
+def minimise(parameters: Sequence[Tensor], loss: Callable[[], Tensor], steps: int) -> None:
+    """Bring a convex loss down in place, by at most so many steps of L-BFGS."""
+    optimizer = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+
+
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """Return the temperature in [0.25, 8] that minimises the cross-entropy. https://arxiv.org/abs/1706.04599"""
     log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     logits, targets = logits.double().detach(), targets.double()
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = soft_cross_entropy(logits / log_t.exp(), targets)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    minimise([log_t], lambda: soft_cross_entropy(logits / log_t.exp(), targets), 100)
     return float(log_t.detach().exp().clamp(0.25, 8.0))

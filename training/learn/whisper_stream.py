@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from mmer.model import EmotionModel
 from training.data import augment
 from training.data.load import Voices
-from training.learn.branches import LossFunction, one_cycle, output_layer, sampling_weights, voice_encoder
-from training.learn.config import TrainConfig, settings_of
-from training.learn.loop import fit
-from training.learn.losses import soft_cross_entropy
+from training.learn.branches import LossFunction, fit_stage, sampling_weights, through_head, voice_encoder
+from training.learn.config import TrainConfig
 from training.learn.streams import choose_rest
 
 
@@ -33,7 +31,7 @@ def train_whisper(
     if whisper is None or states is None:
         return
     stream = nn.ModuleDict({"whisper": whisper})
-    head = {k: v.detach().clone() for k, v in output_layer(model, "voice").state_dict().items()}
+    loss_of, head = through_head(model, "voice", whisper, config, loss)
     (n, n_views), size = states.shape[:2], config.voice_whisper_batch
     n_views = n_views if augmented else 1
     optimizer = torch.optim.AdamW(
@@ -56,24 +54,16 @@ def train_whisper(
                 x, targets, *_ = augment.mixup(x, targets, g, alpha=0.4)
             yield x, targets
 
-    def loss_of(x: Tensor, targets: Tensor) -> Tensor:
-        weight, bias = (head[k].to(x.device) for k in ("weight", "bias"))
-        logits = nn.functional.linear(whisper(x), weight, bias).float()
-        return loss(logits, targets) if loss else soft_cross_entropy(logits, targets, smoothing=config.smoothing)
-
-    fit(
+    fit_stage(
         "voice_whisper",
         stream,
         optimizer,
-        one_cycle(optimizer, max(n // size, 1) * config.voice_whisper_epochs),
+        max(n // size, 1),
         batches,
         loss_of,
-        epochs=config.voice_whisper_epochs,
+        config,
         work=work,
-        settings=settings_of("voice_whisper", config),
-        data=(states[:, 0, -1].float().mean(1), data.targets, *head.values()),
-        average=config.average,
-        precision=config.precision,
+        data=(states[:, 0, -1].float().mean(1), data.targets, *head),
     )
 
 
