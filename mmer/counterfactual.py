@@ -97,8 +97,8 @@ class _Sentences:
         rows = [with_text(Features(0.0, 0.0), sentence, self.language) for sentence in said]
         batch = collate(rows, self.loaded.config).to(kept.device)
         states = self.target.model.branches(batch)
-        pooled = None if states.pooled is None else states.pooled[2]
-        return self.target.logits_of(2, states.middles[2], states.tops[:, 2], pooled)
+        assert states.pooled is not None  # of a batch the model pools itself
+        return self.target.logits_of(2, states.middles[2], states.tops[:, 2], states.pooled[2])
 
 
 @torch.no_grad()

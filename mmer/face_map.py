@@ -89,7 +89,8 @@ class FaceLogit:
         middle_size = self.encoder.middle_size
         middles, frames, scores = states.split([middle_size, states.shape[2] - middle_size - 1, 1], 2)
         weights = scores.softmax(1)
-        return self.target.logits_of(0, (middles * weights).sum(1), self.encoder.project((frames * weights).sum(1)))
+        pooled = (frames * weights).sum(1)
+        return self.target.logits_of(0, (middles * weights).sum(1), self.encoder.project(pooled), pooled)
 
     @torch.no_grad()
     def masked(self, key: Tensor, kept: Tensor, kept_blendshapes: Tensor) -> Tensor:

@@ -63,22 +63,12 @@ class TargetLogit:
         states = self._rows(len(mask))
         return self.asked(self.model.fuse(states, mask.bool() & self.batch.present).logits)
 
-    def of(self, branch: int, middle: Tensor, top: Tensor) -> Tensor:
-        """Return the logit (B,) for other states of a branch: (B, C_middle) and (B, state)."""
-        return self.asked(self.logits_of(branch, middle, top))
-
-    def logits_of(self, branch: int, middle: Tensor, top: Tensor, pooled: Tensor | None = None) -> Tensor:
-        """Return the logits (B, K) for other states of a branch.
-
-        Args:
-            pooled: (B, C_pooled), of which a correction depends; when None it stays as the clip has it.
-        """
+    def logits_of(self, branch: int, middle: Tensor, top: Tensor, pooled: Tensor) -> Tensor:
+        """Return the logits (B, K) for other states of a branch: (B, C_middle), (B, state) and (B, C_pooled)."""
         self.go_on()
         B = len(top)
         held = self._rows(B)
-        if pooled is None and self.states.pooled is not None:
-            pooled = self.states.pooled[branch].expand(B, -1)
-        vote = self.model.vote_of(MODALITIES[branch], top, top if pooled is None else pooled)
+        vote = self.model.vote_of(MODALITIES[branch], top, pooled)
         face, voice, text = (middle if i == branch else m for i, m in enumerate(held.middles))
         tops = torch.stack([top if i == branch else held.tops[:, i] for i in range(len(MODALITIES))], 1)
         votes = torch.stack([vote if i == branch else held.logits[:, i] for i in range(len(MODALITIES))], 1)

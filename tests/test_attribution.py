@@ -572,6 +572,24 @@ def test_a_face_map_is_of_both_networks():
     assert whole == pytest.approx(target.value, abs=1e-4)
 
 
+def test_a_face_map_follows_what_people_corrected():
+    """What was corrected stood still while the face was blurred, so the map explained another logit."""
+    torch.manual_seed(0)
+    model = make_model()
+    correction = model.correct("face").requires_grad_(False)
+    correction.scale.fill_(1.0)
+    torch.nn.init.normal_(correction.change.weight, std=3.0)
+    correction.likeness.bias.fill_(2.0)
+    track = corpus_face(np.asarray(synth.face(smile=1.0, size=48)), 48)
+    target = TargetLogit(checkpoint_of(model), Features(0.0, 0.0, face=track, landmarks=False))
+    face = FaceLogit(target)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    with torch.no_grad():
+        blurred = model.branch_logits("face", face.soft[None], one, face.rest[None], ~one)[0, target.k]
+    assert float(face.logit(face.baseline[None])) == pytest.approx(float(blurred), abs=1e-4)
+    assert float(face.logit(face.states[None])) == pytest.approx(target.value, abs=1e-4)
+
+
 def test_nothing_to_see_is_said(loaded):
     """Silence differs from the baseline of the voice by nothing."""
     sound = log_mel(np.zeros(16_000, np.float32))

@@ -14,7 +14,7 @@ from mmer.model import EmotionModel
 from training.corrections.adapt import Examples, probabilities
 from training.corrections.collect import TrainingExample
 from training.corrections.gate import Evidence
-from training.learn.exemplars import Exemplar, Exemplars
+from training.learn.exemplars import Exemplar, Exemplars, votes_on
 
 
 def on_people(
@@ -93,6 +93,7 @@ def on_base(
     Args:
         without: a model that was corrected with these exemplars alone.
     """
+    served = copy.deepcopy(served).cpu()
     found: dict[str, Evidence] = {}
     for modality in MODALITIES if exemplars else ():
         if exemplars is None or modality not in new.corrections:
@@ -127,12 +128,9 @@ def _odd_speakers(part: Exemplar) -> Tensor:
 
 
 def _of_base(modality: str, part: Exemplar, served: EmotionModel, new: EmotionModel) -> Evidence:
-    def probs(model: EmotionModel) -> np.ndarray:
-        model = copy.deepcopy(model).cpu()
-        return model.vote_of(modality, model.encoder(modality).project(part.pooled), part.pooled).softmax(1).numpy()
-
+    before, after = (votes_on(model, modality, part).softmax(1).numpy() for model in (served, new))
     n = len(part.targets)
-    return Evidence(part.targets.numpy(), probs(served), probs(new), list(range(n)), [""] * n)
+    return Evidence(part.targets.numpy(), before, after, list(range(n)), [""] * n)
 
 
 def _together(parts: Sequence[Evidence]) -> Evidence:
@@ -148,7 +146,6 @@ def base_uar(model: EmotionModel, exemplars: Exemplars | None) -> dict[str, floa
         part = exemplars.calibration(modality) if exemplars else None
         if part is None or not len(part.targets):
             continue
-        logits = model.vote_of(modality, model.encoder(modality).project(part.pooled), part.pooled)
-        truth, said = part.targets.argmax(1).numpy(), logits.argmax(1).numpy()
+        truth, said = part.targets.argmax(1).numpy(), votes_on(model, modality, part).argmax(1).numpy()
         found[modality] = float(np.mean([(said[truth == k] == k).mean() for k in np.unique(truth)]))
     return found

@@ -7,7 +7,7 @@ so in both.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -31,10 +31,11 @@ from training.experiments.paired_takes import (
     read,
 )
 from training.learn.config import TrainConfig
-from training.learn.exemplars import Exemplars
+from training.learn.exemplars import Exemplars, votes_on
 from training.learn.fusion import Encoded, Tuples, calibrate, train_fusion
 from training.learn.losses import fit_temperature, soft_cross_entropy
 
+Layer = TypeVar("Layer", bound=nn.Module)
 Fused = Callable[[Encoded, Encoded], Tensor]  # face and voice, row by row, to logits (N, K)
 
 
@@ -99,8 +100,7 @@ def exemplar_states(model: EmotionModel, exemplars: Exemplars, modality: str) ->
     """Return the embeddings of the calibration split's exemplars, with calibrated logits."""
     part = exemplars.calibration(modality)
     top = model.encoder(modality).project(part.pooled)
-    logits = model.heads[modality](top) / model.temperatures[MODALITIES.index(modality)]
-    return Encoded(part.middle, top, logits, part.targets, part.pooled)
+    return Encoded(part.middle, top, votes_on(model, modality, part), part.targets, part.pooled)
 
 
 def borrowed(model: EmotionModel, known: Encoded) -> Fused:
@@ -172,6 +172,10 @@ class PairedTakes:
         self.faces = Faces(takes, served.model.config.state)
         others = takes.where("train", "calibration")
         self.crossed = replace(self.voices.states, logits=self.voices.crossed)  # only its votes are to be read
+        self.weighted = {
+            "label-matched pairs": self._fit(Weighted(), others, 0.0, matched(takes, others, 3)),
+            "true pairs": self._fit(Weighted(), others, 0.0),
+        }
         self.fused: dict[str, Fused] = {
             "product of calibrated experts": product,
             "shipped fusion, the states of the likest face": borrowed(
@@ -180,8 +184,7 @@ class PairedTakes:
             "attention, label-matched tuples": label_matched_attention(
                 served.model, at(self.faces.states, others), exemplars, config, work / "fusion"
             ),
-            "weights, label-matched pairs": by_votes(self._fit(Weighted(), others, 0.0, matched(takes, others, 3))),
-            "weights, true pairs": by_votes(self._fit(Weighted(), others, 0.0)),
+            **{f"weights, {kind}": by_votes(layer) for kind, layer in self.weighted.items()},
             "regression, label-matched pairs": by_votes(self._stack(others, matched(takes, others, 3))),
             "regression, true pairs": by_votes(self._stack(others)),
         }
@@ -191,11 +194,11 @@ class PairedTakes:
 
     def _fit(
         self,
-        layer: nn.Module,
+        layer: Layer,
         where: np.ndarray,
         penalty: float,
         pairs: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> nn.Module:
+    ) -> Layer:
         face, voice = pairs or (np.flatnonzero(where),) * 2
         fit_layer(layer, self._votes((face, voice)), self.takes.targets[voice], penalty)
         return layer
@@ -269,15 +272,11 @@ class PairedTakes:
 
     def report(self) -> dict:
         takes = self.takes
-        others = takes.where("train", "calibration")
-        weighted = {"true pairs": Weighted(), "label-matched pairs": Weighted()}
-        self._fit(weighted["true pairs"], others, 0.0)
-        self._fit(weighted["label-matched pairs"], others, 0.0, matched(takes, others, 3))
         return {
             "actors": {part: sorted(set(takes.actors[takes.where(part)])) for part in ("train", "calibration", "val")},
             "face_penalty": self.faces.penalty,
             "face_temperature": self.faces.temperature,
-            "weights": {kind: layer.weights.tolist() for kind, layer in weighted.items()},
+            "weights": {kind: layer.weights.tolist() for kind, layer in self.weighted.items()},
             "validation": self.validation(),
             "others": self.others(),
         }

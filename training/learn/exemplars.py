@@ -68,6 +68,11 @@ class Exemplars:
         return self.branches[modality].part(self.branches[modality].calibration)
 
 
+def votes_on(model: EmotionModel, modality: str, part: Exemplar) -> Tensor:
+    """Return what a branch answers to exemplars, as people corrected it: calibrated logits (N, K)."""
+    return model.vote_of(modality, model.encoder(modality).project(part.pooled), part.pooled)
+
+
 def as_heard(exemplars: Exemplars, model: EmotionModel, share: float) -> Exemplars:
     """Return the exemplars with what Whisper's encoder heard taken out of all but `share` of the voices.
 
