@@ -22,15 +22,16 @@ window.mmerWave = (() => {
 
   const share = (at_s) => clip?.duration ? Math.min(1, Math.max(0, at_s / clip.duration)) : 0;
   function place() {
-    if (!clip) return;
-    strip().style.setProperty("--at", share(clip.currentTime));
-    strip().style.setProperty("--from", share(item.start_s ?? 0));
-    strip().style.setProperty("--to", item.end_s == null ? 1 : share(item.end_s));
+    const shown = strip(); // it goes with the stage, while its clip may still play
+    if (!clip || !shown) return;
+    shown.style.setProperty("--at", share(clip.currentTime));
+    shown.style.setProperty("--from", share(item.start_s ?? 0));
+    shown.style.setProperty("--to", item.end_s == null ? 1 : share(item.end_s));
     if (!clip.paused) requestAnimationFrame(place);
   }
   // What a screen reader says of it; not while it plays, or it would talk over the clip.
   function tell() {
-    if (!clip?.duration || !clip.paused && !clip.seeking) return;
+    if (!clip?.duration || !strip() || !clip.paused && !clip.seeking) return;
     const words = `${clip.currentTime.toFixed(1)} of ${clip.duration.toFixed(1)} seconds`;
     Object.assign(strip(), {
       ariaValueMax: clip.duration.toFixed(1), ariaValueNow: clip.currentTime.toFixed(1), ariaValueText: words,

@@ -8,10 +8,9 @@ from annotations.store import Store
 from mmer import media
 from mmer.ui.service import Service
 from tests import synth
-from tests.browser.test_label_page import answer, item, sit_down
+from tests.browser.test_label_page import ON_SCREEN, answer, item, sit_down
 from tests.test_label_tab import PREDICTION, filled, paths_in
 
-ON_SCREEN = "id => mmerLabel.state.item && mmerLabel.state.item.id !== id"
 KEYS = ("submit", "cannot", "undo", "skip", "broken", "reveal", "pause")
 # What an annotator sees and presses for each item, with its box.
 BOXES = """() => Object.fromEntries([

@@ -6,7 +6,8 @@ from playwright.sync_api import Page
 from mmer.ui.service import Service
 from tests.test_label_tab import filled
 
-ON_SCREEN = "id => mmerLabel.state.item && mmerLabel.state.item.id !== id"
+# After a reload the page may be there before its scripts are.
+ON_SCREEN = "id => window.mmerLabel?.state.item && mmerLabel.state.item.id !== id"
 CHOSEN = "n => document.querySelectorAll('#label-all input:checked').length === n"
 
 
