@@ -23,6 +23,11 @@ def new_code() -> str:
     return "-".join(groups)
 
 
+def blank() -> str:
+    """Return what a code looks like, without being one: where one is typed in."""
+    return "-".join(["·" * _LENGTH] * _GROUPS)
+
+
 def hash_of(code: str) -> str:
     """Return what is stored of a code; capitals, spaces and hyphens do not matter, nor O for 0 and I or L for 1.
 

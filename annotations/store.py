@@ -543,6 +543,10 @@ class Store:
         stored = self.media_dir / media if media else None
         return next((p for p in (stored, path and Path(path)) if p and p.is_file()), None)
 
+    def was_consented(self, file: Path) -> bool:
+        """Return whether a clip's file was given with a consent, for people whom the page's owner lets in alone."""
+        return file.parent == self.media_dir
+
     def start_run(self, parent: str | None) -> int:
         """Return the id of a training run that starts now from a checkpoint; it notes the deletions since the last."""
         with self.writing() as session:

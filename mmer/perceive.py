@@ -214,12 +214,7 @@ class Perceiver:
             MmerError: `stopped`.
         """
         clock = _Clock()
-        check_modalities(modalities)
-        text = text if isinstance(text, Transcript) else check_words((text or "").strip())
-        if not files and not text:
-            raise ClipError(
-                "nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence"
-            )
+        text = _checked(files, text, modalities)
         infos = [media.probe(f, config.media, whole=start_s is None and end_s is None) for f in files]
         wants_voice, wants_words = "voice" in modalities, "text" in modalities and speech and not text
         seen, heard = sources.seen_and_heard(infos)
@@ -230,8 +225,7 @@ class Perceiver:
         worker = _FaceWorker(tracker, clock) if tracker else None
         watched = picture if worker is not None or face_crop else None
         tell = watcher or _nobody_watches
-        lengths = [i.duration_s for i in (watched, sound) if i is not None and i.duration_s]
-        to_decode_s = (end_s or max(lengths, default=0.0)) - (start_s or 0.0)
+        to_decode_s = (end_s or _longest_s(watched, sound)) - (start_s or 0.0)
         try:
             decoded = _decode(config, watched, sound, worker, start_s, end_s, should_stop, clock, tell, to_decode_s)
             everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
@@ -346,6 +340,19 @@ class Perceiver:
         items, found = read_words(items, texts, language)
         notices += found
         return items
+
+
+def _checked(files: Sequence[str | Path], text: str | Transcript | None, modalities: Sequence[str]) -> str | Transcript:
+    """Return the words that came with the files; what was asked for makes sense."""
+    check_modalities(modalities)
+    text = text if isinstance(text, Transcript) else check_words((text or "").strip())
+    if not files and not text:
+        raise ClipError("nothing_given", "there is nothing to analyse; give a video, a sound, a picture or a sentence")
+    return text
+
+
+def _longest_s(*infos: MediaInfo | None) -> float:
+    return max((i.duration_s for i in infos if i is not None and i.duration_s), default=0.0)
 
 
 def _decode(

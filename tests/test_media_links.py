@@ -16,7 +16,6 @@ from annotations.store import Store
 from mmer import media
 from mmer.config import Paths
 from mmer.errors import MmerError
-from mmer.ui import media_links
 from mmer.ui.media_links import VISITOR, MediaLinks, Viewer
 from mmer.ui.service import CONSENT
 from tests import synth
@@ -150,14 +149,14 @@ def test_a_link_that_was_changed_opens_nothing(page):
     assert client.post(link).status_code in (404, 405)
 
 
-def test_a_link_ends(page, monkeypatch):
-    _, url, _ = page
+def test_a_link_ends(page):
+    service, url, _ = page
     client = visitor(url)
-    monkeypatch.setattr(media_links, "LIFE_S", -1.0)
+    service.links.life_s = -1.0
     link = first(client)["media"]
     assert code(client.get(link)) == (410, "expired")
     assert client.head(link).status_code == 410
-    monkeypatch.setattr(media_links, "LIFE_S", 60.0)
+    service.links.life_s = 60.0
     assert client.get(first(client)["media"]).status_code == 200
     assert client.get(link).status_code == 410
 

@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--also", choices=("ravdess", "emodb", "nemo"), help="train on this corpus' training speakers too"
     )
+    _add_training(parser)
+    return parser
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how each fold learns."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--refit",
@@ -92,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--model", choices=("full", "tiny"), default="full", help="tiny: to see it run")
-    return parser
 
 
 def main() -> int:

@@ -26,12 +26,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmer.config import Paths
 from mmer.errors import MmerError, TrainingError
 from mmer.labels import MODALITIES
 from training.command import run
 from training.data import manifest
+
+if TYPE_CHECKING:
+    from mmer.predict import Predictor
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +62,33 @@ def main() -> int:
     modalities = [m.strip() for m in args.modalities.split(",") if m.strip()]
     if not modalities or not set(modalities) <= set(MODALITIES):
         options.error(f"--modalities {args.modalities!r}: use some of {','.join(MODALITIES)}")
+    rows = _rows(args)
+
+    from mmer.predict import Predictor  # torch: --help does without
+    from training.experiments.faithfulness import report
+
+    predictor = Predictor(Paths.from_env(), args.checkpoint)
+    lines, failed, left_out = _measure(args, rows, modalities, predictor)
+    if not lines:
+        nothing = f"none of the rows of {_names(args.manifest)} could be explained"
+        raise TrainingError("no_rows", f"{nothing}; see the lines above")
+    checkpoint = predictor.checkpoint.id
+    result = {**report(lines, args.seed), "failed": failed, "left_out": left_out, "checkpoint": checkpoint}
+    if args.planted:
+        from training.experiments.planted_signals import measure
+
+        result["planted"] = measure(args.planted, args.seed, predictor.language)
+    args.report.write_text(json.dumps(result, indent=1) + "\n")
+    for branch, methods in result["branches"].items():
+        for name, f in methods.items():
+            gain = ", ".join(f"{g} {f['gain'][g]:+.3f}" for g in ("deletion", "insertion"))
+            mark = " *" if result["default"][branch] == name else ""
+            print(f"{branch}, {name}{mark}: {gain} over random maps, {f['trustworthy']:.0%} trustworthy, n {f['n']}")
+    return 0
+
+
+def _rows(args: argparse.Namespace) -> list[tuple[str, manifest.Row]]:
+    """Return the rows that were asked for, each with its name, in the order of a hash of what it says."""
     rows = []
     for file in args.manifest:
         read = manifest.read(file)
@@ -67,19 +98,24 @@ def main() -> int:
     if not rows:
         raise TrainingError("no_rows", f"{_names(args.manifest)} has no row to explain; see the lines above")
 
-    from tqdm import tqdm  # and torch below: --help does without
-
-    from mmer.predict import Predictor
     from training.data.load import row_digest
-    from training.experiments.evaluation import perceive
-    from training.experiments.faithfulness import measure_clip, report
 
-    predictor = Predictor(Paths.from_env(), args.checkpoint)
+    return sorted(rows, key=lambda named: row_digest(named[1]))
+
+
+def _measure(
+    args: argparse.Namespace, rows: list[tuple[str, manifest.Row]], modalities: list[str], predictor: "Predictor"
+) -> tuple[list[dict], int, int]:
+    """Return what was measured, by earlier runs too, and how many clips could not be read or were too long."""
+    from tqdm import tqdm
+
+    from training.experiments.evaluation import perceive
+    from training.experiments.faithfulness import measure_clip
+
     loaded = predictor.checkpoint
     kept = args.report.with_suffix(".clips.jsonl")
     args.report.parent.mkdir(parents=True, exist_ok=True)
     lines, done = _known(kept, loaded.id, args.seed)
-    rows.sort(key=lambda named: row_digest(named[1]))
     limit, failed, left_out = args.limit or len(rows), 0, 0
     with kept.open("a", encoding="utf-8") as out, tqdm(total=min(limit, len(rows)), unit="clip", mininterval=2) as bar:
         for clip, row in rows:
@@ -112,21 +148,7 @@ def main() -> int:
             lines += found
             entry = {"clip": clip, "checkpoint": loaded.id, "seed": args.seed, "lines": found}
             print(json.dumps(entry), file=out, flush=True)
-    if not lines:
-        nothing = f"none of the rows of {_names(args.manifest)} could be explained"
-        raise TrainingError("no_rows", f"{nothing}; see the lines above")
-    result = {**report(lines, args.seed), "failed": failed, "left_out": left_out, "checkpoint": loaded.id}
-    if args.planted:
-        from training.experiments.planted_signals import measure
-
-        result["planted"] = measure(args.planted, args.seed, predictor.language)
-    args.report.write_text(json.dumps(result, indent=1) + "\n")
-    for branch, methods in result["branches"].items():
-        for name, f in methods.items():
-            gain = ", ".join(f"{g} {f['gain'][g]:+.3f}" for g in ("deletion", "insertion"))
-            mark = " *" if result["default"][branch] == name else ""
-            print(f"{branch}, {name}{mark}: {gain} over random maps, {f['trustworthy']:.0%} trustworthy, n {f['n']}")
-    return 0
+    return lines, failed, left_out
 
 
 def _names(files: list[Path]) -> str:

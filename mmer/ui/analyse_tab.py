@@ -137,7 +137,24 @@ class AnalyseTab:
             self._connect_analysis(button, f"example_{example.id}", example, cleared)
             for button, example in zip(self.example_buttons, EXAMPLES, strict=True)
         ]
-        asking = [
+        changing, explaining = self._connect_panel()
+        for event in (*running, *changing):
+            self.history.remember_after(event)
+        shown = [*self.verdict, self.status, *cleared]
+        self.history.connect(lambda session: {**cleared, **self._shown(session, self.status)}, shown)
+        told: dict = {"api_visibility": "undocumented", "show_progress": "hidden"}
+        stopped = (result_html.status("Stopped."), _STOPPED)
+        self.stop_button.click(
+            lambda: stopped, None, [self.status, self.card], cancels=running, api_name="stop", **told
+        )
+        self.halt_button.click(
+            lambda: "", None, self.panel_status, cancels=[*changing, *explaining], api_name="halt", **told
+        )
+        self._connect_downloads(told)
+
+    def _connect_panel(self) -> tuple[list, list]:
+        """Connect what asks the model again of the clip shown; return what changes the verdict and what explains it."""
+        changing = [
             self._run_on_click(
                 self.reread_button,
                 self.reread,
@@ -157,34 +174,24 @@ class AnalyseTab:
                 cleared={self.form.saved: "", self.form.receipt: None, self.raw_why: None},
                 js="(_, session) => [mmerTimeline.index, session]",
             ),
-            *(
-                self._run_on_click(
-                    button,
-                    self.explain,
-                    inputs=[self.utterance, self.session],
-                    outputs=[self.raw_why, self.why, self.told_why],
-                    name=name,
-                    status=self.panel_status,
-                    cleared={},
-                    js=js,
-                )
-                for button, name, js in (
-                    (self.explain_button, "page_explain", "(_, session) => [null, session]"),
-                    (self.explain_one_button, "explain_utterance", "(_, session) => [mmerTimeline.index, session]"),
-                )
-            ),
         ]
-        for event in (*running, *asking[:2]):
-            self.history.remember_after(event)
-        shown = [*self.verdict, self.status, *cleared]
-        self.history.connect(lambda session: {**cleared, **self._shown(session, self.status)}, shown)
-        told: dict = {"api_visibility": "undocumented", "show_progress": "hidden"}
-        stopped = (result_html.status("Stopped."), _STOPPED)
-        self.stop_button.click(
-            lambda: stopped, None, [self.status, self.card], cancels=running, api_name="stop", **told
-        )
-        self.halt_button.click(lambda: "", None, self.panel_status, cancels=asking, api_name="halt", **told)
-        self._connect_downloads(told)
+        explaining = [
+            self._run_on_click(
+                button,
+                self.explain,
+                inputs=[self.utterance, self.session],
+                outputs=[self.raw_why, self.why, self.told_why],
+                name=name,
+                status=self.panel_status,
+                cleared={},
+                js=js,
+            )
+            for button, name, js in (
+                (self.explain_button, "page_explain", "(_, session) => [null, session]"),
+                (self.explain_one_button, "explain_utterance", "(_, session) => [mmerTimeline.index, session]"),
+            )
+        ]
+        return changing, explaining
 
     def _connect_downloads(self, told: dict) -> None:
         for button, (_, ending, kind) in zip(self.download_buttons, _DOWNLOADS, strict=True):

@@ -63,7 +63,7 @@ class DataTab:
             self.code = gr.Textbox(
                 label="Delete a clip with its receipt code",
                 value="",
-                placeholder="XXXXX-XXXXX-XXXXX-XXXXX-XXXXX",
+                placeholder=receipts.blank(),
                 info="Everything that is stored of the clip goes: the recording, its words, all labels and answers.",
                 elem_id="receipt-code",
             )

@@ -28,8 +28,7 @@ def task_json(task: Task, player: Player, address: Callable[[Task, Path], str], 
         let_in: whether the page's owner let the annotator in: nobody else sees what was given with a consent.
     """
     kind, media, note, transcript = "text", None, "", task.transcript or ""
-    consented = task.media is not None and task.media.parent == player.store.media_dir
-    if consented and not let_in:
+    if task.media is not None and player.store.was_consented(task.media) and not let_in:
         transcript = ""
         note = (
             "This recording is only for the people whom the owner of this page lets in. Ask for an account, or skip it."

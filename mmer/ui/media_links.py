@@ -84,9 +84,11 @@ class MediaLinks:
 
     Args:
         secret: of all servers that shall take each other's links; empty: links end with this process.
+        life_s: how long a link made from now on leads anywhere.
     """
 
-    def __init__(self, secret: str = ""):
+    def __init__(self, secret: str = "", life_s: float = LIFE_S):
+        self.life_s = life_s
         self._key = hashlib.sha256(secret.encode()).digest() if secret else secrets.token_bytes(32)
         self._converting = anyio.CapacityLimiter(2)  # a film takes minutes: who waits for one takes no thread of others
 
@@ -96,7 +98,7 @@ class MediaLinks:
         Args:
             action: what it is shown for, `label` or `review`; who follows it has to be allowed that.
         """
-        expires = int(time.time() + LIFE_S)
+        expires = int(time.time() + self.life_s)
         return f"{PREFIX[1:]}{action}-{clip_id}-{expires}-{self._signature(action, clip_id, expires, whose)}"
 
     async def answer(self, service: "Service", scope: Scope) -> Response:
@@ -137,7 +139,7 @@ class MediaLinks:
             file, sha256 = (store.file_of(clip.media, clip.path), clip.sha256) if clip else (None, "")
         if file is None:
             raise _Refused(404, "deleted", "the recording is not here any more")
-        if file.parent == store.media_dir and not person.let_in:
+        if store.was_consented(file) and not person.let_in:
             raise _Refused(403, "not_allowed", "this recording is for the people whom the page's owner lets in")
         return file, sha256
 

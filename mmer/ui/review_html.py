@@ -40,7 +40,7 @@ def item(shown: Item, player: Player, link: str, *, let_in: bool) -> str:
         let_in: whether the page's owner let the reviewer in: nobody else sees what was given with a consent.
     """
     kind, media, why_no_media = "", "", "The recording was not kept, so only its labels can be seen."
-    if shown.media is not None and shown.media.parent == player.store.media_dir and not let_in:
+    if shown.media is not None and player.store.was_consented(shown.media) and not let_in:
         why_no_media = "This recording is only for the people whom the owner of this page lets in."
     elif shown.media is not None:
         try:

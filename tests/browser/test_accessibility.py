@@ -8,8 +8,8 @@ from playwright.sync_api import Page
 
 from mmer.labels import EMOTIONS, SIGNS
 from mmer.ui.service import Service
+from tests.browser.services import analysing
 from tests.browser.tour import tour
-from tests.test_app import new_checkpoint
 from tests.test_label_tab import filled
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text("utf-8")
@@ -59,11 +59,7 @@ SYMBOLS = """(block) => [...document.querySelectorAll(`${block} label > span`)]
 
 @pytest.fixture
 def service(tmp_path, text_encoder) -> Service:
-    paths = filled(tmp_path)
-    new_checkpoint(paths, 1)
-    made = Service(paths)
-    made.examples.warm()
-    return made
+    return analysing(filled(tmp_path))
 
 
 def check(page: Page) -> None:

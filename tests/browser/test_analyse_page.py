@@ -8,17 +8,14 @@ from playwright.sync_api import Page, expect
 from mmer.labels import EMOTIONS
 from mmer.ui.service import Service
 from tests import synth
-from tests.test_app import KEYS, new_checkpoint
+from tests.browser.services import analysing
+from tests.test_app import KEYS
 from tests.test_label_tab import paths_in
 
 
 @pytest.fixture
 def service(tmp_path, text_encoder, face_model) -> Service:
-    paths = paths_in(tmp_path)
-    new_checkpoint(paths, 1)
-    made = Service(paths)
-    made.examples.warm()
-    return made
+    return analysing(paths_in(tmp_path))
 
 
 def drop(page: Page, *files) -> None:

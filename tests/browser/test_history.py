@@ -4,17 +4,13 @@ import pytest
 from playwright.sync_api import expect
 
 from mmer.ui.service import Service
-from tests.test_app import new_checkpoint
+from tests.browser.services import analysing
 from tests.test_label_tab import paths_in
 
 
 @pytest.fixture
 def service(tmp_path, text_encoder, face_model) -> Service:
-    paths = paths_in(tmp_path)
-    new_checkpoint(paths, 1)
-    made = Service(paths)
-    made.examples.warm()
-    return made
+    return analysing(paths_in(tmp_path))
 
 
 def test_an_earlier_result_was_gone_with_the_next(service, serve, visit):

@@ -3,13 +3,11 @@
 import pytest
 from playwright.sync_api import Page
 
-from annotations.queue import projects
-from annotations.store import Store
-from mmer import media
 from mmer.ui.service import Service
 from tests import synth
+from tests.browser.services import labelling
 from tests.browser.test_label_page import ON_SCREEN, answer, item, sit_down
-from tests.test_label_tab import PREDICTION, filled, paths_in
+from tests.test_label_tab import filled
 
 KEYS = ("submit", "cannot", "undo", "skip", "broken", "reveal", "pause")
 # What an annotator sees and presses for each item, with its box.
@@ -23,17 +21,9 @@ BOXES = """() => Object.fromEntries([
 @pytest.fixture
 def film(tmp_path) -> Service:
     """A page with a project of two films with words."""
-    paths = paths_in(tmp_path)
-    store = Store(paths.database_url, paths.media, paths.features)
-    project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
-    for i in range(2):
-        file = synth.write_clip(tmp_path / f"{i}.mp4", seconds=1 + i)
-        clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
-        store.add_prediction(clip, PREDICTION)
-        words = "I did not expect that at all, and I am not going to say another word about it"
-        projects.add_items(store, project, [store.utterance(clip, transcript=words)])
-    store.engine.dispose()
-    return Service(paths)
+    files = [synth.write_clip(tmp_path / f"{i}.mp4", seconds=1 + i) for i in range(2)]
+    words = "I did not expect that at all, and I am not going to say another word about it"
+    return labelling(tmp_path, files, predicted=True, transcript=words)
 
 
 @pytest.fixture

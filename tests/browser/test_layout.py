@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page
 
 from mmer.ui.service import Service
-from tests.test_app import new_checkpoint
+from tests.browser.services import analysing
 from tests.test_label_tab import filled
 
 MOST = 0.1
@@ -26,11 +26,7 @@ new PerformanceObserver((list) => {
 
 @pytest.fixture
 def service(tmp_path, text_encoder, face_model) -> Service:
-    paths = filled(tmp_path)
-    new_checkpoint(paths, 1)
-    made = Service(paths)
-    made.examples.warm()
-    return made
+    return analysing(filled(tmp_path))
 
 
 @pytest.fixture

@@ -1,13 +1,8 @@
 """A minute of film by link, in a real browser: it starts before it is loaded, and one can go to any place of it."""
 
-from annotations.queue import projects
-from annotations.store import Store
-from mmer import media
-from mmer.ui import media_links
-from mmer.ui.service import Service
 from tests import synth
+from tests.browser.services import labelling
 from tests.browser.test_label_page import item, sit_down
-from tests.test_label_tab import paths_in
 
 CLIP = "document.querySelector('#mm-screen video')"
 AT = f"s => !{CLIP}.seeking && Math.abs({CLIP}.currentTime - s) < 2"
@@ -18,28 +13,21 @@ def clip_of(each) -> bool:
     return "/media/" in each.url and not each.url.endswith("/peaks")
 
 
-def test_an_annotator_goes_to_any_place_of_a_minute_and_a_link_that_is_over_is_renewed(
-    tmp_path, serve, visit, monkeypatch
-):
+def test_an_annotator_goes_to_any_place_of_a_minute_and_a_link_that_is_over_is_renewed(tmp_path, serve, visit):
     file = synth.write_clip(tmp_path / "long.mp4", seconds=60, fps=5, face=synth.face())
-    paths = paths_in(tmp_path)
-    store = Store(paths.database_url, paths.media, paths.features)
-    project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
-    clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
-    projects.add_items(store, project, [store.utterance(clip)])
-    store.engine.dispose()
-    page = visit(serve(Service(paths)))
+    service = labelling(tmp_path, [file])
+    page = visit(serve(service))
     ranges: list[dict[str, str]] = []
     statuses: list[int] = []
 
     def answered(response) -> None:
         if clip_of(response):
             statuses.append(response.status)
-            monkeypatch.setattr(media_links, "LIFE_S", 3600.0)
+            service.links.life_s = 3600.0
 
     page.on("request", lambda each: each.method == "GET" and clip_of(each) and ranges.append(each.headers))
     page.on("response", answered)
-    monkeypatch.setattr(media_links, "LIFE_S", -1.0)
+    service.links.life_s = -1.0
     sit_down(page)
     page.wait_for_function(f"{CLIP}?.readyState >= 2")
     assert statuses[0] == 410

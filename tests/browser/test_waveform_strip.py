@@ -2,13 +2,10 @@
 
 import pytest
 
-from annotations.queue import projects
-from annotations.store import Store
-from mmer import media
 from mmer.ui.service import Service
 from tests import synth
+from tests.browser.services import labelling
 from tests.browser.test_label_page import ON_SCREEN, answer, item, sit_down
-from tests.test_label_tab import paths_in
 
 CLIP = "document.querySelector('#mm-screen audio')"
 DRAWN = "document.querySelector('#mm-wave path').getAttribute('d').length > 100"
@@ -20,15 +17,9 @@ SHIFTS = """() => { window.moved = 0; new PerformanceObserver((list) => {
 @pytest.fixture
 def service(tmp_path) -> Service:
     """A page with a project of two utterances of recordings of eight seconds, of their third to fifth second."""
-    paths = paths_in(tmp_path)
-    store = Store(paths.database_url, paths.media, paths.features)
-    project = projects.create(store, "voices", gold_share=0, order="random", actor="ada")
-    for i in range(2):
-        file = synth.write_clip(tmp_path / f"{i}.wav", seconds=8, voice=synth.voice(8.0, pitch_hz=100 + 9 * i, seed=i))
-        clip = store.register_clip(file, media.content_hash(file), name=file.name, in_place=True, source="import")
-        projects.add_items(store, project, [store.utterance(clip, 3.0, 5.0)])
-    store.engine.dispose()
-    return Service(paths)
+    voices = [synth.voice(8.0, pitch_hz=100 + 9 * i, seed=i) for i in range(2)]
+    files = [synth.write_clip(tmp_path / f"{i}.wav", seconds=8, voice=voice) for i, voice in enumerate(voices)]
+    return labelling(tmp_path, files, start_s=3.0, end_s=5.0)
 
 
 def test_any_place_of_a_clip_is_a_click_or_a_key_away(service, serve, visit):
