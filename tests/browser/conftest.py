@@ -22,7 +22,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while it is there no test can run a loop of its own
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:  # a test cannot install a browser; .ci/run does, so there these tests run
         pytest.skip("no Chromium on this machine")
