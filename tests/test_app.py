@@ -33,6 +33,7 @@ from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
+from tests.until import until
 
 KEYS = {
     *("clip", "sha256", "duration_s", "emotion", "abstain", "probs", "present", "per_modality", "contribution"),
@@ -393,8 +394,7 @@ def test_what_is_stopped_hears_of_it():
 def test_a_stopped_analysis_lets_the_next_one_in(client, clips, voice_only):
     long = synth.write_clip(clips / "long_talk.mp4", seconds=60, fps=5, face=synth.face(), voice=False)
     job = client.submit(video=handle_file(long), api_name="/analyse")
-    while not job.outputs():
-        time.sleep(0.05)
+    until(job.outputs)
     job.cancel()
     since = time.perf_counter()
     raw, _ = analyse(client, audio=voice_only)

@@ -20,6 +20,7 @@ from mmer.config import ROOT, Paths
 from mmer.errors import ClipError
 from tests import synth
 from tests.test_app import new_checkpoint
+from tests.until import until
 
 UNTIMED = ("timing_ms",)
 
@@ -170,10 +171,9 @@ def test_a_process_that_dies_costs_no_other_clip_and_its_own_after_two_tries(pat
 
     def kill_twice() -> None:
         for _ in range(2):  # each before its process has read a clip
-            while (pid := pool._workers[0].process.pid) in kills:
-                time.sleep(0.01)
-            kills.append(pid)
-            os.kill(pid, signal.SIGKILL)
+            until(lambda: pool._workers[0].process.pid not in kills)
+            kills.append(pool._workers[0].process.pid)
+            os.kill(kills[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_twice)
     killer.start()

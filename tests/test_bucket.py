@@ -25,6 +25,7 @@ from mmer.config import ROOT, Paths, sqlite_url
 from mmer.errors import LabelError
 from tests.dataset_hub import TOKEN, dataset_hub
 from tests.load import lost_disk
+from tests.until import until
 
 HASH = "ab" * 32
 
@@ -208,10 +209,7 @@ def test_what_another_program_writes_is_in_the_backup_too(tmp_path):
     store.register_clip(None, HASH, name="a.wav")
     with closing(sqlite3.connect(tmp_path / "one" / "mmer.db")) as connection, connection:
         connection.execute("UPDATE clips SET speaker = 'zaphod'")
-    deadline = time.monotonic() + 20
-    while b"zaphod" not in b"".join(file.read_bytes() for file in events(tmp_path / "bucket")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: b"zaphod" in b"".join(file.read_bytes() for file in events(tmp_path / "bucket")))
     crash(store)
 
 
@@ -449,10 +447,7 @@ def test_a_backup_that_cannot_be_reached_is_said_and_made_up_for(tmp_path):
     assert told.value.code == "backup_unavailable"
     bucket.unlink()
     (tmp_path / "away").rename(bucket)
-    deadline = time.monotonic() + 20
-    while b'"name":"ann"' not in b"".join(file.read_bytes() for file in events(bucket)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: b'"name":"ann"' in b"".join(file.read_bytes() for file in events(bucket)))
     before = rows_of(store)
     crash(store)
     assert rows_of(opened(tmp_path / "two", bucket)) == before
@@ -488,12 +483,12 @@ def test_accounts_and_the_checkpoint_that_serves_come_back(tmp_path):
     (home / "checkpoints" / "promotions.jsonl").write_text('{"checkpoint": "20260101T000000-abcd", "before": "base"}\n')
     (home / "checkpoints" / "PROMOTED").write_text("20260101T000000-abcd\n")
     Accounts(home / "accounts.json").add("rita", "correct horse", "admin")
-    deadline = time.monotonic() + 20
-    while not any(
-        b"correct" not in f.read_bytes() and b"rita" in f.read_bytes() for f in bucket.glob("snapshots/*.json")
-    ):
-        assert time.monotonic() < deadline  # the server sees it within seconds
-        time.sleep(0.05)
+
+    def rita_is_kept() -> bool:  # the server sees it within seconds
+        kept = [f.read_bytes() for f in bucket.glob("snapshots/*.json")]
+        return any(b"correct" not in each and b"rita" in each for each in kept)
+
+    until(rita_is_kept)
     crash(store)
     again = opened(tmp_path / "two", bucket)
     assert Accounts(tmp_path / "two" / "accounts.json").check("rita", "correct horse").role == "admin"

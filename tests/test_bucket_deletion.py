@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from annotations.store import Store
 from mmer.config import sqlite_url
 from mmer.errors import LabelError
 from tests.test_bucket import HASH, crash, opened, rows_of
+from tests.until import until
 
 CONTENT = bytes(range(1, 250)) * 20
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -119,11 +119,12 @@ def test_a_running_server_tries_the_deletion_again(tmp_path):
     store.backup._purge_at = 0.0  # the minute is over
     bucket.unlink()
     away.rename(bucket)
-    deadline = time.monotonic() + 60
-    while traces_in(bucket):
-        assert time.monotonic() < deadline
+
+    def is_purged() -> bool:
         store.backup._purge_at = 0.0
-        time.sleep(0.1)
+        return not traces_in(bucket)
+
+    until(is_purged, every=0.1)
     crash(store)
 
 
@@ -133,8 +134,5 @@ def test_a_deletion_by_a_program_without_the_backup_reaches_it_too(tmp_path):
     other = Store(sqlite_url(tmp_path / "home" / "mmer.db"), tmp_path / "home" / "media")
     other.delete_speaker("zaphod")
     other.engine.dispose()
-    deadline = time.monotonic() + 60
-    while traces_in(tmp_path / "bucket"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not traces_in(tmp_path / "bucket"), every=0.1)
     crash(store)

@@ -13,6 +13,7 @@ from tests import synth
 from tests.test_app import new_checkpoint
 from tests.test_door import join
 from tests.test_label_tab import paths_in
+from tests.until import until
 
 
 @pytest.fixture
@@ -69,8 +70,7 @@ def test_a_long_clip_held_up_everybody(served, tmp_path):
     first, second = (Client(url, verbose=False) for _ in range(2))
     second.predict(text="load what is loaded once", api_name="/analyse")
     running = first.submit(audio=handle_file(long), text="words", api_name="/analyse")
-    while not page.running():
-        time.sleep(0.02)
+    until(page.running)
     result = second.predict(text="I did not expect that at all", api_name="/analyse")
     assert not running.done()
     assert result["transcript"]["text"] == "I did not expect that at all"

@@ -23,10 +23,12 @@ from mmer import checkpoint
 from mmer.config import ROOT, Paths
 from mmer.errors import MmerError
 from mmer.ui import logs
+from mmer.ui.line import AT_ONCE
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
 from tests.test_app import free_port, new_checkpoint
+from tests.until import until
 
 FORWARDED = {"x-forwarded-for": "203.0.113.9"}
 
@@ -204,31 +206,27 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     )
     try:
         wait_for(url, server)
-        runs, waits = Client(url, verbose=False), Client(url, verbose=False)
-        running = runs.submit(video=handle_file(long), api_name="/analyse")
-        while not running.outputs():
-            time.sleep(0.02)
+        *runs, waits = (Client(url, verbose=False) for _ in range(AT_ONCE + 1))
+        running = [client.submit(video=handle_file(long), api_name="/analyse") for client in runs]
+        until(lambda: all(job.outputs() for job in running))
         waiting = waits.submit(video=handle_file(long), api_name="/analyse")
-        while figures(url)["mmer_queue_length", ("waiting",)] < 1:
-            time.sleep(0.02)
+        until(lambda: figures(url)["mmer_queue_length", ("waiting",)] == 1)
         server.send_signal(signal.SIGTERM)
-        state = httpx.get(f"{url}/readyz")
-        while state.status_code == 200:
-            state = httpx.get(f"{url}/readyz")
-        assert state.json()["server"] == "stopping"
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        assert httpx.get(f"{url}/readyz").json()["server"] == "stopping"
         with pytest.raises(AppError, match="this server is being stopped; try again in a minute"):
             waiting.result(60)
         late = httpx.post(f"{url}/gradio_api/queue/join", json={"data": [], "session_hash": "late"})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "stopping")
-        assert running.result(240)["clip"] == "till_the_end.mp4"
+        assert [job.result(240)["clip"] for job in running] == AT_ONCE * ["till_the_end.mp4"]
         _, errors = server.communicate(timeout=60)
         assert server.returncode == 0
     finally:
         server.kill()
     lines = [json.loads(line) for line in errors.split("\n") if line.startswith("{")]
     assert lines[0]["settings"]["home"] == str(tmp_path)
-    (call,) = [line for line in lines if line.get("call") == "analyse" and line["code"] == "ok"]
-    assert call["clip_s"] == 40
+    finished = [line for line in lines if line.get("call") == "analyse" and line["code"] == "ok"]
+    assert [call["clip_s"] for call in finished] == AT_ONCE * [40]
     assert (lines[-1]["logger"], lines[-1]["unfinished"]) == ("mmer.server", 0)
     assert "till_the_end" not in errors
 

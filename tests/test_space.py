@@ -22,6 +22,7 @@ from mmer.config import ROOT, Paths, sqlite_url
 from mmer.ui.lent_gpu import seconds_for
 from tests import synth
 from tests.test_app import new_checkpoint
+from tests.until import until
 
 SPACE = {
     "SYSTEM": "spaces",
@@ -82,10 +83,7 @@ def test_a_space_that_was_restarted_had_lost_its_labels(tmp_path):
         ]
         assert Client(url, verbose=False).predict(api_name="/health")["checkpoint"] == name
         assert (after / "checkpoints" / name / "model.safetensors").is_file()
-        deadline = time.monotonic() + 60
-        while not (after / "media" / f"{sha256}.wav").is_file():  # recordings follow in the background
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until((after / "media" / f"{sha256}.wav").is_file)  # recordings follow in the background
         (label,) = Store(sqlite_url(after / "mmer.db"), after / "media").labels()
         assert (label.sha256, label.annotator, label.emotions) == (sha256, "bea", {"fear": 1.0})
         assert label.media.read_bytes() == clip.read_bytes()
