@@ -228,24 +228,52 @@ NEVER = 1.01  # a threshold for subsets of channels whose answers were never rig
 
 
 def abstention_threshold(
-    confidence: np.ndarray, right: np.ndarray, target: float = 0.8, *, doubt: float = 0.0
+    confidence: np.ndarray,
+    right: np.ndarray,
+    target: float = 0.8,
+    *,
+    doubt: float = 0.0,
+    speakers: Sequence[str] | None = None,
 ) -> dict[str, float] | None:
     """Return the lowest confidence from which on the answers given are right at least `target` of the time.
 
     Args:
         doubt: by how many standard errors of that share they have to be right more often here.
+        speakers: of each row, "" where unknown. People differ more than utterances do, so that the standard error is
+            that of a sample of speakers where it is the larger one. None: every row is somebody else's.
 
     Returns:
         threshold, target, and the coverage and accuracy it has on these rows; None where no confidence is enough.
     """
     coverage, risk = risk_coverage(confidence, right)
     error = np.sqrt(target * (1 - target) / np.maximum(coverage * len(confidence), 1))
+    if speakers is not None and doubt:
+        among_speakers = _error_over_speakers(confidence, right, speakers)
+        error = np.maximum(error, among_speakers[np.round(coverage * len(confidence)).astype(int) - 1])
     enough = np.flatnonzero(1 - risk - doubt * error >= target)
     if not len(enough):
         return None
     i = int(enough[-1])
     threshold = float(np.sort(confidence)[::-1][round(coverage[i] * len(confidence)) - 1])
     return {"threshold": threshold, "target": target, "coverage": float(coverage[i]), "accuracy": float(1 - risk[i])}
+
+
+def _error_over_speakers(confidence: np.ndarray, right: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
+    """Return the standard error (N,) of the share that is right among the surest 1 to N, as speakers are resampled.
+
+    That of a ratio of sums over clusters; 0 where fewer than three speakers are among them: it tells nothing there.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    n = np.arange(1, len(order) + 1)
+    share = np.cumsum(np.asarray(right, bool)[order]) / n
+    squares, among = np.zeros(len(n)), np.zeros(len(n), int)
+    names, whose = np.unique([name or f"row {i}" for i, name in enumerate(speakers)], return_inverse=True)
+    for speaker in range(len(names)):
+        here = (whose == speaker)[order]
+        said = np.cumsum(here)
+        squares += (np.cumsum(here & np.asarray(right, bool)[order]) - share * said) ** 2
+        among += said > 0
+    return np.where(among < 3, 0.0, np.sqrt(squares * among / np.maximum(among - 1, 1)) / n)
 
 
 def threshold_of(promise: dict | None, present: Sequence[bool], *, deaf: bool = False) -> float | None:

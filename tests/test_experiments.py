@@ -31,7 +31,7 @@ from training.experiments.budgets import BUDGETS
 from training.experiments.folds import CrossValidation, Fold, emobox, labels, new_model, train
 from training.experiments.run_cache import Run, Runs, without
 from training.learn.config import TrainConfig
-from training.learn.fusion import N_VIEWS, Encoded, fit_abstention, subset_probs
+from training.learn.fusion import N_VIEWS, Encoded, Judged, fit_abstention, subset_probs
 
 
 def test_a_finished_run_is_never_run_again(tmp_path):
@@ -363,9 +363,12 @@ def test_the_threshold_of_each_subset_keeps_the_promise_on_every_corpus():
     easy, hard = fused["text"][:250], np.roll(fused["text"][250:], 1, axis=0)  # its answers belong to other rows
     mixed = np.where(np.arange(250)[:, None] % 20 > 0, fused["text"][250:], hard)
     alone = {
-        "face": [(fused["face"], labels)],
-        "voice": [(fused["voice"], labels), (np.full((250, 7), 1 / 7), labels[:250])],  # one tells nothing at all
-        "text": [(easy, labels[:250]), (mixed, labels[250:])],
+        "face": [Judged(fused["face"], labels, [""] * n)],
+        "voice": [
+            Judged(fused["voice"], labels, [""] * n),
+            Judged(np.full((250, 7), 1 / 7), labels[:250], [""] * 250),  # tells nothing at all
+        ],
+        "text": [Judged(easy, labels[:250], [""] * 250), Judged(mixed, labels[250:], [""] * 250)],
     }
     promise = fit_abstention(fused, labels, alone, target=0.9)
     assert set(promise["subsets"]) == set(fused)
@@ -374,7 +377,7 @@ def test_the_threshold_of_each_subset_keeps_the_promise_on_every_corpus():
         assert kept.mean() == pytest.approx(promise["subsets"][name]["coverage"])
         assert (fused[name].argmax(1) == labels)[kept].mean() >= 0.9
     assert promise["subsets"]["voice"] is None  # one corpus' answers are never right often enough
-    for probs, right in alone["text"]:
+    for probs, right, _ in alone["text"]:
         kept = probs.max(1) >= promise["subsets"]["text"]["threshold"]
         assert (probs.argmax(1) == right)[kept].mean() >= 0.9
     present = [False, True, False]

@@ -110,6 +110,21 @@ def test_a_promise_that_rows_set_aside_just_keep_is_broken_on_others():
     assert kept[1.0] > 0.75
 
 
+def test_one_who_is_always_misread_raises_what_the_answers_to_others_promise():
+    """Two are read rightly, one never, at the same confidences: more of the same people are no more certain."""
+    confidence = np.tile(np.linspace(0.5, 0.99, 50), 6)
+    speakers = np.repeat(["a", "b", "c", "d", "e", "f"], 50)
+    right = (speakers != "f") | (confidence > 0.9)
+    by_rows = abstention_threshold(confidence, right, 0.8, doubt=1.0)
+    by_speakers = abstention_threshold(confidence, right, 0.8, doubt=1.0, speakers=speakers)
+    assert by_rows["threshold"] < 0.6
+    assert by_speakers["threshold"] > 0.7
+    strangers = [""] * len(confidence)
+    assert abstention_threshold(confidence, right, 0.8, doubt=1.0, speakers=strangers) == by_rows
+    two = np.where(speakers == "f", "f", "a")  # of two speakers no spread is to be had
+    assert abstention_threshold(confidence, right, 0.8, doubt=1.0, speakers=two) == by_rows
+
+
 def test_groups_are_compared_by_their_speakers():
     """Two women all right, one man half right: 1.0 against 0.5, and nothing is known about other men."""
     truth = np.array([0, 1, 0, 1, 0, 1])

@@ -30,7 +30,7 @@ from training import corpora
 from training.data import augment, manifest
 from training.data.load import Faces, Voices, split_calibration, targets_of
 from training.data.manifest import Row
-from training.learn import losses
+from training.learn import exemplars, losses
 from training.learn.branches import branch_module, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
@@ -460,6 +460,24 @@ def test_training_again_goes_on_where_it_was(trained, corpora_folder):
     second = checkpoint.load("again", home / "checkpoints").model.state_dict()
     for key, value in first.items():
         torch.testing.assert_close(value, second[key], atol=1e-4, rtol=1e-4)
+
+
+def test_thresholds_are_fitted_again_and_nothing_else_changes(trained, corpora_folder, tmp_path):
+    home, name = trained
+    only = ("train", "--corpora", corpora_folder, "--work", home / "work", "--stage", "abstention")
+    done = run(*only, "--init", name, "--name", "firmer", home=home)
+    assert done.returncode == 0, done.stderr
+    first, second = (checkpoint.folder_of(n, home / "checkpoints") for n in (name, "firmer"))
+    for file in (checkpoint.WEIGHTS, exemplars.FILE):
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+    before, after = (checkpoint.read_meta(n, home / "checkpoints") for n in (name, "firmer"))
+    assert after["id"] == "firmer"
+    assert set(after["abstain"]["subsets"]) == set(before["abstain"]["subsets"])
+    changed = {k for k in before if before[k] != after[k]}
+    assert changed <= {"id", "created_at", "abstain"}
+    refused = run(*only, home=home)
+    assert refused.returncode == 2
+    assert "--stage abstention stands alone, with --init" in refused.stderr
 
 
 def test_what_was_trained_otherwise_or_not_at_all_is_refused(trained, corpora_folder, tmp_path):

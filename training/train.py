@@ -57,13 +57,14 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="with --init: branches that begin from nothing, in the shape of today's defaults",
     )
-    stages = ["face", "face_imagenet", "voice", "voice_whisper", "text", "fusion"]
+    stages = ["face", "face_imagenet", "voice", "voice_whisper", "text", "fusion"]  # the default: all of them
     parser.add_argument(
         "--stage",
         nargs="+",
-        choices=stages,
+        choices=[*stages, "abstention"],
         default=stages,
-        help="parts to train; face_imagenet and voice_whisper are streams alone that stand beside a branch's CNN",
+        help="parts to train; face_imagenet and voice_whisper are streams alone that stand beside a branch's CNN; "
+        "abstention: only the thresholds of a checkpoint given with --init",
     )
     for field, value in asdict(TrainConfig()).items():
         option, words = f"--{field.replace('_', '-')}", f"default {value}"
@@ -80,6 +81,8 @@ def main() -> int:
     args = options_of.parse_args()
     if args.reset_branch and not args.init:
         options_of.error("--reset-branch is for --init: without a checkpoint every branch begins from nothing")
+    if "abstention" in args.stage and (args.stage != ["abstention"] or not args.init):
+        options_of.error("--stage abstention stands alone, with --init: fusion fits thresholds of its own")
 
     from training.learn.build import BuildOptions, build  # torch: --help does without
     from training.learn.loop import processes

@@ -171,7 +171,7 @@ def train(found: Collected, config: RetrainConfig) -> Trained:
     if crossed.choice.strength:
         strengths = [crossed.choice.strength]
         fit(model, learn, found.exemplars, strengths)
-        abstain = recalibrate(model, learn, crossed.logits["people"], found.exemplars, abstain, config.seed)
+        abstain = recalibrate(model, learn, crossed.logits["people"], speakers, found.exemplars, abstain, config.seed)
 
         def without(exemplars: Exemplars) -> EmotionModel:
             other = copy.deepcopy(model)

@@ -39,6 +39,7 @@ class Voices:
     targets: Tensor  # (N, K)
     corpora: tuple[str, ...] = ()  # of each; empty: all of one
     whisper: Tensor | None = None  # (N, V, depths, 2 * width) float16 of each and its views, where the branch reads it
+    speakers: tuple[str, ...] = ()  # of each; empty: all unknown
 
     def cell_sizes(self) -> Tensor:
         """Return (N,) how many utterances carry the same first label in the same corpus."""
@@ -175,7 +176,8 @@ def load_voices(
     sizes = Counter(corpora)
     views = [min(n_views, max(VIEWS_IN_ALL // sizes[c], 1)) for c in corpora]
     states = None if whisper is None else whisper_states(samples, whisper, work, views)
-    return Voices(samples, targets_of(tuple(r for _, r in readable)), corpora, states)
+    speakers = tuple(r.speaker or "" for _, r in readable)
+    return Voices(samples, targets_of(tuple(r for _, r in readable)), corpora, states, speakers)
 
 
 def load_every_voice(

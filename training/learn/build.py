@@ -1,12 +1,12 @@
 """A model trained from corpora: its branches, then their fusion, calibrated, measured and written as a checkpoint."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmer import assets, checkpoint
@@ -44,9 +44,11 @@ from training.learn.config import CORPORA, TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
     Encoded,
+    Judged,
     Tuples,
     Views,
     blurred,
+    by_corpus,
     calibrate,
     encode_faces,
     encode_through_whisper,
@@ -61,11 +63,10 @@ from training.learn.imagenet_stream import train_imagenet, weigh_imagenet
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
 from training.learn.warm_start import adopt_imagenet, assemble, of_branches, shape_of, start_from
-from training.learn.whisper_stream import train_whisper, weigh_whisper
+from training.learn.whisper_stream import answers_left_out, train_whisper, weigh_whisper
 
 Rows = dict[str, tuple[Row, ...]]  # of each branch
-Alone = dict[str, list[tuple[np.ndarray, np.ndarray]]]  # of each branch: probabilities and truth of each corpus
-MIN_CALIBRATION = 40  # rows of a corpus: fewer tell no threshold
+Alone = dict[str, list[Judged]]  # of each branch, by corpus
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def build(options: BuildOptions, config: TrainConfig) -> str:
     """Run the stages asked for; return what was done in one line."""
     run = _Run(options, config)
     run.train_branches()
+    if options.stages == ("abstention",):
+        return run.fit_thresholds()
     if "fusion" not in options.stages:
         return f"trained {', '.join(options.stages)}; give --stage fusion to write a checkpoint"
     return run.train_fusion()
@@ -110,12 +113,13 @@ class _Run:
         self.loaded = checkpoint.load(options.init, self.paths.checkpoints) if options.init else None
         self.whisper = self._transcriber()
         self.settings = Config(model=self._shape())
-        if self.settings.model.whisper_depths and self.whisper is None and "fusion" in options.stages:
+        fuses = {"fusion", "abstention"} & set(options.stages)
+        if self.settings.model.whisper_depths and self.whisper is None and fuses:
             message = f"the voice branch of {options.init} reads Whisper's encoder; give --whisper base or its .pt file"
             raise TrainingError("no_whisper", message)
         self.train, self.calibration, self.val = self._read()
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
-        if {"text", "fusion"} & set(options.stages):
+        if fuses or "text" in options.stages:
             language = self.language  # found now, not after hours
             if (layers := text_encoder(self.model).layers) is not None:
                 layers.load_state_dict(language.last_layers())
@@ -230,15 +234,36 @@ class _Run:
         }
         if not self.team.is_main_process:
             return "the first process writes the checkpoint"
-        threshold = self._calibrate(views.joined(), self._alone(views, voices.corpora))
+        parts = views.joined()
+        calibrate(model, Tuples(parts, model.temperatures, 0.0), config.seed + 1)
+        threshold = self._thresholds(parts, self._alone(views, voices))
         table = self._measure({m: encoded(model, part) for m, part in held.items()})
         return self._write(trained_with, threshold, table)
 
-    def _calibrate(self, views: dict[str, Encoded], alone: Alone) -> dict:
-        """Fit the fusion's temperature; return the thresholds below which it abstains."""
-        agreeing = Tuples(views, self.model.temperatures, 0.0)
-        calibrate(self.model, agreeing, self.config.seed + 1)
+    def fit_thresholds(self) -> str:
+        """Fit anew below which confidence a checkpoint abstains, and write it; nothing else of it changes."""
+        model, loaded = self.model, self.loaded
+        if loaded is None:
+            raise TrainingError("no_checkpoint", "there is no checkpoint to fit thresholds of; name one with --init")
+        model.load_state_dict(loaded.model.state_dict())
+        model.eval()
+        voices = self._voices(self.calibration)
+        views = encode_views(model, self._faces(self.calibration), voices, self._texts(self.calibration), 0)
+        views = replace(views, voices=encode_through_whisper(model, voices))
+        if not self.team.is_main_process:
+            return "the first process writes the checkpoint"
+        abstain = self._thresholds(views.joined(), self._alone(views, voices))
+        own = {k: v for k, v in loaded.meta.items() if k not in ("id", "created_at")}
+        out = self.options.out or self.paths.checkpoints
+        name = checkpoint.save(model, loaded.config, out, {**own, "abstain": abstain}, name=self.options.name)
+        if (kept := loaded.folder / exemplars.FILE).is_file():
+            shutil.copyfile(kept, out / name / exemplars.FILE)
+        return f"wrote {out / name}"
+
+    def _thresholds(self, parts: dict[str, Encoded], alone: Alone) -> dict:
+        """Return the confidences below which the model abstains."""
         generator = torch.Generator().manual_seed(self.config.seed + 3)
+        agreeing = Tuples(parts, self.model.temperatures, 0.0)
         states, _, targets = agreeing.draw(N_TUPLES, generator, subsets=False)
         return fit_abstention(subset_probs(self.model, states), targets.argmax(1).numpy(), alone)
 
@@ -246,27 +271,36 @@ class _Run:
         """Whether the work folder holds what a stage learned."""
         return (self.options.work / f"{stage}.state.pt").is_file()
 
-    def _alone(self, views: Views, voice_corpora: Sequence[str]) -> Alone:
-        """Return probabilities and truth of each branch alone on every corpus of the calibration split."""
-        model, rows = self.model, self.calibration
-        face_corpora, text_corpora = ([r.corpus for r in rows[m]] for m in ("face", "text"))
-        answers: dict[str, list[tuple[Encoded, Sequence[str]]]] = {
-            "face": [(view, face_corpora) for view in views.faces],
-            "voice": [((views.voices or views.deaf)[0], voice_corpora)],
-            DEAF_VOICE: [(views.deaf[0], voice_corpora)],
-            "text": [(views.texts, text_corpora)],
+    def _alone(self, views: Views, voices: Voices) -> Alone:
+        """Return what each branch alone answers to every corpus, to rows that taught it nothing."""
+        of = {
+            m: ([r.corpus for r in self.calibration[m]], [r.speaker for r in self.calibration[m]]) for m in MODALITIES
         }
-        found: Alone = {name: [] for name in answers}
-        for name in answers:
-            temperature = model.temperatures[MODALITIES.index(name.split()[0])]
-            for encoded_part, whose in answers[name]:
-                probs = (encoded_part.logits / temperature).softmax(1).numpy()
-                one = (encoded_part.targets > 0.99).any(1).numpy()  # rows of several labels have no single truth
-                for corpus in sorted(set(whose)):
-                    here = one & (np.array(whose) == corpus)
-                    if here.sum() >= MIN_CALIBRATION:
-                        found[name].append((probs[here], encoded_part.targets.argmax(1).numpy()[here]))
-        return found
+        of["voice"] = (list(voices.corpora), list(voices.speakers))
+        heard = self._by_corpus("voice", (views.voices or views.deaf)[0], *of["voice"])
+        return {
+            "face": [part for view in views.faces for part in self._by_corpus("face", view, *of["face"])],
+            "voice": [*heard, *self._voices_left_out(voices)],
+            DEAF_VOICE: self._by_corpus("voice", views.deaf[0], *of["voice"]),
+            "text": self._by_corpus("text", views.texts, *of["text"]),
+        }
+
+    def _by_corpus(
+        self, modality: str, part: Encoded, corpora: Sequence[str], speakers: Sequence[str | None]
+    ) -> list[Judged]:
+        probs = (part.logits / self.model.temperatures[MODALITIES.index(modality)]).softmax(1).numpy()
+        return by_corpus(probs, part.targets, corpora, speakers)
+
+    def _voices_left_out(self, calibration: Voices) -> list[Judged]:
+        """Return what the stream from Whisper's encoder answers to the speakers it learns from, left out in turn.
+
+        The calibration split has a speaker or two of a corpus. How far a voice can be relied on differs by people.
+        """
+        if self.whisper is None:
+            return []
+        voices = self._voices(self.train)
+        probs = answers_left_out(self.model, voices, calibration, self.config, self.options.work)
+        return by_corpus(probs, voices.targets, voices.corpora, voices.speakers)
 
     def _measure(self, held: dict[str, Encoded]) -> dict[str, dict]:
         table = subset_table(self.model, Tuples(held, self.model.temperatures, 0.0), self.config.seed + 2)

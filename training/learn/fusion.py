@@ -1,9 +1,10 @@
 """How fusion learns without paired corpora: from label-matched tuples of branch embeddings of single examples."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -259,12 +260,33 @@ ABSTAIN_TARGET = 0.8  # of the answers given are to be right; the page calls 0.7
 # Standard errors that rows set aside have to be better by: the lowest threshold that just keeps the promise on them is
 # the one that luck favours most, and breaks it on other rows more often than not.
 ABSTAIN_DOUBT = 1.0
+MIN_JUDGED = 40  # answers to a corpus: fewer tell no threshold
+
+
+class Judged(NamedTuple):
+    """What a branch alone answers to a corpus that taught it nothing."""
+
+    probs: np.ndarray  # (N, K)
+    truth: np.ndarray  # (N,) indices of emotions
+    speakers: Sequence[str]  # of each row; "" where unknown
+
+
+def by_corpus(
+    probs: np.ndarray, targets: Tensor, corpora: Sequence[str], speakers: Sequence[str | None]
+) -> list[Judged]:
+    """Return answers (N, K) apart by corpus, without rows of several labels, which have no single truth."""
+    one, truth, found = (targets > 0.99).any(1).numpy(), targets.argmax(1).numpy(), []
+    for corpus in sorted(set(corpora)):
+        here = np.flatnonzero(one & (np.array(corpora) == corpus))
+        if len(here) >= MIN_JUDGED:
+            found.append(Judged(probs[here], truth[here], [speakers[i] or "" for i in here.tolist()]))
+    return found
 
 
 def fit_abstention(
     fused: dict[str, np.ndarray],
     truth: np.ndarray,
-    alone: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    alone: dict[str, list[Judged]],
     *,
     target: float = ABSTAIN_TARGET,
 ) -> dict:
@@ -277,11 +299,14 @@ def fit_abstention(
     Args:
         fused: (N, K) probabilities of tuples for every subset of branches, as `face+voice`.
         truth: (N,) indices of the tuples' emotions.
-        alone: of each branch, probabilities (N, K) and truth (N,) of every corpus in the calibration split.
+        alone: of each branch, its answers to every corpus by itself.
     """
 
-    def threshold(probs: np.ndarray, truth: np.ndarray) -> dict[str, float] | None:
-        return abstention_threshold(probs.max(1), probs.argmax(1) == truth, target, doubt=ABSTAIN_DOUBT)
+    def threshold(
+        probs: np.ndarray, truth: np.ndarray, speakers: Sequence[str] | None = None
+    ) -> dict[str, float] | None:
+        right = probs.argmax(1) == truth
+        return abstention_threshold(probs.max(1), right, target, doubt=ABSTAIN_DOUBT, speakers=speakers)
 
     subsets: dict[str, dict[str, float] | None] = {}
     for name, parts in alone.items():

@@ -244,6 +244,7 @@ def fit(
     _place(module, team.device, layout(module))
     averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True) if average else None
     scaler = torch.amp.GradScaler(team.device.type, enabled=half == torch.float16)
+    work.mkdir(parents=True, exist_ok=True)
     path = work / f"{name}.state.pt"
     stage = _Stage(path, made_with, settings or {}, module, optimizer, scheduler, averaged, scaler, team, half)
     first, done = stage.resume()
