@@ -480,6 +480,19 @@ def test_thresholds_are_fitted_again_and_nothing_else_changes(trained, corpora_f
     assert "--stage abstention stands alone, with --init" in refused.stderr
 
 
+def test_training_from_a_corrected_checkpoint_dropped_what_people_corrected(trained, corpora_folder):
+    home, name = trained
+    served = checkpoint.load(name, home / "checkpoints")
+    served.model.correct("voice")
+    checkpoint.save(served.model, served.config, home / "checkpoints", {"parent": name}, name="corrected")
+    done = run("train", "--corpora", corpora_folder, "--work", home / "other", "--init", "corrected", home=home)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        f"people corrected voice of corrected, as those branches are; start from {name}, then run retrain.py: it has "
+        "all labels still"
+    )
+
+
 def test_what_was_trained_otherwise_or_not_at_all_is_refused(trained, corpora_folder, tmp_path):
     home, name = trained
     tiny = ("train", "--corpora", corpora_folder, "--model", "tiny")

@@ -110,7 +110,7 @@ class _Run:
         self.team = processes()  # the first fills the caches, all train, the first writes
         options.work.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.loaded = checkpoint.load(options.init, self.paths.checkpoints) if options.init else None
+        self.loaded = self._start(options.init) if options.init else None
         self.whisper = self._transcriber()
         self.settings = Config(model=self._shape())
         fuses = {"fusion", "abstention"} & set(options.stages)
@@ -132,6 +132,13 @@ class _Run:
             self.fresh -= start_from(self.model, self.loaded.model, options.reset, kept)
             n = len(of_branches(self.model))
             print(f"all but {len(self.fresh)} of the branches' {n} tensors start from {options.init}")
+
+    def _start(self, name: str) -> checkpoint.Checkpoint:
+        loaded = checkpoint.load(name, self.paths.checkpoints)
+        if corrected := ", ".join(loaded.model.corrections):
+            hint = f"start from {loaded.meta.get('parent')}, then run retrain.py: it has all labels still"
+            raise TrainingError("corrected", f"people corrected {corrected} of {name}, as those branches are; {hint}")
+        return loaded
 
     def _transcriber(self) -> Transcriber | None:
         if not self.options.whisper:
