@@ -181,6 +181,12 @@ def test_bad_usage_has_its_own_status(tmp_path):
     assert "invalid int value" in done.stderr
 
 
+def test_an_option_that_has_no_effect_any_more_said_nothing(tmp_path):
+    done = retrain(home_with(tmp_path / "home", []), "--steps", "200")
+    assert done.returncode == 4
+    assert "--steps changes nothing any more" in done.stderr
+
+
 def test_a_sentence_that_came_as_a_row_teaches_its_words(tmp_path):
     """Annotators of a queue leave the words as they are, so only the stretch itself knows them."""
     store = Store(f"sqlite:///{tmp_path / 'mmer.db'}", tmp_path / "media", tmp_path / "features")

@@ -50,6 +50,15 @@ from mmer.config import Paths, sqlite_url
 from mmer.errors import MmerError
 from training.corrections.config import RetrainConfig
 
+FORMER = ("--steps", "--lr", "--share", "--deep-from")  # of gradient descent, which corrections no longer need
+
+
+class Former(argparse.Action):
+    """An option that older calls give: they go on, and are told that it changes nothing."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        print(f"{option_string} changes nothing any more: what corrections teach has one best answer", file=sys.stderr)
+
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
             help=f"default {field.default}",
             choices=METHODS if field.name == "aggregation" else None,
         )
-    for former in ("--steps", "--lr", "--share", "--deep-from"):  # of the training that corrections no longer need
-        parser.add_argument(former, help=argparse.SUPPRESS)
+    for former in FORMER:
+        parser.add_argument(former, action=Former, help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help="in place of MMER_HOME: checkpoints, media, runs and the database")
     parser.add_argument(
         "--database", metavar="URL", help="SQLAlchemy URL or SQLite file, in place of MMER_DATABASE_URL"
