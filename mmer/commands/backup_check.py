@@ -9,7 +9,7 @@ from annotations.bucket.local_state import LocalState, read_state
 from annotations.bucket.owner import Owner, is_free, limits, machine, owners
 from annotations.bucket.place import Folder, HubDataset, Place, open_place
 from annotations.db.engine import sqlite_file
-from mmer.commands.doctor import BAD, NOTE, OK, Finding
+from mmer.commands.finding import BAD, NOTE, OK, Finding
 from mmer.config import Paths
 from mmer.errors import LabelError
 

@@ -9,18 +9,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from mmer import assets, checkpoint
+from mmer.commands.finding import BAD, NOTE, OK, Finding
 from mmer.config import ROOT, Paths
 from mmer.errors import AssetError, CheckpointError, MmerError
 from mmer.hashing import content_hash
 
-OK, NOTE, BAD = "ok", "note", "BAD"  # a note stops nobody
 LIBRARIES = {  # what mediapipe and opencv load, and the Debian package in packages.txt that has it
     "libGL.so.1": "libgl1",
     "libgthread-2.0.so.0": "libglib2.0-0",
@@ -30,19 +29,6 @@ LIBRARIES = {  # what mediapipe and opencv load, and the Debian package in packa
 _NAMED = ("torch", "gradio", "mediapipe")  # whose versions explain most reports
 _FULL_BYTES, _TIGHT_BYTES = 600 * 2**20, 3 * 2**30  # one upload and its copy; weights, kept clips and checkpoints
 _REACH_S = 5.0  # how long the server of missing weights may take to answer
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, how it is, and what to do where that is not well."""
-
-    what: str
-    state: str  # OK | NOTE | BAD
-    found: str
-    cure: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:4}  {self.what:15}  {self.found}" + (f"; {self.cure}" if self.cure else "")
 
 
 def examine() -> Iterator[Finding]:
@@ -197,7 +183,7 @@ def database(url: str) -> Finding:
 
 
 def backup(paths: Paths) -> Iterator[Finding]:
-    from mmer.commands import backup_check  # it makes findings too
+    from mmer.commands import backup_check  # needs packages that may be missing
 
     return backup_check.examine(paths)
 
