@@ -4,13 +4,17 @@ window.mmerLabel = (() => {
   const loaded = new Map(); // assignment id -> element that holds its media
   const failed = new Map(); // assignment id -> why it cannot be shown
   const state = { item: null, since: 0, whole: false, loop: false, targets: ["all"], target: 0, renewed: -10000 };
+  // While an answer is on its way the next item is here already, and keys about it wait until the form is its own.
+  const way = { upcoming: null, left: null, keys: [] };
   const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true], #mm-words[contenteditable]";
   const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
+  const TARGETS = ["all", "face", "voice", "text"];
   const nameOf = (label) => label.textContent.trim().toLowerCase();
   const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"];
   // What is chosen for the item on the screen, for the case that the page is loaded again before it is submitted.
   const held = () => { try { return window.sessionStorage; } catch { return null; } };
   let draft = JSON.parse(held()?.getItem("mmer-draft") ?? "{}");
+  const MODES = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text", l: "loop" };
   const byId = (id) => document.getElementById(id);
   const say = (words) => { const live = byId("mm-live"); if (live) live.textContent = words; };
   const press = (id) => {
@@ -65,8 +69,9 @@ window.mmerLabel = (() => {
     if (!state.item || state.item.id !== draft.id) return;
     draft[what] = value;
     if (what === "transcript" && value && words() !== document.activeElement) words().textContent = value;
-    held()?.setItem("mmer-draft", JSON.stringify(draft));
+    if (!way.left) keep(); // until an answer is stored, a reload brings its item back
   }
+  const keep = () => held()?.setItem("mmer-draft", JSON.stringify(draft));
   function remembered() {
     return [mmerPage.where("label")[0] ?? "", mmerPage.kept("name"), draft.id ? JSON.stringify(draft) : "", true];
   }
@@ -139,13 +144,46 @@ window.mmerLabel = (() => {
     say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
   }
 
+  // Called with what is chosen for each target when an answer is sent; returns the item it is about and its seconds.
+  function leave(chosen) {
+    const about = [state.item?.id ?? 0, seconds()];
+    const missing = chosen && state.targets.some((target) => !chosen[TARGETS.indexOf(target)]?.length);
+    if (missing || !way.upcoming || way.left) return about;
+    way.left = { item: state.item, draft };
+    hold(true);
+    show(way.upcoming);
+    return about;
+  }
+  function hold(on) {
+    byId("label-form").inert = on;
+    byId("label-form").ariaBusy = on;
+  }
+  // The answer was not stored: its item comes back, as it was filled in.
+  function back() {
+    if (!way.left) return;
+    const { item, draft: filled } = way.left;
+    [way.left, way.keys, draft] = [null, [], filled];
+    hold(false);
+    show(item);
+  }
+  function replay() {
+    if (way.left || !way.keys.length) return;
+    act(way.keys.shift());
+    setTimeout(replay, 60);
+  }
+
   function feed(sent) {
     if (!sent) return; // nobody has started
     const items = sent.items ?? [];
+    const isHere = way.left && items[0]?.id === state.item?.id;
+    if (!isHere) way.keys = []; // they were about another item
+    [way.left, way.upcoming] = [null, items[1] ?? null];
+    hold(false);
     state.targets = sent?.targets ?? ["all"];
     for (const item of items) if (item.media && !loaded.has(item.id)) loaded.set(item.id, element(item));
     for (const id of [...loaded.keys()]) if (!items.some((item) => item.id === id)) loaded.delete(id);
     document.documentElement.classList.toggle("mm-labelling", items.length > 0);
+    if (isHere) { keep(); setTimeout(replay, 60); return; }
     if (items.length) { show(items[0]); return; }
     state.item = null;
     draft = {};
@@ -193,7 +231,7 @@ window.mmerLabel = (() => {
   function group() { return byId(`label-${state.targets[state.target] ?? "all"}`); }
   function mark() {
     const asked = state.targets.length > 1 ? state.targets[state.target] : null;
-    for (const target of ["all", "face", "voice", "text"])
+    for (const target of TARGETS)
       byId(`label-${target}`)?.classList.toggle("mm-active", target === asked);
   }
 
@@ -224,12 +262,20 @@ window.mmerLabel = (() => {
     // What has the focus keeps its own keys: Enter and space press a button, space ticks a box.
     const own = { Enter: "button, a, summary, [role=tab]", " ": "button, a, summary, input, [role=tab]" }[event.key];
     if (own && event.target.closest?.(own)) return;
+    if ((way.left || way.keys.length) && !MODES[event.key]) {
+      if (!event.repeat) way.keys.push({ key: event.key, code: event.code, shiftKey: event.shiftKey });
+    } else if (!act(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  // Does what a key is for; returns whether it is for anything.
+  function act(event) {
     const digit = /^Digit([1-7])$/.exec(event.code)?.[1] ?? (/^[1-7]$/.test(event.key) ? event.key : null);
     const buttons = {
       c: "label-cannot", s: "label-skip", u: "label-undo", b: "label-reveal", x: "label-broken", p: "label-pause",
       Enter: "label-submit",
     };
-    const modes = { " ": "play", w: "whole", h: "slow", f: "face", v: "voice", o: "text", l: "loop" };
     const levels = byId("label-intensity");
     if (digit && event.shiftKey) choose(levels, digit, (label, n) => label === levels.querySelectorAll("label")[n - 1]);
     else if (digit) choose(group(), digit, (label, n) => nameOf(label) === EMOTIONS[n - 1]);
@@ -240,11 +286,10 @@ window.mmerLabel = (() => {
       state.target = (state.target + 1) % state.targets.length;
       mark();
       say(group()?.querySelector("span")?.textContent ?? "");
-    } else if (buttons[event.key]) { if (event.repeat) return; press(buttons[event.key]); }
-    else if (modes[event.key]) toggle(modes[event.key]);
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
+    } else if (buttons[event.key]) { if (event.repeat) return false; press(buttons[event.key]); }
+    else if (MODES[event.key]) toggle(MODES[event.key]);
+    else return false;
+    return true;
   }
 
   document.addEventListener("keydown", key, true);
@@ -256,5 +301,8 @@ window.mmerLabel = (() => {
     const what = event.target.closest?.("[data-mm]")?.dataset.mm;
     if (what) toggle(what);
   });
-  return { feed, rank, remember, remembered, emotions: EMOTIONS, id: () => state.item?.id ?? 0, seconds: () => (performance.now() - state.since) / 1000, state };
+  const seconds = () => (performance.now() - state.since) / 1000;
+  const settled = () => !way.left && !way.keys.length;
+  const id = () => state.item?.id ?? 0;
+  return { feed, leave, back, rank, remember, remembered, seconds, settled, state, id, emotions: EMOTIONS };
 })();

@@ -49,7 +49,8 @@ _GONE = {
 }
 _QUEUE_EMPTY = "Nothing is left for you in this project. Thank you."
 # The page knows which item it shows and since when; the server sees neither.
-_ADD_ITEM_AND_SECONDS = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), mmerLabel.seconds(), inputs.at(-1)]"
+_LEAVE = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(), inputs.at(-1)]"
+_LEAVE_CHOSEN = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(inputs.slice(0, 4)), inputs.at(-1)]"
 _ADD_ITEM = "(...inputs) => [...inputs.slice(0, -2), mmerLabel.id(), inputs.at(-1)]"
 
 
@@ -80,7 +81,7 @@ class LabelTab:
                     self.progress = gr.HTML(label="Progress", elem_id="label-progress")
                     gr.HTML(render("label_stage.html"), label="Clip", elem_id="label-stage")
                     self.told = gr.HTML(label="Told", elem_id="label-told")  # what became of the last answer
-                with gr.Column(scale=5, min_width=320):
+                with gr.Column(scale=5, min_width=320, elem_id="label-form"):
                     self._build_answers()
             with gr.Accordion("Your answers", open=False, elem_id="label-answers") as self.answers:
                 self.given = gr.Radio(
@@ -207,7 +208,7 @@ class LabelTab:
             form,
             answered,
             api_name="label_submit",
-            js=_ADD_ITEM_AND_SECONDS,
+            js=_LEAVE_CHOSEN,
             preprocess=False,
             show_progress="hidden",
         )
@@ -217,7 +218,7 @@ class LabelTab:
                 [self.comment, self.on_page, self.lead_s, self.session],
                 answered,
                 api_name=name,
-                js=_ADD_ITEM_AND_SECONDS,
+                js=_LEAVE,
                 show_progress="hidden",
             )
             for button, handler, name in (
@@ -226,6 +227,8 @@ class LabelTab:
                 (self.broken_button, self.broken, "label_broken"),
             )
         ]
+        for event in (submitted, *without_label):
+            event.failure(None, js="() => mmerLabel.back()")
         undone = self.undo_button.click(
             self.undo, [self.session], answered, api_name="label_undo", show_progress="hidden"
         )

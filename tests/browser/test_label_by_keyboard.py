@@ -13,7 +13,8 @@ from tests.test_label_tab import PREDICTION, paths_in
 
 READY = (
     "id => { const item = mmerLabel.state.item; const media = document.querySelector('#mm-screen :is(video, audio)');"
-    " return item && item.id !== id && (item.kind === 'text' || (media && media.readyState >= 3)); }"
+    " return item && mmerLabel.settled() && item.id !== id"
+    " && (item.kind === 'text' || (media && media.readyState >= 3)); }"
 )
 CHOSEN = "n => document.querySelectorAll('#label-all input:checked').length === n"
 

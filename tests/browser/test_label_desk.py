@@ -98,7 +98,7 @@ def test_an_own_answer_is_changed_by_keyboard_and_the_session_is_summed_up(servi
     assert [x.emotions for x in service.store.labels()] == [{"fear": 1.0}]
     page.keyboard.press("p")
     page.locator("#label-status", has_text="This session: 1 item (1 labelled)").wait_for()
-    assert page.locator("#label-start").is_visible()
+    page.locator("#label-start").wait_for()
     page.locator("#label-start").click()
     page.wait_for_function("id => mmerLabel.state.item?.id === id", arg=second)
 
@@ -120,7 +120,7 @@ def test_words_are_corrected_where_they_stand(film, serve, visit):
     assert words.inner_text().endswith("another word about it")
     shown = item(page)
     answer(page, 2)
-    page.wait_for_function("id => mmerLabel.state.item?.id !== id", arg=shown)
+    page.wait_for_function("id => mmerLabel.settled() && mmerLabel.id() !== id", arg=shown)
     said = {next(iter(x.emotions)): x.transcript for x in film.store.labels()}
     assert said["anger"].endswith("another word about it 1 s, ever")
     assert said["disgust"] is None  # nothing was corrected

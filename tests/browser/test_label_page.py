@@ -1,13 +1,14 @@
 """The Label tab in a real browser."""
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
+from annotations.queue import projects
 from mmer.ui.service import Service
 from tests.test_label_tab import filled
 
 # After a reload the page may be there before its scripts are.
-ON_SCREEN = "id => window.mmerLabel?.state.item && mmerLabel.state.item.id !== id"
+ON_SCREEN = "id => window.mmerLabel?.state.item && mmerLabel.settled() && mmerLabel.state.item.id !== id"
 CHOSEN = "n => document.querySelectorAll('#label-all input:checked').length === n"
 
 
@@ -132,3 +133,69 @@ def test_back_leads_to_the_tab_before(service, serve, visit):
         page.wait_for_function("name => location.hash.startsWith(`#${name}`)", arg=tab.lower())
     page.go_back()
     page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]').textContent.trim() === 'Label'")
+
+
+CALLS = "**/queue/join*"
+
+
+def test_the_next_item_waited_for_the_server_and_keys_pressed_meanwhile_were_lost(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    shown = [item(page)]
+    calls: list[Route] = []
+    page.route(CALLS, lambda call: calls.append(call), times=1)
+    page.keyboard.press("1")
+    page.wait_for_function(CHOSEN, arg=1)
+    page.wait_for_timeout(150)
+    page.keyboard.press("Enter")
+    assert item(page) != shown[0]  # at once
+    shown.append(item(page))
+    assert page.evaluate("!mmerLabel.settled() && document.getElementById('label-form').inert")
+    assert list(service.store.labels()) == []
+    page.keyboard.press("2")  # about the item that is here
+    page.keyboard.press("Enter")
+    calls[0].continue_()
+    page.wait_for_function(ON_SCREEN, arg=shown[1])
+    first, second = service.store.labels()
+    assert [first.emotions, second.emotions] == [{"anger": 1.0}, {"disgust": 1.0}]
+    assert first.sha256 != second.sha256
+    assert not page.evaluate("document.getElementById('label-form').inert")
+    assert page.evaluate("document.querySelectorAll('#label-all input:checked').length") == 0
+
+
+def test_an_item_whose_answer_did_not_arrive_comes_back_as_it_was_filled_in(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    shown = item(page)
+    page.route(CALLS, lambda call: call.abort(), times=1)
+    answer(page, 6, 1)
+    page.wait_for_function("id => window.mmerLabel?.settled() && mmerLabel.id() === id", arg=shown)
+    page.wait_for_function(CHOSEN, arg=2)
+    assert list(service.store.labels()) == []
+    page.wait_for_timeout(300)  # the choice is on its way into the form
+    page.keyboard.press("Enter")
+    page.wait_for_function(ON_SCREEN, arg=shown)
+    (label,) = service.store.labels()
+    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+
+
+def test_an_item_whose_answer_was_refused_comes_back_as_it_was_filled_in(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    shown = item(page)
+    projects.change(service.store, "voices", new_name="sounds", actor="ada")
+    answer(page, 6, 1)
+    page.locator("#label-told", has_text="voices").wait_for()
+    page.wait_for_function("id => mmerLabel.settled() && mmerLabel.id() === id", arg=shown)
+    assert page.evaluate(CHOSEN, 2)
+    projects.change(service.store, "sounds", new_name="voices", actor="ada")
+    page.keyboard.press("Enter")
+    page.wait_for_function(ON_SCREEN, arg=shown)
+    (label,) = service.store.labels()
+    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+
+
+def test_without_a_choice_the_item_stays(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    shown = item(page)
+    page.keyboard.press("Enter")
+    page.locator("#label-told", has_text="choose an emotion").wait_for()
+    assert page.evaluate("mmerLabel.settled()")
+    assert item(page) == shown
