@@ -155,8 +155,8 @@ window.mmerLabel = (() => {
     return about;
   }
   function hold(on) {
-    byId("label-form").inert = on;
-    byId("label-form").ariaBusy = on;
+    const form = byId("label-form"); // gone with the desk while somebody pauses
+    if (form) Object.assign(form, { inert: on, ariaBusy: on });
   }
   // The answer was not stored: its item comes back, as it was filled in.
   function back() {
