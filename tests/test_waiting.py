@@ -4,6 +4,8 @@ import pytest
 
 from mmer import media
 from mmer.errors import ClipError
+from mmer.labels import EMOTIONS
+from mmer.numerals import likely
 from mmer.ui.faces_html import faces
 from mmer.ui.service import Service
 from mmer.ui.waiting import Pace, Waiting
@@ -42,6 +44,11 @@ def test_the_verdict_on_face_and_voice_comes_before_the_words(service, talk, fac
     card = plain(waiting.card(3.0, 8.0))
     assert f"So far , from face and voice: {early.emotion}" in card
     assert "3 s so far; clips like it took about 5 s more." in card
+    assert "Face read Voice read Words to come" in card
+    assert f"Happiness … {likely(early.branch_probs[0][3])} {likely(early.branch_probs[1][3])} …" in card
+    before = plain(Waiting().card(0.0, None, in_line=True))
+    assert before.startswith("Waiting for its turn")
+    assert before.count("…") == 4 * len(EMOTIONS)
 
 
 def test_an_estimate_is_of_clips_like_it_and_there_is_none_before(talk, voice_only):

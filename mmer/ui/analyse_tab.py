@@ -248,12 +248,13 @@ class AnalyseTab:
                 files, words, *_ = values.values()
             self.service.line.expect(request.session_hash, self._expected_s(files, words))
             told = result_html.status("Waiting for its turn", 0, request.session_hash)
-            return {status: told, **cleared, **values}
+            place = {self.card: Waiting().card(0, None, in_line=True)} if of_clip else {}
+            return {status: told, **cleared, **values, **place}
 
         waiting = button.click(
             wait,
             inputs if of_clip and not fill else None,
-            [status, *cleared, *filled],
+            [status, *cleared, *filled, *([self.card] if of_clip else [])],
             queue=False,
             api_name=f"{name}_waits",
             api_visibility="undocumented",

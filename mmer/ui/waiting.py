@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from mmer.labels import EMOTIONS
 from mmer.media import MediaInfo
 from mmer.ui.render import render
 
@@ -38,8 +39,12 @@ class Waiting:
     def sentence(self) -> str:
         return dict(STAGES).get(self.stage, "Starting")
 
-    def card(self, seconds: float, expected_s: float | None) -> str:
-        """Return what stands in the result's place until it is there."""
+    def card(self, seconds: float, expected_s: float | None, *, in_line: bool = False) -> str:
+        """Return what stands in the result's place until it is there: the same table, filled as each channel is read.
+
+        Args:
+            in_line: others are served first.
+        """
         names = [name for name, _ in STAGES]
         now = names.index(self.stage) if self.stage in names else -1
         return render(
@@ -49,7 +54,13 @@ class Waiting:
             seconds=seconds,
             left_s=None if expected_s is None else expected_s - seconds,
             early=self.early,
+            in_line=in_line,
+            votes=[(emotion, self._known(k)) for k, emotion in enumerate(EMOTIONS)],
         )
+
+    def _known(self, k: int) -> list[float | None]:
+        """Return an emotion's share by face and by voice as far as it is known; a channel that is absent has NaN."""
+        return [None, None] if self.early is None else [float(p[k]) for p in self.early.branch_probs[:2]]
 
 
 @dataclass(frozen=True)
