@@ -13,7 +13,7 @@ from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.correction_form import CONFIDENCE, OPINIONS
 from mmer.ui.handlers import report_errors
-from mmer.ui.render import render
+from mmer.ui.render import in_text, render
 from mmer.ui.service import Service
 
 
@@ -187,7 +187,7 @@ def _line(label: OwnLabel) -> str:
     """Return a label in one line of text."""
     sure = {value: name.lower() for name, value in CONFIDENCE}.get(label.confidence or 0)
     kept = "recording kept" if label.media else "numbers kept" if label.features else "clip not kept"
-    what = ", ".join(label.emotions) or label.outcome.replace("_", " ")
+    what = ", ".join(map(in_text, label.emotions)) or label.outcome.replace("_", " ")
     return " · ".join(
         [f"{label.clip}: {what}", *([sure] if sure else []), f"{label.created_at:%Y-%m-%d %H:%M} UTC", kept]
     )

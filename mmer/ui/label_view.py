@@ -8,10 +8,10 @@ from markupsafe import Markup
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
 from annotations.queue.own_answers import OwnAnswer
 from mmer.errors import ClipError
-from mmer.numerals import percent, shares, stretch
+from mmer.numerals import percent, stretch
 from mmer.ui.label_session import Work
 from mmer.ui.playable import Player
-from mmer.ui.render import render, sign, signs
+from mmer.ui.render import in_text, render, sign, signs
 from mmer.ui.result_html import status
 
 
@@ -101,7 +101,8 @@ def progress(of: Progress) -> str:
 def answer_line(answer: OwnAnswer) -> str:
     """Return an answered item in one line of text."""
     place = "" if answer.start_s is None else f", {stretch(answer.start_s, answer.end_s)}"
-    said = [shares(emotions) for emotions in answer.emotions.values() if emotions]
+    given = [sorted(emotions.items(), key=lambda pair: -pair[1]) for emotions in answer.emotions.values() if emotions]
+    said = [", ".join(in_text(*pair) for pair in pairs) for pairs in given]
     what = "; ".join(said) or answer.outcome.replace("_", " ")
     return f"Item {answer.item_id}{place}: {what} · {answer.finished_at:%H:%M} UTC"
 

@@ -42,6 +42,27 @@ window.mmerPage = (() => {
     }
   }
 
+  // Lists of plain text have an emotion's symbol before its word: it gets its colour, and is not read out.
+  const LISTS = "#review-items label, #own-labels label, #label-given label, #review-emotion [role=option]";
+  const NAMED = new RegExp(Object.entries(mmerSigns).map(([emotion, symbol]) => `${symbol}(?= ${emotion})`).join("|"), "gu");
+  function colourSymbols() {
+    const found = Object.fromEntries(Object.entries(mmerSigns).map(([emotion, symbol]) => [symbol, { emotion, ranges: [] }]));
+    for (const line of document.querySelectorAll(LISTS)) {
+      const input = line.querySelector("input");
+      if (input) input.ariaLabel = line.textContent.replace(NAMED, "").trim().replace(/\s+/g, " ");
+      const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+      while (texts.nextNode())
+        for (const { 0: symbol, index } of texts.currentNode.data.matchAll(NAMED)) {
+          const range = new Range();
+          range.setStart(texts.currentNode, index);
+          range.setEnd(texts.currentNode, index + symbol.length);
+          found[symbol].ranges.push(range);
+        }
+    }
+    if (!window.Highlight) return; // in an older browser symbols have the text's colour
+    for (const { emotion, ranges } of Object.values(found)) CSS.highlights.set(`mm-${emotion}`, new Highlight(...ranges));
+  }
+
   function textOf(block) {
     if (block.id === "result") {
       const headline = block.querySelector(".mm-emotion");
@@ -185,6 +206,7 @@ window.mmerPage = (() => {
     requestAnimationFrame(() => {
       due = false;
       nameGroups();
+      colourSymbols();
       giveRoomBack();
       followTabs();
       speak();

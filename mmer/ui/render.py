@@ -38,6 +38,12 @@ def sign(emotion: str, *, capital: bool = False) -> Markup:
     return Markup(_TEMPLATES.get_template("sign.html").make_module().sign(emotion, capital))  # type: ignore[attr-defined]
 
 
+def in_text(emotion: str, share: float = 1.0) -> str:
+    """Return an emotion, and its share where that is not all, for a list of plain text; the page's script gives the
+    symbol its colour."""
+    return f"{SIGNS[emotion].symbol} {emotion}" + (f" {percent(share)}" if share <= 0.999 else "")
+
+
 def signs(emotions: Iterable[str]) -> Markup:
     """Return several of them, divided by commas."""
     return Markup(", ").join(sign(emotion) for emotion in emotions)

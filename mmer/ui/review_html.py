@@ -5,7 +5,7 @@ from mmer.errors import ClipError
 from mmer.numerals import percent, seconds, stretch
 from mmer.ui.agreement_html import TARGETS
 from mmer.ui.playable import Player
-from mmer.ui.render import render
+from mmer.ui.render import in_text, render
 
 _KINDS = {
     "prediction": "The model answered",
@@ -20,7 +20,7 @@ _KINDS = {
 def item_line(item: DisputedItem) -> str:
     """Return an item in one line of text; the words say what colours would."""
     counts = sorted(item.counts.items(), key=lambda pair: -pair[1])
-    labels = ", ".join(f"{e} {n}" for e, n in counts) or "no emotion"
+    labels = ", ".join(f"{in_text(e)} {n}" for e, n in counts) or "no emotion"
     marks = {
         "decided": item.decided,
         "model disagrees": item.model_differs,

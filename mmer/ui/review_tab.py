@@ -23,7 +23,7 @@ from mmer.ui.handlers import page_being_built, remember_name, report_errors
 from mmer.ui.identity import gate
 from mmer.ui.label_view import rank_weights
 from mmer.ui.media_links import viewer
-from mmer.ui.render import render
+from mmer.ui.render import in_text, render
 from mmer.ui.service import Service
 
 _PAGE = 12  # items: what a phone shows without losing the detail below
@@ -82,8 +82,10 @@ class ReviewTab:
             )
             self.show_button = gr.Button("Show", variant="primary", elem_id="review-show", min_width=100)
         with gr.Accordion("Filter the items", open=False, elem_id="review-filters"), gr.Row():
-            emotions = [("Any", ""), *((e.capitalize(), e) for e in EMOTIONS)]
-            self.emotion = gr.Dropdown(emotions, value="", label="Somebody chose", min_width=140)
+            emotions = [("Any", ""), *((in_text(e), e) for e in EMOTIONS)]
+            self.emotion = gr.Dropdown(
+                emotions, value="", label="Somebody chose", min_width=140, elem_id="review-emotion"
+            )
             self.annotator = gr.Textbox(
                 label="Judged by",
                 value="",

@@ -1,5 +1,6 @@
 """How the page looks: calm, light and dark, one column on a phone."""
 
+import json
 from pathlib import Path
 
 import gradio as gr
@@ -46,5 +47,8 @@ CSS += "".join(
     f'{{ content: "{sign.symbol}" / ""; color: var(--mm-{emotion}); margin-right: .45em; }}\n'
     for emotion, sign in SIGNS.items()
 )
+# Symbols in lists of plain text, where `page.js` finds them.
+CSS += "".join(f"::highlight(mm-{emotion}) {{ color: var(--mm-{emotion}); }}\n" for emotion in SIGNS)
 CSS += "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.css", "analyse.css"))
-SCRIPT = "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))
+SCRIPT = f"window.mmerSigns = {json.dumps({emotion: sign.symbol for emotion, sign in SIGNS.items()})};\n"
+SCRIPT += "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))

@@ -1,12 +1,14 @@
 """The Review tab in a real browser."""
 
 import pytest
+from playwright.sync_api import expect
 
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue
 from annotations.review.adjudication import final_labels
 from annotations.store import Store
 from mmer.hashing import content_hash
+from mmer.labels import SIGNS
 from mmer.ui.service import Service
 from tests import synth
 from tests.test_label_tab import PREDICTION, paths_in
@@ -59,6 +61,20 @@ def test_pictures_and_films_keep_their_ratio_of_sides(service, serve, visit):
             "() => { const e = document.querySelector('.mm-clip'); return e.naturalWidth || e.videoWidth }"
         )
         assert page.evaluate(DISTORTED) == []
+
+
+def test_a_list_of_text_has_the_signs_of_emotions_too(service, serve, visit):
+    page = open_review(visit(serve(service)))
+    lines = page.locator("#review-items label")
+    expect(lines).to_have_count(3)
+    for line in lines.all():
+        expect(line).to_contain_text(f"{SIGNS['anger'].symbol} anger 1")
+        expect(line).to_contain_text(f"{SIGNS['fear'].symbol} fear 1")
+        heard = line.locator("input").evaluate("(input) => input.ariaLabel")
+        assert "anger 1" in heard
+        assert not any(sign.symbol in heard for sign in SIGNS.values())  # nobody wants to hear what it looks like
+    coloured = page.evaluate("[...CSS.highlights.get('mm-fear')].map(String)")
+    assert coloured == [SIGNS["fear"].symbol] * 3
 
 
 def test_items_are_decided_by_keyboard_and_the_next_one_opens(service, serve, visit):
