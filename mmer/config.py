@@ -210,6 +210,15 @@ class VoiceConfig:
 
 
 @dataclass(frozen=True)
+class LiveConfig:
+    """Sliding windows of a live verdict; they are all the smoothing there is."""
+
+    face_s: float = 2.0  # ten crops, weighed by the face branch's own attention over time
+    voice_s: float = 4.0  # an utterance of RAVDESS lasts 3.7 s
+    lost_s: float = 1.0  # a face that was not seen for so long has gone
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     face_widths: tuple[int, ...] = (32, 64, 128, 256)
     face_blocks: tuple[int, ...] = (2, 2, 2, 2)

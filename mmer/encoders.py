@@ -201,6 +201,12 @@ class FaceEncoder(Encoder):
             frame = frame * self.imagenet.rest + self.imagenet(x)
         return middle, frame, scores
 
+    @staticmethod
+    def over_time(middle: Tensor, frame: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `pool` does, (1, C_middle) and (1, state), of what `frames` returned of one utterance."""
+        weights = scores.softmax(0)[:, None]
+        return (middle * weights).sum(0, keepdim=True), (frame * weights).sum(0, keepdim=True)
+
     def project(self, pooled: Tensor) -> Tensor:
         return pooled
 

@@ -165,6 +165,12 @@ class FaceTracker:
             self._view = len(sightings), frame.time_s, np.asarray(small)
         self._join(sightings, frame.time_s)
 
+    def forget(self, before_s: float) -> None:
+        """Drop what was seen before a time, so that a film without an end takes no more than its last seconds."""
+        self.times_s = [t for t in self.times_s if t >= before_s]
+        lasting = ([s for s in track if s.time_s >= before_s] for track in self._tracks)
+        self._tracks, self._view = [track for track in lasting if track], None
+
     def view(self, tracks: Sequence[FaceTrack]) -> View | None:
         """Return the picture in which most of these faces are seen; None where never two were."""
         if self._view is None:

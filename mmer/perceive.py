@@ -272,7 +272,7 @@ class Perceiver:
         items = [_cut_out(config, cut, tracks, sound, whole, shown_s) for cut in cuts]
         if sound is None or not config.model.whisper_depths:
             return items
-        return self._encode(config, items, sound, notices)
+        return self.encode(config, items, sound, notices)
 
     def _tracker(self, config: Config, picture: MediaInfo, notices: list[Notice]) -> FaceTracker | None:
         """Return a face tracker; where its weights cannot be had, None and a notice."""
@@ -295,7 +295,7 @@ class Perceiver:
         clock.add("speech", since)
         return transcript
 
-    def _encode(self, config: Config, items: list[Features], sound, notices: list[Notice]) -> list[Features]:
+    def encode(self, config: Config, items: list[Features], sound, notices: list[Notice]) -> list[Features]:
         """Give each utterance the states of Whisper's encoder; say why where the voice branch has to do without."""
         wanted, rate = (config.model.whisper_depths, config.model.whisper_width), config.voice.sample_rate
         try:

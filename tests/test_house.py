@@ -25,7 +25,7 @@ FLOORS = [
     {"integrated_gradients", "occlusion", "explanation"},
     {"face_map", "voice_map", "word_map"},
     {"predict", "attribution", "hub"},
-    {"plots", "whatif", "counterfactual"},
+    {"plots", "whatif", "counterfactual", "live"},
     {"ui", "commands"},
     {"__main__"},
 ]

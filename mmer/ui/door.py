@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmer.ui import line
+from mmer.ui import line, live_sessions
 from mmer.ui.first_paint import with_first_paint
 from mmer.ui.login import Logins
 from mmer.ui.media_links import PREFIX, with_visitor
@@ -103,6 +103,8 @@ class Door:
             if isinstance(found, JSONResponse) and found.status_code >= 400:
                 self._count(found)
             await found(scope, receive, send)
+        elif scope["method"] == "POST" and path.startswith(live_sessions.PREFIX):
+            await self._live(scope, receive, send, path)
         elif scope["method"] == "POST" and path == "/gradio_api/upload":
             await self.app(scope, self._counting_files(headers, receive), send)
         elif scope["method"] == "POST":
@@ -175,13 +177,32 @@ class Door:
 
         return counted
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send, headers: Headers, path: str) -> None:
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return a request's body, or the beginning of one that is too long; None: its sender has left."""
         body, more = b"", True
         while more and len(body) <= self.budget.max_body_bytes:
             message = await receive()
             if message["type"] != "http.request":
-                return  # its sender has gone
+                return None
             body, more = body + message.get("body", b""), message.get("more_body", False)
+        return body
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        body = await self._body(receive)
+        if body is None:
+            return
+        if len(body) > self.budget.max_body_bytes:
+            reply = _refuse(413, "too_long", f"a live picture has up to {self.budget.max_body_bytes:,} bytes")
+        elif self.page.stopping:
+            reply = _refuse(503, "stopping", "this server is being stopped; try again in a minute")
+        else:
+            reply = await self.page.service.live.answer(path, body)
+        await reply(scope, receive, send)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, headers: Headers, path: str) -> None:
+        body = await self._body(receive)
+        if body is None:
+            return
         is_call, refusal = path.startswith(_CALLS), None
         if len(body) > self.budget.max_body_bytes:
             most = f"{self.budget.max_body_bytes:,}"

@@ -51,6 +51,16 @@ class Line:
         while len(self._expected) > _REMEMBERED:
             self._expected.popitem(last=False)
 
+    def load(self) -> tuple[int, int]:
+        """Return how many calls of the model are answered, and how many wait."""
+        if self.page is None:
+            return 0, 0
+        running, waiting = (
+            sum(event.concurrency_id == "model" for event in events)
+            for events in (self.page.running(), self.page.waiting())
+        )
+        return running, waiting
+
     def place(self, session: str) -> Place | None:
         """Return where the first call of a session stands that waits for the model; None where none waits."""
         if self.page is None:

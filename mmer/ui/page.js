@@ -5,7 +5,7 @@ window.mmerPage = (() => {
   // Of these blocks the text is spoken when it changes; of a result only its headline and the line beneath.
   const SPOKEN = [
     "status", "files-status", "doing", "saved", "label-status", "label-told", "review-status", "review-doing",
-    "review-decided", "receipt-told", "own-told", "project-told", "result",
+    "review-decided", "receipt-told", "own-told", "project-told", "live-status", "result",
   ];
   const places = {}; // tab -> what is open in it: a project, an item
   let here = null; // the tab that is open

@@ -10,13 +10,14 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from mmer.config import MediaLimits
-from mmer.ui import housekeeping
+from mmer.ui import housekeeping, live_sessions
 from mmer.ui.analyse_tab import AnalyseTab
 from mmer.ui.api import Endpoints
 from mmer.ui.data_tab import DataTab
 from mmer.ui.door import Door
 from mmer.ui.identity import Identity
 from mmer.ui.label_tab import HOTKEYS, LabelTab
+from mmer.ui.live_tab import LiveTab
 from mmer.ui.mcp_tools import Tools
 from mmer.ui.model_tab import ModelTab
 from mmer.ui.projects_tab import ProjectsTab
@@ -75,6 +76,7 @@ class Page(gr.Blocks):
             if self.mcp_server_obj:
                 await stack.enter_async_context(self.mcp_server_obj.lifespan(app))
             await stack.enter_async_context(housekeeping.every_hour(self.service)(app))
+            await stack.enter_async_context(live_sessions.freeing(self.service.live)(app))
             await stack.enter_async_context(watch(self.service.retraining)(app))
             yield
 
@@ -97,6 +99,8 @@ def build(service: Service) -> Page:
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Analyse"):
                 analyse = AnalyseTab(service)
+            with gr.Tab("Live"):
+                LiveTab(service)
             with gr.Tab("Label"):
                 LabelTab(service)
             with gr.Tab("Review"):

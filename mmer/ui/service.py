@@ -23,6 +23,7 @@ from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.labels import EMOTIONS
 from mmer.ui.examples import ExampleFiles
 from mmer.ui.line import Line
+from mmer.ui.live_sessions import LiveSessions
 from mmer.ui.media_links import MediaLinks
 from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
@@ -137,6 +138,8 @@ class Service:
         self.retraining = Retraining(paths, self.store)
         self.monitor = Monitor(self)
         self.line = Line(self.monitor)
+        self.live = LiveSessions(self)
+        self.gpu_is_lent = on_gpu(self.knows) != self.knows
         self.examples = ExampleFiles(paths.uploads)
         self.pace = Pace()
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here

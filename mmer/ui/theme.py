@@ -49,6 +49,10 @@ CSS += "".join(
 )
 # Symbols in lists of plain text, where `page.js` finds them.
 CSS += "".join(f"::highlight(mm-{emotion}) {{ color: var(--mm-{emotion}); }}\n" for emotion in SIGNS)
-CSS += "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.css", "analyse.css"))
+CSS += "\n".join(
+    Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.css", "analyse.css", "live.css")
+)
 SCRIPT = f"window.mmerSigns = {json.dumps({emotion: sign.symbol for emotion, sign in SIGNS.items()})};\n"
-SCRIPT += "\n".join(Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js"))
+SCRIPT += "\n".join(
+    Path(__file__).with_name(f).read_text(encoding="utf-8") for f in ("page.js", "timeline.js", "live.js")
+)

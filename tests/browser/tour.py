@@ -34,6 +34,8 @@ def tour(page: Page) -> Iterator[str]:
     page.locator("#save").click()
     page.locator("#saved .mm-done").wait_for()
     yield "analyse-saved"
+    _open(page, "Live", "#live-start")
+    yield "live"
     yield from _label(page)
     yield from _review(page)
     _open(page, "Model", "#model-overview h2")
