@@ -16,12 +16,17 @@ from mmer.face import REGIONS
 from mmer.face_map import FaceLogit, regions_kept
 from mmer.features import Features, LanguageModel, collate, with_text
 from mmer.labels import EMOTIONS
+from mmer.messages import Say, marked, plain
 from mmer.speech import Transcriber
 from mmer.target_logit import TargetLogit
 from mmer.voice_map import VoiceLogit
 
 _MOST = 0.5  # of a channel's parts: an answer that only turns when more goes hangs on no part
-_DOING = {"face": "blurred", "voice": "silent", "text": "dropped"}
+_WITH = {
+    "face": marked("With {parts} blurred it would be {after}, not {before}."),
+    "voice": marked("With {parts} silent it would be {after}, not {before}."),
+    "text": marked("With {parts} dropped it would be {after}, not {before}."),
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,17 @@ class Turn:
 
     @property
     def sentence(self) -> str:
-        named = ", ".join(f'"{p}"' if self.branch == "text" else p for p in self.parts)
-        return f"With {named} {_DOING[self.branch]} it would be {self.after}, not {self.before}."
+        return self.told()
+
+    def told(self, say: Say = plain, name: Callable[[str], str] = str) -> str:
+        """Return it as a sentence.
+
+        Args:
+            say: says the text in some language.
+            name: names an emotion, a region of the face or a stretch of time in it.
+        """
+        named = ", ".join(f'"{p}"' if self.branch == "text" else name(p) for p in self.parts)
+        return say(_WITH[self.branch], parts=named, after=name(self.after), before=name(self.before))
 
     def to_dict(self) -> dict[str, Any]:
         numbers = {"share": round(self.share, 4), "probability": round(self.probability, 4)}

@@ -1,20 +1,61 @@
 """Why one utterance was judged as it was: scores, verdicts on them, and a sentence that goes no further."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from mmer.messages import Say, marked, plain
 from mmer.trust import MIN_GAP, VERDICTS, Trust
 
-_THE = {"face": "the face", "voice": "the voice", "text": "the words"}
-_SPEAK = {"face": "speaks", "voice": "speaks", "text": "speak"}
-_IT_SAYS = {"face": "it says", "voice": "it says", "text": "they say"}
-_COUNT = {"face": "counts", "voice": "counts", "text": "count"}
-_MAP = {"face": "face", "voice": "voice", "text": "word"}
-_MEANING = {
-    "trustworthy": ("is trustworthy", "are trustworthy"),
-    "weak": ("is weak", "are weak"),
-    "no clear evidence": ("shows no clear evidence", "show no clear evidence"),
+_NOTHING = marked("{what}: nothing speaks for it clearly.")
+_MOSTLY = {
+    "face": marked("{what}: mostly the face{where}."),
+    "voice": marked("{what}: mostly the voice{where}."),
+    "text": marked("{what}: mostly the words{where}."),
+}
+_ABOVE_ALL = {
+    "face": marked("{what}: above all the face{where}."),
+    "voice": marked("{what}: above all the voice{where}."),
+    "text": marked("{what}: above all the words{where}."),
+}
+_AGAINST = {
+    "face": marked("The face speaks against it."),
+    "voice": marked("The voice speaks against it."),
+    "text": marked("The words speak against it."),
+}
+_AGAINST_FOR = {
+    "face": marked("The face speaks against it; alone it says {other}."),
+    "voice": marked("The voice speaks against it; alone it says {other}."),
+    "text": marked("The words speak against it; alone they say {other}."),
+}
+_FOR_TOO = {
+    "face": marked("The face speaks for it too."),
+    "voice": marked("The voice speaks for it too."),
+    "text": marked("The words speak for it too."),
+}
+_HARDLY = {
+    "face": marked("The face hardly counts."),
+    "voice": marked("The voice hardly counts."),
+    "text": marked("The words hardly count."),
+}
+_AT = {
+    "brows": marked(", strongest at the brows"),
+    "eyes": marked(", strongest at the eyes"),
+    "nose": marked(", strongest at the nose"),
+    "mouth": marked(", strongest at the mouth"),
+    "jaw": marked(", strongest at the jaw"),
+}
+_AT_PITCH = marked(", strongest from {start:.1f} to {end:.1f} s at {low:.0f} to {high:.0f} Hz")
+_AT_WORD = marked(', strongest in "{word}"')
+_MAP = {"face": marked("face"), "voice": marked("voice"), "text": marked("word")}
+_MEANING = {  # of one map, of several
+    "trustworthy": (marked("The {named} map is trustworthy."), marked("The {named} maps are trustworthy.")),
+    "weak": (marked("The {named} map is weak."), marked("The {named} maps are weak.")),
+    "no clear evidence": (
+        marked("The {named} map shows no clear evidence."),
+        marked("The {named} maps show no clear evidence."),
+    ),
 }
 
 
@@ -47,48 +88,60 @@ class Explanation:
 
     @property
     def sentence(self) -> str:
-        """What the figures say in words, no more than the verdicts on the maps allow."""
+        """What the figures say in English."""
+        return self.told()
+
+    def told(self, say: Say = plain, name: Callable[[str], str] = str) -> str:
+        """Return what the figures say in words, no more than the verdicts on the maps allow.
+
+        Args:
+            say: says the texts in some language.
+            name: names an emotion in it.
+        """
         shares = {m: v for m, v in self.modality.items() if v is not None}
         leader = max(shares, key=lambda m: shares[m])
-        what = self.target.capitalize() + (f" rather than {self.against}" if self.against else "")
+        what = name(self.target)
+        if self.against:
+            what = say(marked("{what} rather than {other}"), what=what, other=name(self.against))
+        what = what[:1].upper() + what[1:]
         if shares[leader] < MIN_GAP:
-            said = [f"{what}: nothing speaks for it clearly."]
+            said = [say(_NOTHING, what=what)]
             rest = shares
         else:
             most = shares[leader] > sum(map(abs, shares.values())) / 2
-            where = self._where(leader)
-            said = [f"{what}: {'mostly' if most else 'above all'} {_THE[leader]}{where and f', {where}'}."]
+            said = [say((_MOSTLY if most else _ABOVE_ALL)[leader], what=what, where=self._where(leader, say))]
             rest = {m: v for m, v in shares.items() if m != leader}
         for m, share in rest.items():
             if share <= -MIN_GAP:
                 other = self.alone.get(m, self.target)
-                alone = f"; alone {_IT_SAYS[m]} {other}" if other != self.target else ""
-                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} against it{alone}.")
-            elif share >= MIN_GAP:
-                said.append(f"{_THE[m].capitalize()} {_SPEAK[m]} for it too.")
+                alone = other != self.target
+                said.append(say(_AGAINST_FOR[m], other=name(other)) if alone else say(_AGAINST[m]))
             else:
-                said.append(f"{_THE[m].capitalize()} hardly {_COUNT[m]}.")
+                said.append(say((_FOR_TOO if share >= MIN_GAP else _HARDLY)[m]))
         for verdict, (one, many) in _MEANING.items():
-            maps = [_MAP[m] for m, trust in self.trust.items() if trust is not None and trust.verdict == verdict]
-            if maps:
-                named = " and ".join([", ".join(maps[:-1])] * (len(maps) > 1) + maps[-1:])
-                said.append(f"The {named} map {one}." if len(maps) == 1 else f"The {named} maps {many}.")
+            maps = [say(_MAP[m]) for m, trust in self.trust.items() if trust is not None and trust.verdict == verdict]
+            if len(maps) > 1:
+                named = say(marked("{first} and {last}"), first=", ".join(maps[:-1]), last=maps[-1])
+                said.append(say(many, named=named))
+            elif maps:
+                said.append(say(one, named=maps[0]))
         return " ".join(said)
 
-    def _where(self, branch: str) -> str:
+    def _where(self, branch: str, say: Say) -> str:
         """Return what in a branch speaks most for the target; nothing unless its map is trustworthy."""
         trust = self.trust[branch]
         if trust is None or trust.verdict != VERDICTS[0]:
             return ""
         if branch == "voice":
             best = max(self.voice_bands, key=lambda band: band["score"])
-            band = f"{best['low_hz']:.0f} to {best['high_hz']:.0f} Hz"
-            return f"strongest from {best['start_s']:.1f} to {best['end_s']:.1f} s at {band}"
+            return say(_AT_PITCH, start=best["start_s"], end=best["end_s"], low=best["low_hz"], high=best["high_hz"])
         scores = self.face_regions if branch == "face" else self.words
         if not scores:
             return ""
-        name, score = max(scores, key=lambda pair: pair[1])
-        return "" if score <= 0 else f"strongest at the {name}" if branch == "face" else f'strongest in "{name}"'
+        found, score = max(scores, key=lambda pair: pair[1])
+        if score <= 0:
+            return ""
+        return say(_AT[found]) if branch == "face" else say(_AT_WORD, word=found)
 
     def to_dict(self) -> dict:
         """Return the JSON object `explanation` of `python -m mmer analyse --explain`."""

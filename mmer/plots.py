@@ -20,6 +20,7 @@ from mmer.config import VoiceConfig
 from mmer.explanation import Explanation
 from mmer.features import Features
 from mmer.labels import SIGNS
+from mmer.messages import Say, marked, plain
 from mmer.numerals import seconds, signed
 from mmer.voice_map import mel_centres, voice_edges
 
@@ -31,13 +32,17 @@ _STYLE: dict[str, Any] = {"color": INK, "fontsize": 8}
 
 
 def face(
-    features: Features, explanation: Explanation, frames: Mapping[int, np.ndarray] | None = None
+    features: Features,
+    explanation: Explanation,
+    frames: Mapping[int, np.ndarray] | None = None,
+    say: Say = plain,
 ) -> Image.Image | None:
     """Return the frames that count most, each beside its map, above the score of every moment; None without a face.
 
     Args:
         frames: pictures (H, W, 3) uint8 of some of these frames, by index: the map is laid over the face in them; over
             the crop that the model saw where there is none.
+        say: says the texts beside it in some language.
     """
     if explanation.face_map is None or features.face is None:
         return None
@@ -72,15 +77,21 @@ def face(
             bars[i].set(edgecolor=INK, linewidth=1.8)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.margins(x=0.02, y=0.15)
-        axes.set_xlabel("seconds; the outlined bars are the frames above", **_STYLE)
-        axes.set_ylabel("score", **_STYLE)
+        axes.set_xlabel(say(marked("seconds; the outlined bars are the frames above")), **_STYLE)
+        axes.set_ylabel(say(marked("score")), **_STYLE)
         _plain(axes)
-    _legend(figure, explanation.target)
+    _legend(figure, explanation.target, say)
     return _drawn(figure)
 
 
-def voice(features: Features, explanation: Explanation, config: VoiceConfig | None = None) -> Image.Image | None:
-    """Return the spectrogram under its map, the scores of the strongest cells written in; None without a voice."""
+def voice(
+    features: Features, explanation: Explanation, config: VoiceConfig | None = None, say: Say = plain
+) -> Image.Image | None:
+    """Return the spectrogram under its map, the scores of the strongest cells written in; None without a voice.
+
+    Args:
+        say: says the texts beside it in some language.
+    """
     if explanation.voice_map is None or features.sound is None:
         return None
     config = config or VoiceConfig()
@@ -119,10 +130,10 @@ def voice(features: Features, explanation: Explanation, config: VoiceConfig | No
             bbox=shade,
         )
     axes.set_yticks([bin_of(hz) for hz in edges], [f"{hz:g}" for hz in edges])
-    axes.set_xlabel("seconds", **_STYLE)
+    axes.set_xlabel(say(marked("seconds")), **_STYLE)
     axes.set_ylabel("Hz", **_STYLE)
     _plain(axes)
-    _legend(figure, explanation.target)
+    _legend(figure, explanation.target, say)
     return _drawn(figure)
 
 
@@ -132,9 +143,10 @@ def _figure(width: float, height: float, layout: Literal["constrained"] | None =
     return figure
 
 
-def _legend(figure: Figure, target: str) -> None:
+def _legend(figure: Figure, target: str, say: Say) -> None:
     lines = [Line2D([], [], color=FOR, linestyle="solid"), Line2D([], [], color=AGAINST, linestyle="dashed")]
-    named = [f"speaks for {SIGNS[target].symbol} {target}", f"against {SIGNS[target].symbol} {target}"]
+    emotion = f"{SIGNS[target].symbol} {say(target)}"
+    named = [say(marked("speaks for {emotion}"), emotion=emotion), say(marked("against {emotion}"), emotion=emotion)]
     style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8, "labelcolor": INK, "borderaxespad": 0.1}
     figure.legend(lines, named, loc="outside upper left" if figure.get_layout_engine() else "upper left", **style)
 

@@ -9,8 +9,12 @@ from typing import Any
 
 from mmer import checkpoint
 from mmer.errors import CheckpointError
+from mmer.messages import marked
 
-QUESTIONS = {"people": "people who were labelled", "strangers": "strangers"}  # what a retraining is measured by
+QUESTIONS = {
+    "people": marked("people who were labelled"),
+    "strangers": marked("strangers"),
+}  # what a retraining is measured by
 
 
 @dataclass(frozen=True)

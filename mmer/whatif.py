@@ -13,12 +13,18 @@ from mmer.errors import ClipError
 from mmer.face_map import soften
 from mmer.features import Features, LanguageModel, with_text
 from mmer.labels import EMOTIONS, MODALITIES, check_modalities
+from mmer.messages import Say, marked, plain
 from mmer.predict import EmotionResult, Predictor, Segment
 from mmer.speech import ENCODER_S, FRAME, Heard, Transcriber, encoder_mel_of_power, encoder_power
 
 _WHISPER_HOP = 160  # samples between the frames that the encoder reads, two for each of its states
 _PER_STATE = FRAME // _WHISPER_HOP
 _CHANNELS = {"face": "the face", "voice": "the voice", "text": "the words"}
+_WITHOUT = {
+    "face": marked("without the face"),
+    "voice": marked("without the voice"),
+    "text": marked("without the words"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,18 +43,26 @@ class Changes:
         return any(getattr(self, f.name) not in (None, ()) for f in fields(self))
 
     def __str__(self) -> str:
+        return self.told()
+
+    def told(self, say: Say = plain) -> str:
+        """Return what is changed in words.
+
+        Args:
+            say: says the texts in some language.
+        """
         said = []
         if self.cut_s is not None:
-            said.append(f"{self.cut_s[0]:g} to {self.cut_s[1]:g} s cut out")
+            said.append(say(marked("{start:g} to {end:g} s cut out"), start=self.cut_s[0], end=self.cut_s[1]))
         if self.rate is not None:
-            said.append(f"speech {self.rate:g} times as fast")
+            said.append(say(marked("speech {rate:g} times as fast"), rate=self.rate))
         if self.noise_db is not None:
-            said.append(f"noise {self.noise_db:g} dB below the voice")
+            said.append(say(marked("noise {n:g} dB below the voice"), n=self.noise_db))
         if self.blur is not None:
-            said.append(f"the face blurred by {self.blur:g} pixels")
-        said += [f'word {n} replaced by "{word}"' for n, word in self.replace_words]
-        said += [f"word {n} dropped" for n in self.drop_words]
-        said += [f"without {_CHANNELS[m]}" for m in self.hide]
+            said.append(say(marked("the face blurred by {n:g} pixels"), n=self.blur))
+        said += [say(marked('word {n} replaced by "{word}"'), n=n, word=word) for n, word in self.replace_words]
+        said += [say(marked("word {n} dropped"), n=n) for n in self.drop_words]
+        said += [say(_WITHOUT[m]) for m in self.hide]
         return "; ".join(said)
 
 
