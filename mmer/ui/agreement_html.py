@@ -2,20 +2,32 @@
 
 from annotations.review.agreement import Agreement
 from mmer.labels import EMOTIONS
-from mmer.numerals import decimal
+from mmer.messages import marked
+from mmer.ui import names
+from mmer.ui.language import Texts, gettext
+from mmer.ui.names import CHANNELS
+from mmer.ui.numbers import decimal
 from mmer.ui.render import render, sign
-from mmer.ui.result_html import CHANNELS
 
-TARGETS = {"all": "All together", **CHANNELS}
+TARGETS = Texts({"all": marked("All together"), **{m: CHANNELS.marked(m) for m in CHANNELS}})
+IN_SENTENCE = Texts({"all": marked("all together"), **{m: names.IN_SENTENCE.marked(m) for m in CHANNELS}})
 MIN_SHARED = 20  # segments judged by two or more, below which an alpha is not put into words
 _PAIRS = 200  # of annotators in the table; those who share most
 # What Krippendorff asks for before conclusions rest on labels: 0.8, and 0.667 for tentative ones.
 _MEANING = (
-    (0.8, "reliable", "the labels can be relied on"),
-    (2 / 3, "tentative", "enough for tentative conclusions, not for firm ones"),
-    (0.2, "low", "too low to rely on: look at the items below, and at what the guidelines leave open"),
-    (-0.2, "about chance", "hardly better than if everybody had guessed"),
-    (-2.0, "worse than chance", "the annotators contradict each other: they may read the question differently"),
+    (0.8, marked("reliable"), marked("the labels can be relied on")),
+    (2 / 3, marked("tentative"), marked("enough for tentative conclusions, not for firm ones")),
+    (
+        0.2,
+        marked("low"),
+        marked("too low to rely on: look at the items below, and at what the guidelines leave open"),
+    ),
+    (-0.2, marked("about chance"), marked("hardly better than if everybody had guessed")),
+    (
+        -2.0,
+        marked("worse than chance"),
+        marked("the annotators contradict each other: they may read the question differently"),
+    ),
 )
 
 
@@ -27,41 +39,53 @@ def meaning(alpha: float | None, n_shared: int, interval: tuple[float, float] | 
         interval: of the alpha; where its ends mean different things, both are said.
     """
     if alpha is None:
-        return "not known", "two annotators have to judge the same items, and choose more than one emotion between them"
+        return gettext("not known"), gettext(
+            "two annotators have to judge the same items, and choose more than one emotion between them"
+        )
     if n_shared < MIN_SHARED:
         return (
-            "too few items to say",
-            f"{n_shared} were judged by two or more, and chance alone moves the figure far; from {MIN_SHARED} on it is "
-            "put into words",
+            gettext("too few items to say"),
+            gettext(
+                "{n} were judged by two or more, and chance alone moves the figure far; from {least} on it is put into "
+                "words",
+                n=n_shared,
+                least=MIN_SHARED,
+            ),
         )
     low, high = (_word(end) for end in (interval or (alpha, alpha)))
     if low == high:
         return low
-    return f"{low[0]} to {high[0]}", "the items judged so far leave it open; more items narrow the interval"
+    return gettext("{low} to {high}", low=low[0], high=high[0]), gettext(
+        "the items judged so far leave it open; more items narrow the interval"
+    )
 
 
 def _word(alpha: float) -> tuple[str, str]:
-    return next((word, sentence) for least, word, sentence in _MEANING if alpha >= least)
+    return next((gettext(word), gettext(sentence)) for least, word, sentence in _MEANING if alpha >= least)
 
 
 def summary(measured: Agreement) -> str:
     """Return agreement in one line of text."""
     if measured.alpha is None:
-        return f"Agreement: {meaning(None, 0)[0]}."
-    ends = (
-        f", 95 % interval {decimal(measured.interval[0])} to {decimal(measured.interval[1])}"
-        if measured.interval
-        else ""
+        return gettext("Agreement: {word}.", word=meaning(None, 0)[0])
+    ends = ""
+    if measured.interval:
+        low, high = measured.interval
+        ends = gettext(", 95 % interval {low} to {high}", low=decimal(low), high=decimal(high))
+    return gettext(
+        "Agreement: {word} (alpha {alpha}{ends}, from {n} items).",
+        word=meaning(measured.alpha, measured.n_shared, measured.interval)[0],
+        alpha=decimal(measured.alpha),
+        ends=ends,
+        n=measured.n_shared,
     )
-    word = meaning(measured.alpha, measured.n_shared, measured.interval)[0]
-    return f"Agreement: {word} (alpha {decimal(measured.alpha)}{ends}, from {measured.n_shared} items)."
 
 
 def agreement(measured: Agreement, target: str) -> str:
     """Return agreement at a glance, and the tables."""
     shared = measured.shared_by_target
     per_target = [
-        (TARGETS[t] + (" (shown)" if t == target else ""), a, meaning(a, shared.get(t, 0))[0])
+        (TARGETS[t] + (gettext(" (shown)") if t == target else ""), a, meaning(a, shared.get(t, 0))[0])
         for t, a in measured.per_target.items()
     ]
     return render(

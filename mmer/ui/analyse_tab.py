@@ -9,6 +9,7 @@ from gradio.oauth import OAuthProfile
 
 from mmer import checkpoint
 from mmer.media import MediaInfo
+from mmer.messages import marked
 from mmer.ui import card_html, result_html
 from mmer.ui.auth import authorize
 from mmer.ui.captions import webvtt
@@ -16,9 +17,11 @@ from mmer.ui.clip_inputs import ClipInputs, in_reading_order, probed
 from mmer.ui.correction_form import CorrectionForm
 from mmer.ui.examples import EXAMPLES, Example
 from mmer.ui.faces_html import faces
-from mmer.ui.handlers import report_errors, run_in_background
+from mmer.ui.handlers import in_its_language, report_errors, run_in_background
 from mmer.ui.history import History
+from mmer.ui.language import gettext, label, part
 from mmer.ui.line import MODEL
+from mmer.ui.render import hint
 from mmer.ui.service import Service, SessionResult, current, to_explain
 from mmer.ui.timeline_html import timeline
 from mmer.ui.waiting import Waiting
@@ -26,8 +29,6 @@ from mmer.ui.whatif_panel import WhatIfPanel
 
 _KEEP_S = 3600  # how long a session's result is held
 _SCROLL = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'nearest'}})"
-_FAILED = result_html.empty("Nothing came of it", "What went wrong stands beside the button. When it works, you get:")
-_STOPPED = result_html.empty("Stopped", "Press Analyse to start again. When it is done, you get:")
 _ROOM = {
     ".mp4": "mm-tall",
     ".png": "mm-tall",
@@ -35,10 +36,16 @@ _ROOM = {
     "": "mm-flat",
 }  # that an example's file takes in the list
 _DOWNLOADS = (  # what they are called on the page, their ending, their type
-    ("Report", "html", "text/html"),
-    ("JSON", "json", "application/json"),
-    ("Captions", "vtt", "text/vtt"),
+    (marked("Download Report"), "html", "text/html"),
+    (marked("Download JSON"), "json", "application/json"),
+    (marked("Download Captions"), "vtt", "text/vtt"),
 )
+
+
+def _failed() -> str:
+    return result_html.empty(
+        gettext("Nothing came of it"), gettext("What went wrong stands beside the button. When it works, you get:")
+    )
 
 
 class AnalyseTab:
@@ -53,14 +60,14 @@ class AnalyseTab:
             with gr.Column(scale=5, min_width=320):
                 self._build_inputs()
             with gr.Column(scale=7, min_width=320):
-                self.card = gr.HTML(result_html.empty(), label="Verdict", elem_id="result")
+                self.card = gr.HTML(part(result_html.empty), label="Verdict", elem_id="result")
                 self.history.compared.render()
                 with gr.Column(visible=False) as self.panel:
                     self._build_panel()
-        with gr.Accordion("About the model that answers", open=False, elem_id="model-card"):
+        with gr.Accordion(label("About the model that answers"), open=False, elem_id="model-card"):
             serving = checkpoint.promoted(service.paths.checkpoints)
-            self.model = gr.HTML(self._figures(serving), label="The model")
-            with gr.Accordion("The whole card", open=False):
+            self.model = gr.HTML(part(lambda: self._figures(serving)), label="The model")
+            with gr.Accordion(label("The whole card (in English)"), open=False):
                 gr.Markdown(card_html.whole_card())
         self.verdict = [self.raw, self.card, self.transcript, self.times, self.why, self.panel, self.session]
         self.verdict += [self.over_time, self.model, self.people, self.told_why]
@@ -69,14 +76,14 @@ class AnalyseTab:
     def _build_inputs(self) -> None:
         self.given = ClipInputs(self.service)
         with gr.Row():
-            self.analyse_button = gr.Button("Analyse", variant="primary", scale=3, elem_id="analyse")
-            self.stop_button = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
+            self.analyse_button = gr.Button(label("Analyse"), variant="primary", scale=3, elem_id="analyse")
+            self.stop_button = gr.Button(label("Stop"), scale=1, min_width=80, elem_id="stop")
         self.status = gr.HTML(label="Status", elem_id="status")
         with gr.Group(elem_id="examples"):
-            gr.HTML('<p class="mm-hint">Or try an example; nobody is in them, face and voice are made here.</p>')
+            gr.HTML(part(lambda: hint(marked("Or try an example; nobody is in them, face and voice are made here."))))
             self.example_buttons = [
                 gr.Button(
-                    each.title,
+                    label(each.title),
                     size="sm",
                     elem_id=f"example-{each.id}",
                     elem_classes=["mm-example", _ROOM[Path(each.file).suffix]],
@@ -93,23 +100,23 @@ class AnalyseTab:
         self.over_time = gr.HTML(label="The clip over its time", elem_id="timeline")
         with gr.Row(elem_id="downloads"):
             self.download_buttons = [
-                gr.Button(f"Download {name}", size="sm", min_width=110, elem_id=f"download-{ending}")
+                gr.Button(label(name), size="sm", min_width=110, elem_id=f"download-{ending}")
                 for name, ending, _ in _DOWNLOADS
             ]
         self.download = gr.JSON(elem_classes="mm-hidden", label="Download")
         self.transcript = gr.Textbox(
-            label="Transcript",
+            label=label("Transcript"),
             value="",
             lines=2,
             max_lines=8,
             elem_id="transcript",
-            info="Correct the words and have them read again; one line for each utterance.",
+            info=label("Correct the words and have them read again; one line for each utterance."),
         )
         self.times = gr.HTML(label="Word times", elem_id="word-times")
         with gr.Row():
-            self.reread_button = gr.Button("Read again", elem_id="rerun")
-            self.explain_button = gr.Button("Explain", elem_id="explain")
-            self.halt_button = gr.Button("Stop", min_width=80, elem_id="halt")
+            self.reread_button = gr.Button(label("Read again"), elem_id="rerun")
+            self.explain_button = gr.Button(label("Explain"), elem_id="explain")
+            self.halt_button = gr.Button(label("Stop"), min_width=80, elem_id="halt")
         self.explain_one_button = gr.Button(
             "Explain an utterance", elem_classes="mm-hidden", elem_id="explain-utterance"
         )
@@ -118,9 +125,9 @@ class AnalyseTab:
         self.why = gr.HTML(label="Why", elem_id="why")
         self.what_if = WhatIfPanel(self.service, self.session)
         self.form = CorrectionForm(self.service, self.session, self.transcript)
-        with gr.Accordion("Raw result", open=False):
-            self.raw = gr.JSON(label="Result", open=True)
-            self.raw_why = gr.JSON(label="Explanation", open=False)
+        with gr.Accordion(label("Raw result"), open=False):
+            self.raw = gr.JSON(label=label("Result"), open=True)
+            self.raw_why = gr.JSON(label=label("Explanation"), open=False)
             self.form.receipt.render()
 
     def _connect(self) -> None:
@@ -143,10 +150,7 @@ class AnalyseTab:
         shown = [*self.verdict, self.status, *cleared]
         self.history.connect(lambda session: {**cleared, **self._shown(session, self.status)}, shown)
         told: dict = {"api_visibility": "undocumented", "show_progress": "hidden"}
-        stopped = (result_html.status("Stopped."), _STOPPED)
-        self.stop_button.click(
-            lambda: stopped, None, [self.status, self.card], cancels=running, api_name="stop", **told
-        )
+        self.stop_button.click(self.stop, None, [self.status, self.card], cancels=running, api_name="stop", **told)
         self.halt_button.click(
             lambda: "", None, self.panel_status, cancels=[*changing, *explaining], api_name="halt", **told
         )
@@ -242,12 +246,13 @@ class AnalyseTab:
         """
         filled = [self.given.files, self.given.words, self.given.chips] if fill else []
 
+        @in_its_language
         def wait(request: gr.Request, files=None, words=None) -> dict:
             values = dict(zip(filled, fill(), strict=True)) if fill else {}
             if values:
                 files, words, *_ = values.values()
             self.service.line.expect(request.session_hash, self._expected_s(files, words))
-            told = result_html.status("Waiting for its turn", 0, request.session_hash)
+            told = result_html.status(gettext("Waiting for its turn"), 0, request.session_hash)
             place = {self.card: Waiting().card(0, None, in_line=True)} if of_clip else {}
             return {status: told, **cleared, **values, **place}
 
@@ -286,7 +291,13 @@ class AnalyseTab:
     def _figures(self, name: str) -> str:
         return card_html.figures(name, self.service.paths.checkpoints)
 
-    @report_errors("status", card=_FAILED)
+    @in_its_language
+    def stop(self, request: gr.Request) -> dict:
+        told = gettext("Press Analyse to start again. When it is done, you get:")
+        empty = result_html.empty(gettext("Stopped"), told)
+        return {self.status: result_html.status(gettext("Stopped.")), self.card: empty}
+
+    @report_errors("status", card=_failed)
     def analyse(self, request: gr.Request, profile: OAuthProfile | None, files=None, text=None):
         authorize(self.service, "analyse", request, profile)
         files, waiting = in_reading_order(files or ()), Waiting()
@@ -296,7 +307,7 @@ class AnalyseTab:
             self.card: waiting.card(0, expected_s),
             self.panel: gr.Column(visible=False),
             self.session: None,
-            self.status: result_html.status("Starting", 0),
+            self.status: result_html.status(gettext("Starting"), 0),
         }
         work = run_in_background(lambda should_stop: self.service.analyse(files, text, should_stop, waiting.tell))
         for seconds, result in work:
@@ -315,7 +326,7 @@ class AnalyseTab:
         before = seen.before or seen.result
         for seconds, result in run_in_background(lambda _: self.service.reread(seen.result, transcript)):
             if result is None:
-                yield {self.panel_status: result_html.status("Reading the words", seconds)}
+                yield {self.panel_status: result_html.status(gettext("Reading the words"), seconds)}
             else:
                 edited = result.transcript.text.split() != before.transcript.text.split()
                 yield self._shown(SessionResult(result, before=before if edited else None), self.panel_status)
@@ -332,7 +343,7 @@ class AnalyseTab:
         seen, which = current(session), int(number or 0)
         for seconds, result in run_in_background(lambda _: self.service.of_face(seen.result, which)):
             if result is None:
-                yield {self.panel_status: result_html.status("Reading that face", seconds)}
+                yield {self.panel_status: result_html.status(gettext("Reading that face"), seconds)}
             else:
                 yield self._shown(SessionResult(result), self.panel_status)
 
@@ -364,7 +375,7 @@ class AnalyseTab:
                     self.panel_status: "",
                 }
                 continue
-            shown = {self.panel_status: result_html.status("Asking each channel why", seconds)}
+            shown = {self.panel_status: result_html.status(gettext("Asking each channel why"), seconds)}
             if len(told) > n_shown:
                 n_shown = len(told)
                 shown[self.why] = explanation(told[-1], features)

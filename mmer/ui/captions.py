@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mmer.labels import SIGNS
-from mmer.numerals import likely
+from mmer.ui.names import emotion
+from mmer.ui.numbers import likely
 
 if TYPE_CHECKING:
     from mmer.predict import EmotionResult, Segment
@@ -28,7 +29,7 @@ def _cues(result: "EmotionResult", segment: "Segment") -> Iterator[tuple[float, 
     """Yield start, end and text of an utterance's captions; its verdict stands under each."""
     verdict = ""
     if segment.emotion is not None:
-        verdict = f"({SIGNS[segment.emotion].symbol} {segment.emotion} {likely(float(segment.probs.max()))})"
+        verdict = f"({SIGNS[segment.emotion].symbol} {emotion(segment.emotion)} {likely(float(segment.probs.max()))})"
     inside = [w for w in result.transcript.words if segment.start_s <= (w.start_s + w.end_s) / 2 < segment.end_s]
     if not inside:
         said = " ".join(segment.features.words)

@@ -5,8 +5,8 @@ from typing import Any
 
 from mmer import checkpoint
 from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
-from mmer.ui.result_html import CHANNELS
 
 _TUPLES = "label_matched_validation_tuples"
 
@@ -16,7 +16,7 @@ def figures(name: str, root: Path) -> str:
     meta = checkpoint.read_meta(name, root)
     metrics: dict[str, Any] = meta.get("metrics") or {}
     tuples = metrics.get(_TUPLES) or {}
-    alone = [(CHANNELS[m].lower(), tuples[m]["accuracy"]) for m in MODALITIES if m in tuples]
+    alone = [(IN_SENTENCE[m], tuples[m]["accuracy"]) for m in MODALITIES if m in tuples]
     promise = (meta.get("abstain") or {}).get("target")
     return render(
         "card.html",

@@ -12,13 +12,24 @@ from gradio.oauth import OAuthProfile
 from mmer import media, sources
 from mmer.errors import ClipError
 from mmer.media import MediaInfo
+from mmer.messages import marked
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.language import Texts, gettext, label
 from mmer.ui.media_uri import upload_uri
-from mmer.ui.render import render
+from mmer.ui.render import render, told
 from mmer.ui.service import Service
 
 _ADD_INDEX = "(files, _) => [files, window.mmerChips.index]"
+
+
+_KINDS = Texts({"video": marked("Video"), "audio": marked("Sound"), "image": marked("Picture")})
+_READ = {  # whether its picture is read, whether its sound is
+    (True, True): marked("picture and sound will be read"),
+    (True, False): marked("picture will be read"),
+    (False, True): marked("sound will be read"),
+    (False, False): marked("not needed beside the others"),
+}
 
 
 class ClipInputs:
@@ -27,12 +38,12 @@ class ClipInputs:
     def __init__(self, service: Service):
         self.service = service
         self.drop = gr.File(
-            label="Video, sound or picture", file_count="multiple", height=150, elem_id="drop", buttons=[]
+            label=label("Video, sound or picture"), file_count="multiple", height=150, elem_id="drop", buttons=[]
         )
         self.chips = gr.HTML(label="What will be read", elem_id="chips")
-        with gr.Accordion("Record with camera or microphone", open=False, elem_id="record"):
+        with gr.Accordion(label("Record with camera or microphone"), open=False, elem_id="record"):
             self.camera = gr.Video(
-                label="Camera",
+                label=label("Camera"),
                 sources=["webcam"],
                 include_audio=True,
                 webcam_options=gr.WebcamOptions(mirror=False),
@@ -40,7 +51,7 @@ class ClipInputs:
                 elem_id="camera",
             )
             self.microphone = gr.Audio(
-                label="Microphone",
+                label=label("Microphone"),
                 sources=["microphone"],
                 type="filepath",
                 editable=False,
@@ -48,13 +59,13 @@ class ClipInputs:
                 elem_id="microphone",
             )
         self.words = gr.Textbox(
-            label="Words (optional)",
+            label=label("Words (optional)"),
             value="",
             lines=2,
             max_lines=6,
             elem_id="words",
-            placeholder="What is said; left empty, it is transcribed",
-            info="Files and words are read together, as one clip of one person.",
+            placeholder=label("What is said; left empty, it is transcribed"),
+            info=label("Files and words are read together, as one clip of one person."),
         )
         # What will be read: a file that was dropped or recorded goes here at once, and its place is free again.
         self.files = gr.File(label="Files", file_count="multiple", elem_classes="mm-hidden", elem_id="files")
@@ -107,14 +118,12 @@ class ClipInputs:
     def _chip(self, file: str, found: MediaInfo | ClipError, seen: MediaInfo | None, heard: MediaInfo | None) -> "Chip":
         name = Path(file).name
         if isinstance(found, ClipError):
-            return Chip(name, "Cannot be read", found.message, failed=True)
-        kind = {"video": "Video", "audio": "Sound", "image": "Picture"}[found.kind]
-        read = [what for what, of in (("picture", seen), ("sound", heard)) if of is found]
-        told = f"{' and '.join(read)} will be read" if read else "not needed beside the others"
+            return Chip(name, gettext("Cannot be read"), told(found.message), failed=True)
+        read = gettext(_READ[seen is found, heard is found])
         playable = self.service.player.preview(Path(file), found, self.service.paths.uploads)
         src = upload_uri(playable.path) if playable else ""
         tag = playable.type.split("/")[0] if playable else ""
-        return Chip(name, kind, told, duration_s=found.duration_s, src=src, tag=tag)
+        return Chip(name, _KINDS[found.kind], read, duration_s=found.duration_s, src=src, tag=tag)
 
 
 def _paths(payload: Any) -> list[str]:

@@ -8,10 +8,12 @@ from mmer.ui import result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import remember_name, report_errors
 from mmer.ui.identity import gate
+from mmer.ui.language import gettext, label, part
+from mmer.ui.names import choice
 from mmer.ui.service import CANNOT_TELL, KEEP, Service, SessionResult, current
 
-OPINIONS = [(e.capitalize(), e) for e in EMOTIONS] + [("Cannot tell", CANNOT_TELL)]
-CONFIDENCE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
+OPINIONS = [choice(e) for e in EMOTIONS] + [(label("Cannot tell"), CANNOT_TELL)]
+CONFIDENCE = [(label("Guessing"), 0.3), (label("Fairly sure"), 0.6), (label("Certain"), 0.9)]
 
 
 class CorrectionForm:
@@ -26,10 +28,10 @@ class CorrectionForm:
         self.service = service
         self.session = session
         self.own = gr.State((), time_to_live=12 * 3600)  # ids of the labels that this session saved
-        gr.HTML(gate("label", "save corrections"), label="Saving")
+        gr.HTML(part(lambda: gate("label", gettext("save corrections"))), label="Saving")
         with gr.Column(elem_classes="mm-needs-label"):
             self._build()
-        self.receipt = gr.JSON(label="Saved", open=False, render=False)  # stands with the raw results
+        self.receipt = gr.JSON(label=label("Saved"), open=False, render=False)  # stands with the raw results
         # Through the API a value may be any; the service and the store say what is wrong with it.
         self.keep.preprocess = lambda payload: payload or "nothing"  # type: ignore[method-assign]
         self.confidence.preprocess = lambda payload: payload  # type: ignore[method-assign]
@@ -55,26 +57,26 @@ class CorrectionForm:
 
     def _build(self) -> None:
         with gr.Group(elem_id="correct"):
-            self.emotion = gr.Radio(OPINIONS, label="What do you think it is?", elem_id="emotion")
-            self.confidence = gr.Radio(CONFIDENCE, label="How sure are you? (optional)", elem_id="confidence")
+            self.emotion = gr.Radio(OPINIONS, label=label("What do you think it is?"), elem_id="emotion")
+            self.confidence = gr.Radio(CONFIDENCE, label=label("How sure are you? (optional)"), elem_id="confidence")
             with gr.Row():
-                self.annotator = gr.Textbox(label="Your name", value="", elem_id="annotator", min_width=140)
+                self.annotator = gr.Textbox(label=label("Your name"), value="", elem_id="annotator", min_width=140)
                 self.speaker = gr.Textbox(
-                    label="Who is seen or heard (optional)",
+                    label=label("Who is seen or heard (optional)"),
                     value="",
-                    placeholder="a nickname",
+                    placeholder=label("a nickname"),
                     elem_id="speaker",
                     min_width=140,
                 )
-            self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="comment")
+            self.comment = gr.Textbox(label=label("Comment (optional)"), value="", elem_id="comment")
             self.keep = gr.Radio(
-                [(text, what) for what, text in KEEP.items()],
+                [(label(text), what) for what, text in KEEP.items()],
                 value="nothing",
-                label="What may be kept of the clip?",
-                info="After saving you get a code with which everything of the clip can be deleted again.",
+                label=label("What may be kept of the clip?"),
+                info=label("After saving you get a code with which everything of the clip can be deleted again."),
                 elem_id="keep",
             )
-        self.save_button = gr.Button("Save", variant="primary", elem_id="save")
+        self.save_button = gr.Button(label("Save"), variant="primary", elem_id="save")
         self.saved = gr.HTML(label="Stored", elem_id="saved")
 
     @property

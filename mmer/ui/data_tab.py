@@ -9,12 +9,16 @@ from annotations import own_labels, receipts
 from annotations.own_labels import OwnLabel
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
-from mmer.ui import result_html
+from mmer.messages import marked
+from mmer.ui import names, result_html
 from mmer.ui.auth import authorize
 from mmer.ui.correction_form import CONFIDENCE, OPINIONS
 from mmer.ui.handlers import report_errors
-from mmer.ui.render import in_text, render
+from mmer.ui.language import gettext, isolated, label, part
+from mmer.ui.render import hint, in_text, render
 from mmer.ui.service import Service
+
+_SURE = {0.3: marked("guessing"), 0.6: marked("fairly sure"), 0.9: marked("certain")}  # of CONFIDENCE, in a sentence
 
 
 class DataTab:
@@ -30,44 +34,50 @@ class DataTab:
         self.store = service.store
         self.own = own
         self.opened = gr.State(None)  # the id of the label that is open
-        gr.HTML(render("data_head.html", contact=service.paths.contact), label="About", elem_id="data-about")
+        gr.HTML(
+            part(lambda: render("data_head.html", contact=service.paths.contact)), label="About", elem_id="data-about"
+        )
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
                 self._build_list()
             with gr.Column(scale=5, min_width=320):
                 self._build_deletion()
-        with gr.Accordion("Raw", open=False):
-            self.raw = gr.JSON(label="Your corrections", open=False)
+        with gr.Accordion(label("Raw"), open=False):
+            self.raw = gr.JSON(label=label("Your corrections"), open=False)
         self._connect(tab)
 
     def _build_list(self) -> None:
         self.labels = gr.Radio(
             [],
-            label="Your corrections, the newest first",
-            info="Choose one to change or delete it.",
+            label=label("Your corrections, the newest first"),
+            info=label("Choose one to change or delete it."),
             elem_id="own-labels",
             visible=False,
         )
         self.told = gr.HTML(label="Told", elem_id="own-told")
         with gr.Column(visible=False, elem_id="own-panel") as self.panel:
             with gr.Group():
-                self.emotion = gr.Radio(OPINIONS, label="What do you think it is?", elem_id="own-emotion")
-                self.confidence = gr.Radio(CONFIDENCE, label="How sure are you?", elem_id="own-confidence")
-                self.comment = gr.Textbox(label="Comment", value="", elem_id="own-comment")
+                self.emotion = gr.Radio(OPINIONS, label=label("What do you think it is?"), elem_id="own-emotion")
+                self.confidence = gr.Radio(CONFIDENCE, label=label("How sure are you?"), elem_id="own-confidence")
+                self.comment = gr.Textbox(label=label("Comment"), value="", elem_id="own-comment")
             with gr.Row():
-                self.change_button = gr.Button("Change", variant="primary", elem_id="own-change", min_width=100)
-                self.delete_button = gr.Button("Delete", variant="stop", elem_id="own-delete", min_width=100)
+                self.change_button = gr.Button(label("Change"), variant="primary", elem_id="own-change", min_width=100)
+                self.delete_button = gr.Button(label("Delete"), variant="stop", elem_id="own-delete", min_width=100)
 
     def _build_deletion(self) -> None:
         with gr.Group(elem_id="data-receipt"):
             self.code = gr.Textbox(
-                label="Delete a clip with its receipt code",
+                label=label("Delete a clip with its receipt code"),
                 value="",
                 placeholder=receipts.blank(),
-                info="Everything that is stored of the clip goes: the recording, its words, all labels and answers.",
+                info=label(
+                    "Everything that is stored of the clip goes: the recording, its words, all labels and answers."
+                ),
                 elem_id="receipt-code",
             )
-        self.receipt_button = gr.Button("Delete everything of this clip", variant="stop", elem_id="receipt-delete")
+        self.receipt_button = gr.Button(
+            label("Delete everything of this clip"), variant="stop", elem_id="receipt-delete"
+        )
         self.deleted = gr.HTML(label="Deleted", elem_id="receipt-told")
 
     def _connect(self, tab: gr.Tab) -> None:
@@ -103,14 +113,14 @@ class DataTab:
 
     @report_errors("told")
     def open(self, request: gr.Request, profile: OAuthProfile | None, label_id=None, own: Collection[int] = ()):
-        label = self._one(request, profile, label_id, own)
+        given = self._one(request, profile, label_id, own)
         known = [value for _, value in CONFIDENCE]
         yield {
             self.panel: gr.Column(visible=True),
-            self.opened: label.id,
-            self.emotion: next(iter(label.emotions), label.outcome),
-            self.confidence: label.confidence if label.confidence in known else None,
-            self.comment: label.comment,
+            self.opened: given.id,
+            self.emotion: next(iter(given.emotions), given.outcome),
+            self.confidence: given.confidence if given.confidence in known else None,
+            self.comment: given.comment,
             self.told: "",
         }
 
@@ -125,24 +135,29 @@ class DataTab:
         label_id=None,
         own: Collection[int] = (),
     ):
-        label = self._one(request, profile, label_id, own)
+        given = self._one(request, profile, label_id, own)
         if not emotion:
             raise LabelError("no_emotion", "choose an emotion, or 'cannot tell'")
         chosen, outcome = (emotion, "label") if emotion in EMOTIONS else (None, emotion)
-        new = own_labels.change(self.store, label.id, chosen, outcome, confidence, comment or "")
+        new = own_labels.change(self.store, given.id, chosen, outcome, confidence, comment or "")
         own = (*own, new)
-        told = result_html.status(f"Changed: {label.clip} is {emotion.replace('_', ' ')} now.")
+        told = result_html.status(
+            gettext("Changed: {clip} is {emotion} now.", clip=isolated(given.clip), emotion=names.emotion(emotion))
+        )
         yield self._listed(self._labels(request, profile, own)) | {self.told: told, self.own: own}
 
     @report_errors("told")
     def delete(self, request: gr.Request, profile: OAuthProfile | None, label_id=None, own: Collection[int] = ()):
-        label = self._one(request, profile, label_id, own)
-        everything = own_labels.delete(self.store, label.id)
-        told = f"Deleted: your answer to {label.clip}, and all that was stored of the clip."
+        given = self._one(request, profile, label_id, own)
+        everything = own_labels.delete(self.store, given.id)
+        told = gettext(
+            "Deleted: your answer to {clip}, and all that was stored of the clip.", clip=isolated(given.clip)
+        )
         if not everything:
-            told = (
-                f"Deleted: your answer to {label.clip} counts no more, and what you typed is gone. The clip itself "
-                "stays, because others have judged it too, or because this server's owner brought it in."
+            told = gettext(
+                "Deleted: your answer to {clip} counts no more, and what you typed is gone. The clip itself stays, "
+                "because others have judged it too, or because this server's owner brought it in.",
+                clip=isolated(given.clip),
             )
         yield self._listed(self._labels(request, profile, own)) | {self.told: result_html.status(told)}
 
@@ -159,14 +174,14 @@ class DataTab:
 
     def _one(self, request, profile, label_id: object, own: Collection[int]) -> OwnLabel:
         """Return one of the labels that are the asking person's own."""
-        label = next((each for each in self._labels(request, profile, own) if each.id == label_id), None)
-        if label is None:
+        given = next((each for each in self._labels(request, profile, own) if each.id == label_id), None)
+        if given is None:
             raise LabelError("not_yours", "choose one of your corrections from the list")
-        return label
+        return given
 
     def _listed(self, labels: list[OwnLabel]) -> dict:
         """Return the page with the list, and none of it open."""
-        empty = '<p class="mm-hint">What you save under Analyse appears here, until you close this page.</p>'
+        empty = hint(marked("What you save under Analyse appears here, until you close this page."))
         return {
             self.labels: gr.Radio(
                 choices=[(_line(each), each.id) for each in labels], value=None, visible=bool(labels)
@@ -183,11 +198,12 @@ class DataTab:
         }
 
 
-def _line(label: OwnLabel) -> str:
+def _line(given: OwnLabel) -> str:
     """Return a label in one line of text."""
-    sure = {value: name.lower() for name, value in CONFIDENCE}.get(label.confidence or 0)
-    kept = "recording kept" if label.media else "numbers kept" if label.features else "clip not kept"
-    what = ", ".join(map(in_text, label.emotions)) or label.outcome.replace("_", " ")
-    return " · ".join(
-        [f"{label.clip}: {what}", *([sure] if sure else []), f"{label.created_at:%Y-%m-%d %H:%M} UTC", kept]
-    )
+    sure = _SURE.get(given.confidence or 0)
+    kept = marked("recording kept") if given.media else marked("clip not kept")
+    kept = marked("numbers kept") if given.features and not given.media else kept
+    what = ", ".join(map(in_text, given.emotions)) or names.emotion(given.outcome)
+    when = f"{given.created_at:%Y-%m-%d %H:%M} UTC"
+    said = [f"{isolated(given.clip)}: {what}", *([gettext(sure)] if sure else []), when, gettext(kept)]
+    return " · ".join(said)

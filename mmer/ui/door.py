@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmer.ui import line, live_sessions
+from mmer.ui import language, line, live_sessions
 from mmer.ui.first_paint import with_first_paint
 from mmer.ui.login import Logins
 from mmer.ui.media_links import PREFIX, with_visitor
@@ -95,7 +95,7 @@ class Door:
             here = is_local((scope.get("client") or ("",))[0])
             await (await self.probes.answer(path, headers, here))(scope, receive, send)
         elif path == "/line" and scope["method"] == "GET":
-            await self._place(scope)(scope, receive, send)
+            await self._place(scope, headers)(scope, receive, send)
         elif (reply := await self.logins.answer(scope, receive, self._visitor(scope, headers))) is not None:
             await reply(scope, receive, send)
         elif path.startswith(PREFIX) and scope["method"] in ("GET", "HEAD"):
@@ -115,7 +115,7 @@ class Door:
             # So gradio asks at the start whether it is up, and gives up after 3 s, which the whole page can take.
             await Response()(scope, receive, send)
         elif path == "" and scope["method"] == "GET":
-            await self.app(scope, receive, with_first_paint(send))
+            await self.app(scope, receive, with_first_paint(send, _language(headers)))
         else:
             await self.app(scope, receive, send if path else with_visitor(scope, send))
 
@@ -144,10 +144,12 @@ class Door:
             return _refuse(404, "closed", f"{path} is not open here")
         return None
 
-    def _place(self, scope: Scope) -> JSONResponse:
+    def _place(self, scope: Scope, headers: Headers) -> JSONResponse:
         """Return where a session's call stands; the session's name, which only its browser knows, is all it takes."""
         session = QueryParams(scope["query_string"]).get("session", "")
-        return JSONResponse(line.words(self.page.service.line.place(session)), headers={"cache-control": "no-store"})
+        with language.speaking(_language(headers)):
+            words = line.words(self.page.service.line.place(session))
+        return JSONResponse(words, headers={"cache-control": "no-store"})
 
     def _count(self, refusal: JSONResponse) -> None:
         self.page.service.monitor.refused(json.loads(bytes(refusal.body))["error"]["code"])
@@ -196,7 +198,8 @@ class Door:
         elif self.page.stopping:
             reply = _refuse(503, "stopping", "this server is being stopped; try again in a minute")
         else:
-            reply = await self.page.service.live.answer(path, body)
+            with language.speaking(_language(Headers(scope=scope))):
+                reply = await self.page.service.live.answer(path, body)
         await reply(scope, receive, send)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, headers: Headers, path: str) -> None:
@@ -323,6 +326,10 @@ def _results(values: list[Any]) -> Iterator["EmotionResult"]:
                     yield each.before
 
 
+def _language(headers: Headers) -> str:
+    return language.asked(headers.get("accept-language"))
+
+
 def is_local(host: str) -> bool:
     """Whether a host name or an address, with or without a port, is this machine's own."""
     name = _name(host)
@@ -360,7 +367,8 @@ def _wrong_type(fn: Any, data: Any) -> str | None:
         for kind, words, types in _TAKES:
             each = value if isinstance(block, gr.File) and isinstance(value, list) else [value]
             if isinstance(block, kind) and not all(one is None or _is_of(one, types) for one in each):
-                return f"{block.label or 'a value'!r} is {json.dumps(value)[:40]}; {words} is needed"
+                name = language.english(str(block.label or "a value"))
+                return f"{name!r} is {json.dumps(value)[:40]}; {words} is needed"
     return None
 
 

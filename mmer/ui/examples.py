@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from annotations.db.engine import private_folder
+from mmer.messages import marked
 
 _SIZE, _FPS, _RATE, _SECONDS = 320, 10, 16_000, 3.0
 # First four formants (Hz) of vowels of an adult (Peterson and Barney 1952), and their bandwidths.
@@ -31,9 +32,14 @@ class Example:
 
 
 EXAMPLES = (
-    Example("talk", "A drawn face that talks", words="I am so glad that you are here!", file="drawn face talking.mp4"),
-    Example("smile", "A drawn face that smiles", file="drawn smile.png"),
-    Example("voice", "A synthesised voice", words="It is eleven o’clock.", file="synthesised voice.wav"),
+    Example(
+        "talk",
+        marked("A drawn face that talks"),
+        words="I am so glad that you are here!",
+        file="drawn face talking.mp4",
+    ),
+    Example("smile", marked("A drawn face that smiles"), file="drawn smile.png"),
+    Example("voice", marked("A synthesised voice"), words="It is eleven o’clock.", file="synthesised voice.wav"),
     Example("surprise", "“I did not expect that at all!”", words="I did not expect that at all!"),
     Example("anger", "“Leave me alone, I hate this.”", words="Leave me alone, I hate this."),
 )

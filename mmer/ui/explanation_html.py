@@ -2,22 +2,43 @@
 
 import io
 
+from markupsafe import Markup
 from PIL import Image
 
 from mmer import plots
 from mmer.explanation import Explanation
 from mmer.features import Features
-from mmer.numerals import signed, stretch
+from mmer.messages import marked
 from mmer.ui.excerpts import Excerpts
+from mmer.ui.language import Texts, gettext
 from mmer.ui.media_uri import data_uri
-from mmer.ui.render import render
-from mmer.ui.result_html import CHANNELS
+from mmer.ui.names import CHANNELS, emotion
+from mmer.ui.numbers import signed, stretch
+from mmer.ui.render import render, told
 
-_VERDICTS = {
-    "trustworthy": "What the map marks first changes the answer faster than chance would",
-    "weak": "The map does little better than chance or does not add up, so do not lean on it",
-    "no clear evidence": "This channel hardly moved the answer, so its map means little",
-}
+_VERDICTS = Texts(
+    {
+        "trustworthy": marked("Trustworthy"),
+        "weak": marked("Weak"),
+        "no clear evidence": marked("No clear evidence"),
+    }
+)
+_MEANINGS = Texts(
+    {
+        "trustworthy": marked("What the map marks first changes the answer faster than chance would"),
+        "weak": marked("The map does little better than chance or does not add up, so do not lean on it"),
+        "no clear evidence": marked("This channel hardly moved the answer, so its map means little"),
+    }
+)
+_REGIONS = Texts(
+    {
+        "brows": marked("brows"),
+        "eyes": marked("eyes"),
+        "nose": marked("nose"),
+        "mouth": marked("mouth"),
+        "jaw": marked("jaw"),
+    }
+)
 
 
 def explanation(why: Explanation, features: Features, shown: Excerpts | None = None) -> str:
@@ -33,20 +54,29 @@ def explanation(why: Explanation, features: Features, shown: Excerpts | None = N
             "name": CHANNELS[m],
             "trust": trust,
             "pending": m in why.pending,
-            "meaning": _VERDICTS[trust.verdict] if trust else "",
+            "method": _method(trust.method) if trust else "",
+            "verdict": _VERDICTS[trust.verdict] if trust else "",
+            "meaning": _MEANINGS[trust.verdict] if trust else "",
             **maps[m],
         }
         for m, trust in why.trust.items()
     ]
     shares = [(CHANNELS[m], share) for m, share in why.modality.items() if share is not None]
-    return render("explanation.html", explanation=why, channels=channels, shares=shares)
+    sentence = why.told(gettext, emotion)
+    return render("explanation.html", explanation=why, channels=channels, shares=shares, sentence=sentence)
+
+
+def _method(method: str) -> Markup:
+    """Return how a map was made, and what it leaves as it is."""
+    main, divided, rest = method.partition(";")
+    return told(main, capital=True) + told(divided + rest)
 
 
 def _face(why: Explanation, features: Features, shown: Excerpts) -> dict:
     return {
-        "picture": _picture(plots.face(features, why, shown.frames)),
-        "caption": "Where the face speaks for or against it, frame by frame",
-        "numbers": [f"{region} {signed(score)}" for region, score in why.face_regions],
+        "picture": _picture(plots.face(features, why, shown.frames, say=gettext)),
+        "caption": gettext("Where the face speaks for or against it, frame by frame"),
+        "numbers": [f"{_REGIONS[region]} {signed(score)}" for region, score in why.face_regions],
         "words": None,
         "sounds": [],
     }
@@ -55,8 +85,8 @@ def _face(why: Explanation, features: Features, shown: Excerpts) -> dict:
 def _voice(why: Explanation, features: Features, shown: Excerpts) -> dict:
     strongest = sorted(why.voice_bands, key=lambda cell: -abs(cell["score"]))[:3]
     return {
-        "picture": _picture(plots.voice(features, why)),
-        "caption": "Where the voice speaks for or against it, by time and pitch",
+        "picture": _picture(plots.voice(features, why, say=gettext)),
+        "caption": gettext("Where the voice speaks for or against it, by time and pitch"),
         "numbers": [
             f"{stretch(c['start_s'], c['end_s'])}, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
             for c in strongest

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmer.numerals import stretch
 from mmer.ui.media_uri import data_uri
+from mmer.ui.numbers import stretch
 from mmer.ui.render import render
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import wraps
@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.context import Context
 
 from mmer.errors import ClipError, MmerError
-from mmer.ui import result_html
+from mmer.ui import language, result_html
 from mmer.ui.service import SessionResult
 
 T = TypeVar("T")
@@ -64,8 +64,30 @@ def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple
         stopped.set()
 
 
-def report_errors(status: str, **left: object):
-    """Wrap a generator method so that an error is told in the page and to the caller, a bug without its details.
+def language_of(given: Sequence[object]) -> str:
+    """Return the language of the page that makes a request; a program that names none gets English.
+
+    Args:
+        given: what a handler was called with; the request is among it.
+    """
+    request = next((each for each in given if isinstance(each, gr.Request)), None)
+    return language.asked(request.headers.get("accept-language") if request else None)
+
+
+def in_its_language(handler: Callable[..., T]) -> Callable[..., T]:
+    """Wrap a handler that cannot fail so that it answers in the language of the page."""
+
+    @wraps(handler)
+    def spoken(*args):
+        with language.speaking(language_of(args)):
+            return handler(*args)
+
+    return spoken
+
+
+def report_errors(status: str, **left: Callable[[], object]):
+    """Wrap a generator method so that it answers in the language of the page, and an error is told there and to the
+    caller, a bug without its details.
 
     Args:
         status: the attribute that holds the HTML component in which the page tells of it.
@@ -76,9 +98,10 @@ def report_errors(status: str, **left: object):
         @wraps(handler)
         def guarded(self, *args):
             call, code = self.service.monitor.begin(handler.__name__), "stopped"  # unless it comes to an end
+            spoken = language_of(args)
             try:
                 with closing(handler(self, *args)) as steps:
-                    for shown in steps:
+                    for shown in language.in_language(spoken, steps):
                         for value in shown.values() if isinstance(shown, dict) else ():
                             if isinstance(value, SessionResult):
                                 call.judged(value.result)
@@ -87,9 +110,10 @@ def report_errors(status: str, **left: object):
             except Exception as error:
                 code = error.code if isinstance(error, MmerError) else "internal"
                 title, message = _told(error, handler.__name__)
-                yield {getattr(self, status): result_html.failure(message)} | {
-                    getattr(self, name): value for name, value in left.items()
-                }
+                with language.speaking(spoken):
+                    failed = {getattr(self, status): result_html.failure(message)}
+                    failed |= {getattr(self, name): value() for name, value in left.items()}
+                yield failed
                 raise _for_callers(title, message) from None
             finally:
                 call.end(code)

@@ -10,8 +10,8 @@ from mmer.errors import ClipError
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.names import CHANNELS
 from mmer.ui.render import render
-from mmer.ui.result_html import CHANNELS
 from mmer.ui.service import Service, SessionResult, current
 from mmer.ui.timeline_html import overall_strip
 

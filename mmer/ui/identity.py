@@ -9,6 +9,8 @@ from annotations.accounts import ACTIONS, Person, may
 from annotations.choices import ROLES
 from mmer.errors import LabelError
 from mmer.ui.auth import authorize
+from mmer.ui.handlers import in_its_language
+from mmer.ui.names import ROLE_NAMES
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
@@ -29,6 +31,7 @@ class Identity:
         self.tabs = tabs
         page.load(self.show, None, [self.line, *tabs.values()], api_name="who", show_progress="hidden")
 
+    @in_its_language
     def show(self, request: gr.Request, profile: OAuthProfile | None) -> dict:
         person = self._person(request, profile)
         allowed = [action for action in ACTIONS if may(person.role, action)]
@@ -45,4 +48,4 @@ class Identity:
 
 def gate(action: str, purpose: str) -> str:
     """Return why an action is not offered, for those who may not do it; nobody else sees it."""
-    return render("gate.html", action=action, purpose=purpose, role=ROLES[ACTIONS.index(action)])
+    return render("gate.html", action=action, purpose=purpose, role=ROLE_NAMES[ROLES[ACTIONS.index(action)]])

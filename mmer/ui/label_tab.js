@@ -9,8 +9,9 @@ window.mmerLabel = (() => {
   const FIELDS = "input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable=true], #mm-words[contenteditable]";
   const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
   const TARGETS = ["all", "face", "voice", "text"];
-  const nameOf = (label) => label.textContent.trim().toLowerCase();
-  const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"];
+  const nameOf = (label) => label.querySelector("input").name;
+  const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"]; // German writes each as a number and a full stop
+  const ordinal = (place) => mmerLanguage === "de" ? `${place + 1}.` : ORDINALS[place];
   // What is chosen for the item on the screen, for the case that the page is loaded again before it is submitted.
   const held = () => { try { return window.sessionStorage; } catch { return null; } };
   let draft = JSON.parse(held()?.getItem("mmer-draft") ?? "{}");
@@ -30,10 +31,10 @@ window.mmerLabel = (() => {
     const made = document.createElement(tag);
     made.src = item.media;
     made.addEventListener("error", () => cannotShow(item, made));
-    if (tag === "img") { made.alt = "The picture to judge"; return made; }
+    if (tag === "img") { made.alt = mmerText("The picture to judge"); return made; }
     mmerWave.load(made.src);
     Object.assign(made, { controls: true, preload: "auto", playsInline: true });
-    made.setAttribute("aria-label", "The clip to judge");
+    made.setAttribute("aria-label", mmerText("The clip to judge"));
     made.addEventListener("timeupdate", () => {
       const { start_s, end_s } = state.item ?? {};
       if (state.whole || end_s == null || made.currentTime < end_s) return;
@@ -43,7 +44,7 @@ window.mmerLabel = (() => {
     made.addEventListener("ended", () => {
       if (!state.loop) return;
       made.currentTime = state.whole ? 0 : state.item?.start_s ?? 0;
-      made.play().catch(() => say("Press space to play"));
+      made.play().catch(() => say(mmerText("Press space to play")));
     });
     return made;
   }
@@ -55,7 +56,7 @@ window.mmerLabel = (() => {
     const again = over && performance.now() - state.renewed > 10000;
     if (again && state.item?.id === item.id) { state.renewed = performance.now(); press("label-start"); }
     if (again) return;
-    failed.set(item.id, `${words} Skip it, or say that it is broken.`);
+    failed.set(item.id, `${words} ${mmerText("Skip it, or say that it is broken.")}`);
     if (state.item?.id === item.id) name(item);
   }
 
@@ -84,7 +85,7 @@ window.mmerLabel = (() => {
       const place = chosen.findIndex((emotion) => nameOf(label) === emotion);
       delete label.dataset.rank;
       if (place >= 0 && chosen.length > 1)
-        label.dataset.rank = `${ORDINALS[place]}, ${Math.round(100 * (chosen.length - place) / total)} %`;
+        label.dataset.rank = `${ordinal(place)}, ${Math.round(100 * (chosen.length - place) / total)} %`;
     }
   }
 
@@ -96,7 +97,7 @@ window.mmerLabel = (() => {
     if (spoken) shown.contentEditable = "plaintext-only";
     else shown.removeAttribute("contenteditable");
     shown.role = spoken ? "textbox" : null;
-    shown.ariaLabel = spoken ? "What is said, to be corrected" : null;
+    shown.ariaLabel = spoken ? mmerText("What is said, to be corrected") : null;
   }
   function wrote() {
     const field = document.querySelector("#label-transcript textarea");
@@ -127,7 +128,7 @@ window.mmerLabel = (() => {
     mmerWave.show(clip ?? null, item, () => { if (!state.whole) toggle("whole"); });
     if (clip) {
       if (item.start_s != null) clip.currentTime = item.start_s;
-      clip.play().catch(() => say("Press space to play"));
+      clip.play().catch(() => say(mmerText("Press space to play")));
     }
     if (draft.id !== item.id) draft = { id: item.id, at: Date.now() };
     state.since = performance.now() - (Date.now() - draft.at);
@@ -141,7 +142,7 @@ window.mmerLabel = (() => {
     const stage = document.querySelector(".mm-stage");
     stage.focus({ preventScroll: true });
     stage.scrollIntoView({ block: "nearest" }); // on a phone it lies above the buttons
-    say(`New item: ${item.kind === "text" ? item.transcript : item.name}`);
+    say(mmerText("New item: {name}", { name: item.kind === "text" ? item.transcript : item.name }));
   }
 
   // Called with what is chosen for each target when an answer is sent; returns the item it is about and its seconds.
@@ -191,7 +192,7 @@ window.mmerLabel = (() => {
     player()?.pause();
     if (byId("mm-wave")) byId("mm-wave").hidden = true;
     byId("mm-screen")?.replaceChildren();
-    if (byId("mm-name")) byId("mm-name").textContent = "Nothing is left.";
+    if (byId("mm-name")) byId("mm-name").textContent = mmerText("Nothing is left.");
     if (byId("mm-words")) byId("mm-words").textContent = "";
   }
 
@@ -203,7 +204,7 @@ window.mmerLabel = (() => {
       const { start_s, end_s } = state.item ?? {};
       const outside = clip.currentTime < start_s || clip.currentTime >= end_s - 0.05;
       if (!state.whole && start_s != null && outside) clip.currentTime = start_s;
-      clip.play().catch(() => say("The browser cannot play this clip"));
+      clip.play().catch(() => say(mmerText("The browser cannot play this clip")));
       return;
     }
     const button = modeButton(what);
@@ -225,7 +226,8 @@ window.mmerLabel = (() => {
       clip.muted = pressed("face");
       if (pressed("text")) clip.pause();
     }
-    say(`${button.textContent} ${on ? "on" : "off"}`);
+    const mode = button.textContent;
+    say(on ? mmerText("{mode} on", { mode }) : mmerText("{mode} off", { mode }));
   }
 
   function group() { return byId(`label-${state.targets[state.target] ?? "all"}`); }
@@ -248,7 +250,7 @@ window.mmerLabel = (() => {
     if (!input) return;
     input.click();
     const name = input.closest("label").textContent.trim();
-    setTimeout(() => say(`${name} ${input.checked ? "chosen" : "taken back"}`), 50);
+    setTimeout(() => say(input.checked ? mmerText("{name} chosen", { name }) : mmerText("{name} taken back", { name })), 50);
   }
 
   function key(event) {

@@ -19,35 +19,52 @@ from annotations.queue.projects import Project
 from mmer.checkpoint import promoted
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
+from mmer.messages import marked
 from mmer.ui import label_view, result_html
 from mmer.ui.auth import authorize
+from mmer.ui.correction_form import CONFIDENCE
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
 from mmer.ui.identity import gate
 from mmer.ui.label_session import LabelSession
+from mmer.ui.language import gettext, label, part
 from mmer.ui.media_links import Viewer, viewer
-from mmer.ui.render import render
+from mmer.ui.names import choice, emotion
+from mmer.ui.render import hint, render
 from mmer.ui.service import Service
 
 HOTKEYS = "".join(Path(__file__).with_name(f"label_{n}.js").read_text(encoding="utf-8") for n in ("wave", "tab"))
 QUESTIONS = {
-    "all": "What do you find, all together?",
-    "face": "What does the face show?",
-    "voice": "How does the voice sound?",
-    "text": "What do the words say?",
+    "all": marked("What do you find, all together?"),
+    "face": marked("What does the face show?"),
+    "voice": marked("How does the voice sound?"),
+    "text": marked("What do the words say?"),
 }
-_LEVELS = [("Weak", 0.33), ("Medium", 0.66), ("Strong", 1.0)]
-_SURE = [("Guessing", 0.3), ("Fairly sure", 0.6), ("Certain", 0.9)]
-_VALENCE = [("Very unpleasant", -1), ("Unpleasant", -0.5), ("Neither", 0), ("Pleasant", 0.5), ("Very pleasant", 1)]
-_AROUSAL = [("Very calm", -1), ("Calm", -0.5), ("Neither", 0), ("Excited", 0.5), ("Very excited", 1)]
+_LEVELS = [(label("Weak"), 0.33), (label("Medium"), 0.66), (label("Strong"), 1.0)]
+_VALENCE = [
+    (label("Very unpleasant"), -1),
+    (label("Unpleasant"), -0.5),
+    (label("Neither"), 0),
+    (label("Pleasant"), 0.5),
+    (label("Very pleasant"), 1),
+]
+_AROUSAL = [
+    (label("Very calm"), -1),
+    (label("Calm"), -0.5),
+    (label("Neither"), 0),
+    (label("Excited"), 0.5),
+    (label("Very excited"), 1),
+]
 _DETAILS = ("intensity", "confidence", "comment", "transcript", "valence", "arousal")
 _KEPT_CLIPS = "Clips kept here"  # the project that is made of them
 # Why an item cannot be answered any more, so that the page has to go on to the next.
 _GONE = {
-    "already_submitted": "was answered in another window meanwhile, so nothing was stored from here",
-    "unknown_assignment": "was deleted meanwhile, so nothing was stored",
-    "not_answered": "was taken back meanwhile, so nothing was stored",
+    "already_submitted": marked(
+        "{item} was answered in another window meanwhile, so nothing was stored from here; here is the next"
+    ),
+    "unknown_assignment": marked("{item} was deleted meanwhile, so nothing was stored; here is the next"),
+    "not_answered": marked("{item} was taken back meanwhile, so nothing was stored; here is the next"),
 }
-_QUEUE_EMPTY = "Nothing is left for you in this project. Thank you."
+_QUEUE_EMPTY = marked("Nothing is left for you in this project. Thank you.")
 # The page knows which item it shows and since when; the server sees neither.
 _LEAVE = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(), inputs.at(-1)]"
 _LEAVE_CHOSEN = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(inputs.slice(0, 4)), inputs.at(-1)]"
@@ -64,7 +81,7 @@ class LabelTab:
         # By assignment: what was chosen when the model's answer was looked at.
         self._chosen_at_look: dict[int, dict[str, list[str]]] = {}
         self.session = gr.State(None, time_to_live=12 * 3600)  # LabelSession | None
-        gr.HTML(gate("label", "label"), label="Labelling")
+        gr.HTML(part(lambda: gate("label", gettext("label"))), label="Labelling")
         with gr.Column(elem_classes="mm-needs-label"):
             self._build()
         # The page's script fills in its item and the seconds since it showed it, and what it remembers after a reload.
@@ -79,70 +96,76 @@ class LabelTab:
             with gr.Row(equal_height=False):
                 with gr.Column(scale=6, min_width=320):
                     self.progress = gr.HTML(label="Progress", elem_id="label-progress")
-                    gr.HTML(render("label_stage.html"), label="Clip", elem_id="label-stage")
+                    gr.HTML(part(lambda: render("label_stage.html")), label="Clip", elem_id="label-stage")
                     self.told = gr.HTML(label="Told", elem_id="label-told")  # what became of the last answer
                 with gr.Column(scale=5, min_width=320, elem_id="label-form"):
                     self._build_answers()
-            with gr.Accordion("Your answers", open=False, elem_id="label-answers") as self.answers:
+            with gr.Accordion(label("Your answers"), open=False, elem_id="label-answers") as self.answers:
                 self.given = gr.Radio(
                     [],
-                    label="Your last answers, the newest first",
-                    info="Choose one to change it. Where the right answer was told with it, it stays.",
+                    label=label("Your last answers, the newest first"),
+                    info=label("Choose one to change it. Where the right answer was told with it, it stays."),
                     elem_id="label-given",
                 )
                 self.given_told = gr.HTML(label="Told", elem_id="label-given-told")
-            with gr.Accordion("Guidelines", open=False, elem_id="label-guidelines"):
+            with gr.Accordion(label("Guidelines"), open=False, elem_id="label-guidelines"):
                 self.guidelines = gr.Markdown()
-            gr.HTML(render("label_keys.html"), label="Keys", elem_id="label-keys")
-            with gr.Accordion("Raw", open=False):
-                self.feed = gr.JSON(label="Items", open=False)
-                self.receipt = gr.JSON(label="Stored", open=False)
+            gr.HTML(part(lambda: render("label_keys.html")), label="Keys", elem_id="label-keys")
+            with gr.Accordion(label("Raw"), open=False):
+                self.feed = gr.JSON(label=label("Items"), open=False)
+                self.receipt = gr.JSON(label=label("Stored"), open=False)
 
     def _build_start(self) -> None:
         with gr.Row(equal_height=False, elem_id="label-start-row"):
             self.project = gr.Dropdown(
-                [], label="Project", value=None, allow_custom_value=True, elem_id="label-project", min_width=180
+                [], label=label("Project"), value=None, allow_custom_value=True, elem_id="label-project", min_width=180
             )
             self.annotator = gr.Textbox(
-                label="Your name", value="", elem_id="label-name", min_width=140, info="Your labels stand under it."
+                label=label("Your name"),
+                value="",
+                elem_id="label-name",
+                min_width=140,
+                info=label("Your labels stand under it."),
             )
-            self.start_button = gr.Button("Start", variant="primary", elem_id="label-start", min_width=100)
-        self.make_button = gr.Button("Make a project of the clips kept here", elem_id="label-make", size="sm")
+            self.start_button = gr.Button(label("Start"), variant="primary", elem_id="label-start", min_width=100)
+        self.make_button = gr.Button(label("Make a project of the clips kept here"), elem_id="label-make", size="sm")
         self.status = gr.HTML(label="Status", elem_id="label-status")
 
     def _build_answers(self) -> None:
         self.emotions = {
             target: gr.CheckboxGroup(
-                [(e.capitalize(), e) for e in EMOTIONS],
+                [choice(e) for e in EMOTIONS],
                 value=[],
-                label=QUESTIONS[target],
-                info="The strongest first; press again to take it back.",
+                label=label(QUESTIONS[target]),
+                info=label("The strongest first; press again to take it back."),
                 elem_id=f"label-{target}",
                 elem_classes="mm-emotions",
                 visible=False,
             )
             for target in TARGETS
         }
-        self.intensity = gr.Radio(_LEVELS, label="How strong? (optional)", elem_id="label-intensity")
+        self.intensity = gr.Radio(_LEVELS, label=label("How strong? (optional)"), elem_id="label-intensity")
         # The keys beside the names are the style sheet's: on a phone there are none.
         with gr.Row(elem_classes="mm-buttons"):
-            self.submit_button = gr.Button("Submit", variant="primary", elem_id="label-submit", min_width=120)
-            self.cannot_button = gr.Button("Cannot tell", elem_id="label-cannot", min_width=120)
+            self.submit_button = gr.Button(label("Submit"), variant="primary", elem_id="label-submit", min_width=120)
+            self.cannot_button = gr.Button(label("Cannot tell"), elem_id="label-cannot", min_width=120)
         with gr.Row(elem_classes="mm-buttons"):
             small: dict[str, Any] = {"min_width": 60, "size": "sm"}
-            self.undo_button = gr.Button("Undo", elem_id="label-undo", **small)
-            self.skip_button = gr.Button("Skip", elem_id="label-skip", **small)
-            self.broken_button = gr.Button("Broken", elem_id="label-broken", **small)
-            self.reveal_button = gr.Button("Model", elem_id="label-reveal", **small)
-            self.pause_button = gr.Button("Pause", elem_id="label-pause", **small)
+            self.undo_button = gr.Button(label("Undo"), elem_id="label-undo", **small)
+            self.skip_button = gr.Button(label("Skip"), elem_id="label-skip", **small)
+            self.broken_button = gr.Button(label("Broken"), elem_id="label-broken", **small)
+            self.reveal_button = gr.Button(label("Model"), elem_id="label-reveal", **small)
+            self.pause_button = gr.Button(label("Pause"), elem_id="label-pause", **small)
         # The words are corrected where they stand, beneath the clip; the page's script writes them in here too.
         self.transcript = gr.Textbox(label="Words", value="", elem_id="label-transcript", elem_classes="mm-hidden")
-        with gr.Accordion("Comment, sureness", open=False, elem_id="label-more"):
-            self.confidence = gr.Radio(_SURE, label="How sure are you? (optional)", elem_id="label-confidence")
-            self.comment = gr.Textbox(label="Comment (optional)", value="", elem_id="label-comment")
+        with gr.Accordion(label("Comment, sureness"), open=False, elem_id="label-more"):
+            self.confidence = gr.Radio(
+                CONFIDENCE, label=label("How sure are you? (optional)"), elem_id="label-confidence"
+            )
+            self.comment = gr.Textbox(label=label("Comment (optional)"), value="", elem_id="label-comment")
             # No sliders: one that nobody touched would answer all the same.
-            self.valence = gr.Radio(_VALENCE, label="Pleasant? (optional)", elem_id="label-valence")
-            self.arousal = gr.Radio(_AROUSAL, label="Excited? (optional)", elem_id="label-arousal")
+            self.valence = gr.Radio(_VALENCE, label=label("Pleasant? (optional)"), elem_id="label-valence")
+            self.arousal = gr.Radio(_AROUSAL, label=label("Excited? (optional)"), elem_id="label-arousal")
 
     def _connect(self) -> None:
         choices = list(self.emotions.values())
@@ -291,7 +314,9 @@ class LabelTab:
         yield {
             self.project: gr.Dropdown(choices=names, value=_KEPT_CLIPS),
             self.make_button: gr.Button(visible=False),
-            self.status: result_html.status(f"{_KEPT_CLIPS}: {n} clips wait; press Start."),
+            self.status: result_html.status(
+                gettext("{project}: {n} clips wait; press Start.", project=_KEPT_CLIPS, n=n)
+            ),
         }
 
     @report_errors("status")
@@ -325,7 +350,7 @@ class LabelTab:
         if same and lost and session.tasks:
             page |= self._refilled_form(chosen, held)
         return page | {
-            self.guidelines: chosen.guidelines or "_None were written for this project._",
+            self.guidelines: chosen.guidelines or gettext("_None were written for this project._"),
             self.progress: label_view.progress(queue.progress(person.name)),
             self.receipt: None,
         }
@@ -336,7 +361,7 @@ class LabelTab:
         for target, group in self.emotions.items():
             chosen = [e for e in _list(held.get(target)) if e in project.label_set]
             form[group] = gr.CheckboxGroup(value=chosen, visible=target in project.targets, choices=_choices(project))
-        scales = (_LEVELS, _SURE, _VALENCE, _AROUSAL)
+        scales = (_LEVELS, CONFIDENCE, _VALENCE, _AROUSAL)
         fields = (self.intensity, self.confidence, self.valence, self.arousal)
         for block, name, scale in zip(fields, ("intensity", "confidence", "valence", "arousal"), scales, strict=True):
             form[block] = next((value for _, value in scale if value == held.get(name)), None)
@@ -407,7 +432,9 @@ class LabelTab:
         if task is None:
             raise LabelError("nothing_to_undo", "there is no answer of yours to take back in this project")
         yield self._show(current.taken_back(task), project) | {
-            self.told: result_html.status(f"Taken back: {label_view.task_name(task)} is here again."),
+            self.told: result_html.status(
+                gettext("Taken back: {item} is here again.", item=label_view.task_name(task))
+            ),
             self.progress: label_view.progress(queue.progress(current.annotator)),
         }
 
@@ -419,7 +446,7 @@ class LabelTab:
             self.feed: {"items": [], "targets": []},
             self.session: replace(current, tasks=[], revising=None),
             self.desk: gr.Column(visible=False),
-            self.status: label_view.summary(current.work, "Paused. Press Start to go on."),
+            self.status: label_view.summary(current.work, gettext("Paused. Press Start to go on.")),
         }
 
     @report_errors("given_told")
@@ -428,7 +455,7 @@ class LabelTab:
         person = authorize(self.service, "label", request, profile, current.annotator)
         given = None if person.logged_in else current.answered
         answers = own_answers.own_answers(self.store, self._queue(project), current.annotator, given)
-        told = "" if answers else '<p class="mm-hint">Nothing that you could change was answered here yet.</p>'
+        told = "" if answers else hint(marked("Nothing that you could change was answered here yet."))
         choices = [(label_view.answer_line(answer), answer.assignment_id) for answer in answers]
         yield {self.given: gr.Radio(choices=choices, value=None), self.given_told: told}
 
@@ -453,7 +480,7 @@ class LabelTab:
         current = replace(current, tasks=[task, *waiting], revising=task.assignment_id)
         held = {t: sorted(shares, key=lambda e: -shares[e]) for t, shares in answer.emotions.items()}
         page = self._show(current, project) | self._refilled_form(project, {**answer.details, **held})
-        told = "Your answer is here again: change it and submit, or skip to leave it as it is."
+        told = gettext("Your answer is here again: change it and submit, or skip to leave it as it is.")
         yield page | {self.told: result_html.status(told), self.given: None, self.given_told: ""}
 
     @report_errors("told")
@@ -519,7 +546,7 @@ class LabelTab:
         except LabelError as error:
             if error.code not in _GONE:
                 raise
-            told = result_html.failure(f"{label_view.task_name(done)} {_GONE[error.code]}; here is the next")
+            told = result_html.failure(gettext(_GONE[error.code], item=label_view.task_name(done)), here=True)
         self._chosen_at_look.pop(done.assignment_id, None)
         answered = session.answered | {done.assignment_id}
         session = replace(session, tasks=queue.next(session.annotator, 2), answered=answered, work=work, revising=None)
@@ -534,10 +561,12 @@ class LabelTab:
         """Put answers in the place of earlier ones; return what was stored and what is said of it."""
         done, progress = session.task, queue.progress(session.annotator)
         if answers[0].outcome == "skip":
-            return Receipt((), None, progress), result_html.status(f"{label_view.task_name(done)} stays as it was.")
+            return Receipt((), None, progress), result_html.status(
+                gettext("{item} stays as it was.", item=label_view.task_name(done))
+            )
         label_ids = own_answers.revise(self.store, queue, done.assignment_id, session.annotator, answers)
         receipt = Receipt(label_ids, None, progress)
-        return receipt, label_view.stored(done, answers[0].outcome, answers, receipt, verb="changed")
+        return receipt, label_view.stored(done, answers[0].outcome, answers, receipt, changed=True)
 
     def _show(self, session: LabelSession, project: Project, *, clear_form: bool = True) -> dict:
         """Return the page with the session's item and the one after it."""
@@ -554,7 +583,7 @@ class LabelTab:
         }
         shown = {self.feed: feed, self.session: session, self.desk: gr.Column(visible=True)}
         if not session.tasks:
-            return {**shown, self.status: label_view.summary(session.work, _QUEUE_EMPTY)}
+            return {**shown, self.status: label_view.summary(session.work, gettext(_QUEUE_EMPTY))}
         cleared = self._cleared_form(project) if clear_form else {}
         if not project.blind:
             cleared[self.told] = label_view.model_answer(session.task, promoted(self.service.paths.checkpoints))
@@ -578,7 +607,7 @@ class LabelTab:
 
 def _choices(project: Project) -> list[tuple[str, str]]:
     """Return a project's emotions, each with its name."""
-    return [(e.capitalize(), e) for e in EMOTIONS if e in project.label_set]
+    return [(emotion(e, capital=True), e) for e in EMOTIONS if e in project.label_set]
 
 
 def _draft(sent: str | None) -> dict:

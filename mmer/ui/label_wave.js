@@ -32,7 +32,9 @@ window.mmerWave = (() => {
   // What a screen reader says of it; not while it plays, or it would talk over the clip.
   function tell() {
     if (!clip?.duration || !strip() || !clip.paused && !clip.seeking) return;
-    const words = `${clip.currentTime.toFixed(1)} of ${clip.duration.toFixed(1)} seconds`;
+    const words = mmerText("{at} of {length} seconds", {
+      at: clip.currentTime.toFixed(1), length: clip.duration.toFixed(1),
+    });
     Object.assign(strip(), {
       ariaValueMax: clip.duration.toFixed(1), ariaValueNow: clip.currentTime.toFixed(1), ariaValueText: words,
     });

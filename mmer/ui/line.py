@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmer.config import cores
+from mmer.ui.language import gettext, ngettext
 from mmer.ui.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -111,19 +112,23 @@ def words(place: Place | None) -> dict[str, str]:
     """Return what is told of a place: `place`, spoken when it changes, and `more`, which moves."""
     if place is None:
         return {"place": "", "more": ""}
-    first = "Next in line" if place.number == 1 else f"Number {place.number} in line"
-    n = len(place.running_s)
-    since = f"{place.running_s[0]:.0f} s" if n else ""
-    one, several = (
-        f"one request is being answered, for {since} so far",
-        f"{n} are being answered, the longest for {since} so far",
-    )
-    at_work = ("", one, several)
+    first = gettext("Next in line") if place.number == 1 else gettext("Number {n} in line", n=place.number)
+    n, at_work = len(place.running_s), ""
+    if n:
+        at_work = ngettext(
+            "one request is being answered, for {since} s so far",
+            "{n} are being answered, the longest for {since} s so far",
+            n,
+            since=f"{place.running_s[0]:.0f}",
+        )
     if place.is_late:
-        turn = "one of them takes longer than those like it, so nobody can say when it is your turn"
-        turn = turn.replace("one of them", "it") if n == 1 else turn
+        turn = ngettext(
+            "it takes longer than those like it, so nobody can say when it is your turn",
+            "one of them takes longer than those like it, so nobody can say when it is your turn",
+            n,
+        )
     elif place.turn_in_s is None:
-        turn = "nothing like it ran here before, so there is no estimate"
+        turn = gettext("nothing like it ran here before, so there is no estimate")
     else:
-        turn = f"your turn in about {max(place.turn_in_s, 1):.0f} s"
-    return {"place": first, "more": "; ".join(part for part in (at_work[min(n, 2)], turn) if part)}
+        turn = gettext("your turn in about {n} s", n=f"{max(place.turn_in_s, 1):.0f}")
+    return {"place": first, "more": "; ".join(part for part in (at_work, turn) if part)}

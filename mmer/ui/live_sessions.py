@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 
 from mmer.config import cores
 from mmer.errors import ClipError, MmerError
+from mmer.ui import language
 
 if TYPE_CHECKING:
     from mmer.live import Live
@@ -229,5 +230,5 @@ def freeing(sessions: LiveSessions) -> Callable[[object], AbstractAsyncContextMa
 
 
 def _refuse(status: int, code: str, message: str, next_s: float | None = None) -> JSONResponse:
-    told = {"error": {"code": code, "message": message}}
+    told = {"error": {"code": code, "message": language.told(message) or message}}
     return JSONResponse(told if next_s is None else {**told, "next_s": next_s}, status)

@@ -6,14 +6,17 @@ import gradio as gr
 from gradio.oauth import OAuthProfile
 
 from mmer.config import LiveConfig
+from mmer.messages import marked
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.language import Texts, gettext, label, part
 from mmer.ui.live_sessions import MOST_S
+from mmer.ui.names import CHANNELS
 from mmer.ui.render import render
-from mmer.ui.result_html import CHANNELS, status
+from mmer.ui.result_html import status
 from mmer.ui.service import Service
 
-_STRIPS = {"together": "Together", "face": CHANNELS["face"], "voice": CHANNELS["voice"]}
+_STRIPS = Texts({"together": marked("Together"), **{m: CHANNELS.marked(m) for m in ("face", "voice")}})
 
 
 class LiveTab:
@@ -23,20 +26,22 @@ class LiveTab:
         self.service = service
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
-                gr.HTML(render("live_camera.html"), label="Camera", elem_id="live-camera")
+                gr.HTML(part(lambda: render("live_camera.html")), label="Camera", elem_id="live-camera")
                 self.kinds = gr.CheckboxGroup(
-                    [("Camera", "face"), ("Microphone", "voice")],
+                    [(label("Camera"), "face"), (label("Microphone"), "voice")],
                     value=["face", "voice"],
-                    label="What is followed",
+                    label=label("What is followed"),
                     elem_id="live-kinds",
                 )
-                self.start_button = gr.Button("Start", variant="primary", elem_id="live-start")
-                self.stop_button = gr.Button("Stop", elem_id="live-stop")
+                self.start_button = gr.Button(label("Start"), variant="primary", elem_id="live-start")
+                self.stop_button = gr.Button(label("Stop"), elem_id="live-stop")
                 self.status = gr.HTML(label="Status", elem_id="live-status")
-                gr.HTML(render("live_told.html"), label="What happens")
-                gr.HTML(render("live_privacy.html", config=LiveConfig(), most_min=MOST_S / 60), label="Privacy")
+                gr.HTML(part(lambda: render("live_told.html")), label="What happens")
+                privacy = part(lambda: render("live_privacy.html", config=LiveConfig(), most_min=MOST_S / 60))
+                gr.HTML(privacy, label="Privacy")
             with gr.Column(scale=7, min_width=320):
-                gr.HTML(render("live.html", strips=_STRIPS, config=LiveConfig()), label="Curves", elem_id="live")
+                curves = part(lambda: render("live.html", strips=_STRIPS, config=LiveConfig()))
+                gr.HTML(curves, label="Curves", elem_id="live")
         self.ticket = gr.JSON(elem_classes="mm-hidden", label="Ticket")
         self._connect()
 
@@ -63,6 +68,6 @@ class LiveTab:
         if not kinds:
             yield {self.ticket: None, self.status: ""}
             return
-        yield {self.ticket: None, self.status: status("Getting ready", 0)}
+        yield {self.ticket: None, self.status: status(gettext("Getting ready"), 0)}
         token = self.service.live.begin(request.session_hash or "")
         yield {self.ticket: {"token": token}, self.status: ""}

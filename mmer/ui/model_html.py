@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotations.training_runs import TrainingRun
-from mmer.numerals import percent
+from mmer.messages import marked
+from mmer.ui import language
+from mmer.ui.language import capital, gettext
+from mmer.ui.numbers import percent
 from mmer.ui.render import render
 from mmer.ui.retraining import Progress
 from mmer.versions import QUESTIONS, Version
@@ -13,18 +16,18 @@ _DRAWN = 10  # versions in the plot, the newest
 _STEP, _LEFT, _TOP, _HEIGHT = 76, 44, 14, 150  # px: between versions, of the axis, above and of the plot
 _MARKS = {"people": "square", "strangers": "triangle"}
 _ENDED = {  # exit statuses of training/retrain.py
-    0: "The run ended with a promotion.",
-    3: "The run ended: the gate refused the new model, so nothing changed.",
-    4: "The run ended: there are too few labels.",
-    130: "The run was cancelled; nothing changed.",
-    -15: "The run was cancelled; nothing changed.",  # before it had begun
+    0: marked("The run ended with a promotion."),
+    3: marked("The run ended: the gate refused the new model, so nothing changed."),
+    4: marked("The run ended: there are too few labels."),
+    130: marked("The run was cancelled; nothing changed."),
+    -15: marked("The run was cancelled; nothing changed."),  # before it had begun
 }
 _VERDICTS = {
-    "promoted": "the new model serves",
-    "forced": "the new model serves, by force",
-    "refused": "the new model was refused, the old one goes on",
-    "killed": "it was killed; nothing changed",
-    "stopped": "it was cancelled; nothing changed",
+    "promoted": marked("the new model serves"),
+    "forced": marked("the new model serves, by force"),
+    "refused": marked("the new model was refused, the old one goes on"),
+    "killed": marked("it was killed; nothing changed"),
+    "stopped": marked("it was cancelled; nothing changed"),
 }
 
 
@@ -59,7 +62,7 @@ def overview(
         ticks=[(_y(uar), percent(uar)) for uar in (0.0, 0.25, 0.5, 0.75, 1.0)],
         plot={"width": _LEFT + _STEP * max(len(drawn), 2) + 10, "height": _TOP + _HEIGHT + 26, "left": _LEFT},
         last=_last(runs[0]) if runs else None,
-        runs=[(run, _VERDICTS.get(run.verdict or "", run.verdict or "under way")) for run in runs],
+        runs=[(run, gettext(_VERDICTS.get(run.verdict or "", run.verdict or marked("under way")))) for run in runs],
         fresh=fresh,
         outdated=outdated,
         automatic=automatic,
@@ -79,7 +82,13 @@ def _pairs(i: int, version: Version) -> list[_Pair]:
     for shift, (question, words) in zip((-12, 12), QUESTIONS.items(), strict=True):
         if words in version.gains:
             before, after = version.gains[words]
-            told = f"{version.id}, {words}: UAR {before:.3f} before, {after:.3f} after"
+            told = gettext(
+                "{id}, {asked}: UAR {before:.3f} before, {after:.3f} after",
+                id=version.id,
+                asked=gettext(words),
+                before=before,
+                after=after,
+            )
             found.append(_Pair(_x(i) + shift, _y(before), _y(after), _MARKS[question], told))
     return found
 
@@ -87,10 +96,14 @@ def _pairs(i: int, version: Version) -> list[_Pair]:
 def _last(run: TrainingRun) -> dict:
     """Return what the gate said of a run, in plain words."""
     report = run.report
-    asked = [(words, report[q]) for q, words in QUESTIONS.items() if report.get(q) and report[q].get("served")]
+    asked = [
+        (capital(gettext(words)), report[q])
+        for q, words in QUESTIONS.items()
+        if report.get(q) and report[q].get("served")
+    ]
     return {
         "run": run,
-        "meaning": _VERDICTS.get(run.verdict or "", run.verdict or "it is under way"),
+        "meaning": gettext(_VERDICTS.get(run.verdict or "", run.verdict or marked("it is under way"))),
         "reasons": report.get("reasons", []),
         "advice": report.get("advice", []),
         "asked": asked,
@@ -110,11 +123,12 @@ def progress(of: Progress) -> str:
 
 def _ended(of: Progress) -> str:
     if of.status in _ENDED:
-        return _ENDED[of.status]
+        return gettext(_ENDED[of.status])
     if of.status is not None and of.status < 0:
-        return f"The run was killed by signal {-of.status}; the served model is unchanged."
+        return gettext("The run was killed by signal {n}; the served model is unchanged.", n=-of.status)
     said = next((line for line in reversed(of.log) if line.startswith("error: ")), "")
-    return f"The run failed; nothing changed. {said.removeprefix('error: ')}".strip()
+    why = said.removeprefix("error: ")
+    return gettext("The run failed; nothing changed. {why}", why=language.told(why) or why).strip()
 
 
 def log(of: Progress) -> str:

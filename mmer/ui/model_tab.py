@@ -6,14 +6,17 @@ from gradio.oauth import OAuthProfile
 from annotations.accounts import Person
 from annotations.training_runs import fresh_labels, outdated_answers, recent
 from mmer import checkpoint, versions
+from mmer.messages import marked
 from mmer.ui import model_html, result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.language import gettext, label, part
+from mmer.ui.render import hint
 from mmer.ui.service import Service
 
 _RUNS = 10  # that are listed
 _TICK_S = 2.0  # between two looks at a run
-_EMPTY = '<p class="mm-hint">Versions of the model, their figures and what the gate said of them appear here.</p>'
+_EMPTY = marked("Versions of the model, their figures and what the gate said of them appear here.")
 
 
 class ModelTab:
@@ -26,21 +29,21 @@ class ModelTab:
         self.service = service
         self.retraining = service.retraining
         self.name = gr.Textbox(
-            label="Your name",
+            label=label("Your name"),
             value="",
             elem_id="model-name",
-            info="Where nobody logs in, it stands by what you put in use.",
+            info=label("Where nobody logs in, it stands by what you put in use."),
         )
         with gr.Row(equal_height=False):
-            self.show_button = gr.Button("Show", elem_id="model-show", min_width=120)
-            self.start_button = gr.Button("Retrain", variant="primary", elem_id="model-start", min_width=120)
-            self.cancel_button = gr.Button("Cancel", elem_id="model-cancel", min_width=120)
-            self.refresh_button = gr.Button("Answer anew", elem_id="model-refresh", min_width=120)
-            self.roll_back_button = gr.Button("Roll back", elem_id="model-roll-back", min_width=120)
+            self.show_button = gr.Button(label("Show"), elem_id="model-show", min_width=120)
+            self.start_button = gr.Button(label("Retrain"), variant="primary", elem_id="model-start", min_width=120)
+            self.cancel_button = gr.Button(label("Cancel"), elem_id="model-cancel", min_width=120)
+            self.refresh_button = gr.Button(label("Answer anew"), elem_id="model-refresh", min_width=120)
+            self.roll_back_button = gr.Button(label("Roll back"), elem_id="model-roll-back", min_width=120)
         self.status = gr.HTML(label="Status", elem_id="model-status")
         self.progress = gr.HTML(label="Progress", elem_id="model-progress")
-        self.overview = gr.HTML(_EMPTY, label="Versions", elem_id="model-overview")
-        with gr.Accordion("Log of the run", open=False, elem_id="model-log-panel"):
+        self.overview = gr.HTML(part(lambda: hint(_EMPTY)), label="Versions", elem_id="model-overview")
+        with gr.Accordion(label("Log of the run (in English)"), open=False, elem_id="model-log-panel"):
             self.log = gr.HTML(label="Log", elem_id="model-log")
         self.timer = gr.Timer(_TICK_S, active=False)
         self._connect(tab)
@@ -66,20 +69,22 @@ class ModelTab:
     def start(self, request: gr.Request, profile: OAuthProfile | None, name=""):
         person = authorize(self.service, "manage", request, profile, name)
         self.retraining.start(person.name)
-        yield self._page(person) | {self.status: result_html.status("A retraining has started.")}
+        yield self._page(person) | {self.status: result_html.status(gettext("A retraining has started."))}
 
     @report_errors("status")
     def cancel(self, request: gr.Request, profile: OAuthProfile | None, name=""):
         person = authorize(self.service, "manage", request, profile, name)
         self.retraining.cancel()
         self.retraining.wait(_TICK_S)
-        yield self._page(person) | {self.status: result_html.status("The run was asked to stop.")}
+        yield self._page(person) | {self.status: result_html.status(gettext("The run was asked to stop."))}
 
     @report_errors("status")
     def answer_anew(self, request: gr.Request, profile: OAuthProfile | None, name=""):
         person = authorize(self.service, "manage", request, profile, name)
         self.retraining.start(person.name, only_refresh=True)
-        yield self._page(person) | {self.status: result_html.status("The items of all projects are answered anew.")}
+        yield self._page(person) | {
+            self.status: result_html.status(gettext("The items of all projects are answered anew."))
+        }
 
     @report_errors("status")
     def roll_back(self, request: gr.Request, profile: OAuthProfile | None, name=""):
@@ -87,7 +92,9 @@ class ModelTab:
         root = self.service.paths.checkpoints
         before = checkpoint.promoted(root)
         now = checkpoint.roll_back(root, by=person.name or None)
-        told = f"{now} serves again; `python -m mmer checkpoint promote {before}` would undo that."
+        told = gettext(
+            "{now} serves again; `python -m mmer checkpoint promote {before}` would undo that.", now=now, before=before
+        )
         yield self._page(person) | {self.status: result_html.status(told)}
 
     @report_errors("status")

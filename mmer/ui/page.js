@@ -1,6 +1,13 @@
 // What gradio's markup lacks for those who listen to the page or work it by keys: names of groups, radio buttons that are
 // one group each, one place from which results and states are spoken, and addresses that a reload leads back to.
 "use strict";
+// A text in the language of the page, its {fields} filled in; `mmerTexts` has the German of those in these scripts.
+const mmerLanguage = /^de\b/i.test(navigator.language) ? "de" : "en"; // as the server chose; gradio may have changed it
+document.documentElement.lang = mmerLanguage;
+window.mmerText = (text, fields = {}) => {
+  const found = mmerLanguage === "de" ? mmerTexts[text] ?? text : text;
+  return found.replace(/\{(\w+)\}/g, (_, name) => fields[name]);
+};
 window.mmerPage = (() => {
   // Of these blocks the text is spoken when it changes; of a result only its headline and the line beneath.
   const SPOKEN = [
@@ -18,8 +25,10 @@ window.mmerPage = (() => {
 
   // gradio gives each radio button a group of its own, anew with every choice, and then arrow keys lead nowhere.
   function groupRadio(radio) {
-    const name = idOf(radio.closest("fieldset"));
+    const group = radio.closest("fieldset");
+    const name = idOf(group);
     if (radio.name !== name) radio.name = name;
+    if (group.getAttribute("role") !== "radiogroup") group.setAttribute("role", "radiogroup"); // it was empty when named
   }
 
   function nameGroups() {
@@ -32,8 +41,13 @@ window.mmerPage = (() => {
       if (info) group.setAttribute("aria-describedby", idOf(info));
     }
     document.querySelectorAll("fieldset input[type=radio]").forEach(groupRadio);
+    // gradio's tooltip of a box is its value, which is English in every language.
+    for (const box of document.querySelectorAll("fieldset label > input[title]")) {
+      const shown = box.parentElement.textContent.trim();
+      if (box.title !== shown) box.title = shown;
+    }
     for (const tabs of document.querySelectorAll("[role=tablist]:not([aria-label])"))
-      tabs.setAttribute("aria-label", tabs.closest("[role=tabpanel]") ? "Kind of clip" : "Parts of the page");
+      tabs.setAttribute("aria-label", tabs.closest("[role=tabpanel]") ? mmerText("Kind of clip") : mmerText("Parts of the page"));
     // gradio names its empty file fields, which are nothing that may have a name.
     for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const drop of document.querySelectorAll("button.upload-container[aria-label]")) {
@@ -44,7 +58,7 @@ window.mmerPage = (() => {
 
   // Lists of plain text have an emotion's symbol before its word: it gets its colour, and is not read out.
   const LISTS = "#review-items label, #own-labels label, #label-given label, #review-emotion [role=option]";
-  const NAMED = new RegExp(Object.entries(mmerSigns).map(([emotion, symbol]) => `${symbol}(?= ${emotion})`).join("|"), "gu");
+  const NAMED = new RegExp(Object.values(mmerSigns).map((symbol) => `${symbol}(?= \\p{L})`).join("|"), "gu");
   function colourSymbols() {
     const found = Object.fromEntries(Object.entries(mmerSigns).map(([emotion, symbol]) => [symbol, { emotion, ranges: [] }]));
     for (const line of document.querySelectorAll(LISTS)) {
@@ -110,12 +124,12 @@ window.mmerPage = (() => {
   async function whyNoMedia(link) {
     const { status } = await fetch(link, { method: "HEAD" }).catch(() => ({ status: 0 }));
     const words = {
-      0: "The server cannot be reached.",
-      403: "You may not see this recording any more; load the page again.",
-      404: "The recording is not here any more: it was deleted meanwhile.",
-      410: "The link to the recording is over; load the page again.",
+      0: mmerText("The server cannot be reached."),
+      403: mmerText("You may not see this recording any more; load the page again."),
+      404: mmerText("The recording is not here any more: it was deleted meanwhile."),
+      410: mmerText("The link to the recording is over; load the page again."),
     }[status];
-    return { over: status === 410, words: words ?? "This recording cannot be played." };
+    return { over: status === 410, words: words ?? mmerText("This recording cannot be played.") };
   }
 
   // The address: #tab/project/item. A reload, a bookmark and the browser's Back lead to it.
@@ -139,7 +153,7 @@ window.mmerPage = (() => {
     const list = [...document.querySelectorAll("[role=tablist]")].find((one) => !one.closest("[role=tabpanel]"));
     return [...(list?.querySelectorAll("[role=tab]") ?? [])];
   }
-  const nameOf = (tab) => tab.textContent.trim().toLowerCase().replace(/\s+/g, "-");
+  const nameOf = (tab) => /^tab-(.*)-button$/.exec(tab.id)?.[1] ?? "";
   function followTabs() {
     const all = tabs();
     const open = all.find((tab) => tab.ariaSelected === "true");
@@ -196,6 +210,11 @@ window.mmerPage = (() => {
     }[room.room];
     if (filled?.()) delete room.room;
   }
+
+  // gradio names every language that it speaks itself; what stands here is in one that the page speaks.
+  new MutationObserver(() => {
+    if (document.documentElement.lang !== mmerLanguage) document.documentElement.lang = mmerLanguage;
+  }).observe(document.documentElement, { attributes: true, attributeFilter: ["lang"] });
 
   let due = false;
   new MutationObserver((changes) => {

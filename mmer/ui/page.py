@@ -10,13 +10,15 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from mmer.config import MediaLimits
-from mmer.ui import housekeeping, live_sessions
+from mmer.ui import housekeeping, language, live_sessions
 from mmer.ui.analyse_tab import AnalyseTab
 from mmer.ui.api import Endpoints
 from mmer.ui.data_tab import DataTab
 from mmer.ui.door import Door
+from mmer.ui.first_paint import TITLE
 from mmer.ui.identity import Identity
 from mmer.ui.label_tab import HOTKEYS, LabelTab
+from mmer.ui.language import label, part
 from mmer.ui.live_tab import LiveTab
 from mmer.ui.mcp_tools import Tools
 from mmer.ui.model_tab import ModelTab
@@ -32,7 +34,9 @@ _LOG_OUT = "() => fetch('logout', {method: 'POST'}).then(() => location.reload()
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     "css": CSS,
-    "head": f"<script>{SCRIPT}</script><script>{HOTKEYS}</script><script>{KEYS}</script>",
+    "head": "".join(
+        f"<script>{script}</script>" for script in (language.script_texts(SCRIPT, HOTKEYS, KEYS), SCRIPT, HOTKEYS, KEYS)
+    ),
     "show_error": False,
     "share": False,  # a tunnel would make everybody a person at this machine
     "ssr_mode": False,
@@ -55,6 +59,10 @@ class Page(gr.Blocks):
         """Return the calls that wait for their turn."""
         return [event for each in self._queue.event_queue_per_concurrency_id.values() for event in each.queue]
 
+    def get_api_info(self, *args: Any, **options: Any) -> Any:
+        """Return what programs are told of the page, the names of its fields in English."""
+        return _in_english(super().get_api_info(*args, **options))
+
     def running(self) -> list[Any]:
         """Return the calls that are being answered."""
         return [event for job in self._queue.active_jobs if job for event in job]
@@ -64,6 +72,7 @@ class Page(gr.Blocks):
         options["app_kwargs"] = {**guards, **(options.get("app_kwargs") or {})}
         if self.service.closed:
             options["auth"] = options.get("auth") or self.service.knows
+        options["i18n"] = language.catalogue()
         options["mcp_server"] = False  # said, or gradio would ask a variable of its own, and offer every call
         if self.service.paths.mcp and not self.service.closed:  # gradio's own calls of the page cannot log in
             self.mcp_server_obj = Tools(self)
@@ -81,39 +90,47 @@ class Page(gr.Blocks):
             yield
 
 
+def _in_english(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _in_english(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_in_english(value) for value in told]
+    return language.english(told) if isinstance(told, str) else told
+
+
 def build(service: Service) -> Page:
     """Return the page; `.launch(**LAUNCH)` serves it."""
     os.environ["GRADIO_TEMP_DIR"] = str(service.paths.uploads)  # a folder of their own; nothing in it grows old
     housekeeping.tidy(service)
     held_s = housekeeping.HELD_S
-    with Page(title="Emotion in face, voice and words", analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=(held_s, held_s)) as page:
         page.service = service
         service.line.page = page
         service.monitor.queue_length = lambda: (len(page.waiting()), len(page.running()))
-        gr.HTML(render("page_head.html"), elem_id="head")
+        gr.HTML(part(lambda: render("page_head.html")), elem_id="head")
         identity = Identity(service)
         if service.paths.space:
             gr.LoginButton(size="sm", elem_id="login")
         elif service.closed:
-            gr.Button("Log out", size="sm", elem_id="logout").click(None, js=_LOG_OUT)
+            gr.Button(label("Log out"), size="sm", elem_id="logout").click(None, js=_LOG_OUT)
         with gr.Tabs(overflow_behavior="wrap"):
-            with gr.Tab("Analyse"):
+            with gr.Tab(label("Analyse"), elem_id="tab-analyse"):
                 analyse = AnalyseTab(service)
-            with gr.Tab("Live"):
+            with gr.Tab(label("Live"), elem_id="tab-live"):
                 LiveTab(service)
-            with gr.Tab("Label"):
+            with gr.Tab(label("Label"), elem_id="tab-label"):
                 LabelTab(service)
-            with gr.Tab("Review"):
+            with gr.Tab(label("Review"), elem_id="tab-review"):
                 ReviewTab(service)
             # Tabs that start hidden can be shown: not the other way round.
-            with gr.Tab("Model", visible=False) as model:
+            with gr.Tab(label("Model"), visible=False, elem_id="tab-model") as model:
                 ModelTab(service, model)
-            with gr.Tab("Projects", visible=False) as managing:
+            with gr.Tab(label("Projects"), visible=False, elem_id="tab-projects") as managing:
                 ProjectsTab(service, managing)
-            with gr.Tab("Your data") as data:
+            with gr.Tab(label("Your data"), elem_id="tab-your-data") as data:
                 DataTab(service, data, analyse.form.own)
         identity.connect(page, {"review": model, "manage": managing})
-        gr.HTML(render("page_foot.html", contact=service.paths.contact))
+        gr.HTML(part(lambda: render("page_foot.html", contact=service.paths.contact)))
         Endpoints(service, analyse.session)
         gr.api(service.health, api_name="health", api_description="Which checkpoint answers, and on what device.")
     # How many may wait is the door's to say; and nobody may call the model past the queue.

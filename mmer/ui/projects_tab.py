@@ -20,11 +20,23 @@ from mmer.labels import EMOTIONS
 from mmer.ui import agreement_html, result_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
+from mmer.ui.language import gettext, isolated, label
+from mmer.ui.names import ROLE_NAMES, choice
 from mmer.ui.render import render
 from mmer.ui.service import Service
 
 _FOLDERS = ("hf", "elan", "webvtt")  # formats of several files, which leave as one archive
 _ENDINGS = {"csv": "csv", "jsonl": "jsonl", "labelstudio": "json"}
+
+_ORDERS = [
+    (label("uncertainty"), "uncertainty"),
+    (label("margin"), "margin"),
+    (label("branches"), "branches"),
+    (label("annotators"), "annotators"),
+    (label("diversity"), "diversity"),
+    (label("random"), "random"),
+]
+_ROLES = [(label(ROLE_NAMES.marked(role)), role) for role in ROLES]
 
 
 class ProjectsTab:
@@ -46,11 +58,11 @@ class ProjectsTab:
             with gr.Column(scale=5, min_width=320):
                 self.project = gr.Dropdown(
                     [],
-                    label="Project",
+                    label=label("Project"),
                     value=None,
                     allow_custom_value=True,
                     elem_id="project-name",
-                    info="Type another name to make a new one.",
+                    info=label("Type another name to make a new one."),
                 )
                 self._build_settings()
             with gr.Column(scale=6, min_width=320):
@@ -61,50 +73,52 @@ class ProjectsTab:
 
     def _build_settings(self) -> None:
         self.guidelines = gr.Textbox(
-            label="Guidelines (Markdown)", value="", lines=4, max_lines=12, elem_id="project-guidelines"
+            label=label("Guidelines (Markdown)"), value="", lines=4, max_lines=12, elem_id="project-guidelines"
         )
         self.labels = gr.CheckboxGroup(
-            [(e.capitalize(), e) for e in EMOTIONS], value=list(EMOTIONS), label="Emotions to choose from"
+            [choice(e) for e in EMOTIONS], value=list(EMOTIONS), label=label("Emotions to choose from")
         )
         self.targets = gr.CheckboxGroup(
-            [(agreement_html.TARGETS[t], t) for t in TARGETS], value=["all"], label="What is judged"
+            [(label(agreement_html.TARGETS.marked(t)), t) for t in TARGETS],
+            value=["all"],
+            label=label("What is judged"),
         )
         with gr.Row():
-            self.per_item = gr.Number(PER_ITEM, label="Annotators for each item", precision=0, min_width=120)
-            self.gold_share = gr.Number(GOLD_SHARE, label="Share of known answers", min_width=120)
-        self.order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="What comes first")
-        self.blind = gr.Checkbox(True, label="Hide the model's answer until one has chosen")
-        self.save_button = gr.Button("Make, or save the settings", variant="primary", elem_id="project-save")
+            self.per_item = gr.Number(PER_ITEM, label=label("Annotators for each item"), precision=0, min_width=120)
+            self.gold_share = gr.Number(GOLD_SHARE, label=label("Share of known answers"), min_width=120)
+        self.order = gr.Dropdown(_ORDERS, value=ORDERS[0], label=label("What comes first"))
+        self.blind = gr.Checkbox(True, label=label("Hide the model's answer until one has chosen"))
+        self.save_button = gr.Button(label("Make, or save the settings"), variant="primary", elem_id="project-save")
 
     def _build_files(self) -> None:
-        with gr.Accordion("Add clips", open=True, elem_id="project-clips"):
+        with gr.Accordion(label("Add clips"), open=True, elem_id="project-clips"):
             self.clips = gr.File(
-                label="A zip of recordings, or a table (CSV, JSONL) of sentences",
+                label=label("A zip of recordings, or a table (CSV, JSONL) of sentences"),
                 file_types=[".zip", *TABLES],
                 elem_id="project-upload",
                 height=160,
             )
             self.consent = gr.Textbox(
-                label="What the recorded people agreed to", value="", lines=2, elem_id="project-consent"
+                label=label("What the recorded people agreed to"), value="", lines=2, elem_id="project-consent"
             )
-            self.add_button = gr.Button("Add to the project", elem_id="project-add")
-        with gr.Accordion("Labels in and out", open=False, elem_id="project-labels"):
+            self.add_button = gr.Button(label("Add to the project"), elem_id="project-add")
+        with gr.Accordion(label("Labels in and out"), open=False, elem_id="project-labels"):
             with gr.Row():
-                self.format = gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", min_width=120)
-                self.export_button = gr.Button("Export all labels", elem_id="project-export", min_width=120)
-            self.exported = gr.File(label="Exported", interactive=False, elem_id="project-exported", height=80)
-            self.label_file = gr.File(label="A file of labels", elem_id="project-label-file", height=160)
-            self.import_button = gr.Button("Import its labels", elem_id="project-import")
+                self.format = gr.Dropdown(list(FORMATS), value=FORMATS[0], label=label("Format"), min_width=120)
+                self.export_button = gr.Button(label("Export all labels"), elem_id="project-export", min_width=120)
+            self.exported = gr.File(label=label("Exported"), interactive=False, elem_id="project-exported", height=80)
+            self.label_file = gr.File(label=label("A file of labels"), elem_id="project-label-file", height=160)
+            self.import_button = gr.Button(label("Import its labels"), elem_id="project-import")
 
     def _build_people(self) -> None:
-        with gr.Accordion("People", open=False, elem_id="project-people"):
+        with gr.Accordion(label("People"), open=False, elem_id="project-people"):
             self.people = gr.HTML(label="Accounts", elem_id="project-accounts")
             with gr.Row():
-                self.person = gr.Textbox(label="Name", value="", elem_id="project-person", min_width=120)
-                self.role = gr.Dropdown(list(ROLES), value=ROLES[1], label="Role", min_width=120)
+                self.person = gr.Textbox(label=label("Name"), value="", elem_id="project-person", min_width=120)
+                self.role = gr.Dropdown(_ROLES, value=ROLES[1], label=label("Role"), min_width=120)
             with gr.Row():
-                self.role_button = gr.Button("Give the role", elem_id="project-role", min_width=120)
-                self.remove_button = gr.Button("Remove the account", elem_id="project-remove", min_width=120)
+                self.role_button = gr.Button(label("Give the role"), elem_id="project-role", min_width=120)
+                self.remove_button = gr.Button(label("Remove the account"), elem_id="project-remove", min_width=120)
 
     def _connect(self, tab: gr.Tab) -> None:
         settings = [self.guidelines, self.labels, self.targets, self.per_item, self.gold_share, self.order, self.blind]
@@ -154,7 +168,8 @@ class ProjectsTab:
     def show(self, request: gr.Request, profile: OAuthProfile | None, name=""):
         authorize(self.service, "manage", request, profile)
         names = [p.name for p in projects.projects(self.store)]
-        told = "" if name in names else f"There is no project {name} yet: fill in its settings, and make it."
+        told = gettext("There is no project {name} yet: fill in its settings, and make it.", name=isolated(name or ""))
+        told = "" if name in names else told
         yield self._shown(name if name in names else None) | {self.told: told and result_html.status(told)}
 
     @report_errors("told")
@@ -182,10 +197,12 @@ class ProjectsTab:
             saved = projects.change(self.store, name, actor=actor, **settings)
             if order != saved.order:
                 Queue(self.store, saved).rank(order)
-            told = f"{saved.name} is as you set it."
+            told = gettext("{name} is as you set it.", name=isolated(saved.name))
         else:
             saved = projects.create(self.store, name, order=order, actor=actor, **settings)
-            told = f"{saved.name} is made. Add clips to it, and annotators find it under Label."
+            told = gettext(
+                "{name} is made. Add clips to it, and annotators find it under Label.", name=isolated(saved.name)
+            )
         names = [p.name for p in projects.projects(self.store)]
         page = self._shown(saved.name)
         yield page | {self.project: gr.Dropdown(choices=names, value=saved.name), self.told: result_html.status(told)}
@@ -199,7 +216,12 @@ class ProjectsTab:
         report = import_upload(self.store, project, Path(upload), self.service.paths.imports, consent or "")
         detail = {"project": project.name, "items": report.items, "bad": len(report.bad)}
         self.store.audit(person.name or "somebody", "project.import", detail)
-        told = f"{report.items} items are new in {project.name}, {report.present} were there already."
+        told = gettext(
+            "{n} items are new in {name}, {present} were there already.",
+            n=report.items,
+            name=isolated(project.name),
+            present=report.present,
+        )
         shown = render("import_report.html", told=told, bad=report.bad, left_out=report.left_out)
         yield self._shown(project.name) | {self.told: shown, self.clips: None}
 
@@ -214,9 +236,9 @@ class ProjectsTab:
         report = export_labels(self.store, out, format)
         if format in _FOLDERS:
             out = Path(shutil.make_archive(str(folder / f"labels-{format}"), "zip", out))
-        told = f"{report.labels} labels are in {out.name}."
+        told = gettext("{n} labels are in {file}.", n=report.labels, file=out.name)
         if report.left_out:
-            told += f" The format has no place for {', '.join(report.left_out)}."
+            told += gettext(" The format has no place for {fields}.", fields=", ".join(report.left_out))
         yield {self.exported: str(out), self.told: result_html.status(told)}
 
     @report_errors("told")
@@ -227,7 +249,7 @@ class ProjectsTab:
         file = Path(upload)
         report = import_labels(self.store, file, format if format in _ENDINGS else format_of(file))
         self.store.audit(person.name or "somebody", "labels.import", {"labels": report.imported})
-        told = f"{report.imported} labels are new, {report.present} were there already."
+        told = gettext("{n} labels are new, {present} were there already.", n=report.imported, present=report.present)
         shown = render("import_report.html", told=told, bad=report.bad, left_out=sorted(report.left_out))
         yield self._shown(name if name else None) | {self.told: shown, self.label_file: None}
 
@@ -247,7 +269,12 @@ class ProjectsTab:
             self._refuse_own(person.name, name)
             self.service.accounts.change_role(name, role)
         self.store.audit(person.name or "somebody", "account.role", {"role": role})
-        yield {self.people: self._accounts(), self.told: result_html.status(f"{name} is {role} from now on.")}
+        yield {
+            self.people: self._accounts(),
+            self.told: result_html.status(
+                gettext("{name} is {role} from now on.", name=isolated(name), role=ROLE_NAMES[role])
+            ),
+        }
 
     @report_errors("told")
     def remove_account(self, request: gr.Request, profile: OAuthProfile | None, name="", role=ROLES[1]):
@@ -255,7 +282,7 @@ class ProjectsTab:
         self._refuse_own(person.name, name or "")
         self.service.accounts.remove(name or "")
         self.store.audit(person.name or "somebody", "account.remove", {})
-        told = f"{name} can do no more than anybody; their labels stay."
+        told = gettext("{name} can do no more than anybody; their labels stay.", name=isolated(name or ""))
         yield {self.people: self._accounts(), self.told: result_html.status(told)}
 
     def _refuse_own(self, own: str, name: str) -> None:

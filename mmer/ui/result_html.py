@@ -7,16 +7,32 @@ import numpy as np
 
 from annotations.retention import Removal
 from mmer.labels import EMOTIONS, MODALITIES
-from mmer.numerals import likely
+from mmer.messages import marked
+from mmer.ui.language import Texts, gettext, ngettext
+from mmer.ui.names import CHANNELS, IN_SENTENCE, emotion
+from mmer.ui.numbers import likely
 from mmer.ui.render import render
 from mmer.ui.service import Saved
 
 if TYPE_CHECKING:
     from mmer.predict import EmotionResult
 
-CHANNELS = {"face": "Face", "voice": "Voice", "text": "Words"}  # the modalities as the page names them
+_ALONE_DECIDED = Texts(
+    {
+        "face": marked("The face alone decided."),
+        "voice": marked("The voice alone decided."),
+        "text": marked("The words alone decided."),
+    }
+)
+_MOST_FROM = Texts(
+    {
+        "face": marked("Most of what speaks for {emotion} comes from the face, which alone says {other}"),
+        "voice": marked("Most of what speaks for {emotion} comes from the voice, which alone says {other}"),
+        "text": marked("Most of what speaks for {emotion} comes from the words, which alone says {other}"),
+    }
+)
 # The share of the probability from which the headline says so.
-_CERTAINTY = ((0.75, "Clearly"), (0.5, "Probably"), (0.0, "Perhaps"))
+_CERTAINTY = ((0.75, marked("Clearly")), (0.5, marked("Probably")), (0.0, marked("Perhaps")))
 _CLOSE = 0.15  # the runner-up is named when it comes this near
 _BY_MODALITY = {"face": ("no_face", "face_unavailable"), "voice": ("no_speech",), "text": ("text_unavailable",)}
 
@@ -30,14 +46,19 @@ def status(text: str, seconds: float | None = None, session: str | None = None) 
     return render("status.html", text=text, seconds=seconds, session=session)
 
 
-def failure(message: str) -> str:
-    return render("failure.html", message=message)
+def failure(message: str, *, here: bool = False) -> str:
+    """Return that something did not work, and why.
+
+    Args:
+        here: the reason is the page's own, so that it is in its language already.
+    """
+    return render("failure.html", message=message, here=here)
 
 
-def empty(title: str = "The answer appears here", told: str = "") -> str:
+def empty(title: str = "", told: str = "") -> str:
     """Return what stands in the result's place while there is none: what it will hold."""
-    told = told or "Give a clip or some words on this page and press Analyse, or try an example. You get:"
-    return render("empty.html", title=title, told=told)
+    told = told or gettext("Give a clip or some words on this page and press Analyse, or try an example. You get:")
+    return render("empty.html", title=title or gettext("The answer appears here"), told=told)
 
 
 def result(verdict: "EmotionResult", before: "EmotionResult | None" = None, *, over_time: bool = False) -> str:
@@ -47,7 +68,8 @@ def result(verdict: "EmotionResult", before: "EmotionResult | None" = None, *, o
         before: the verdict on the words as they were before somebody edited them.
         over_time: the utterances are shown elsewhere, so that their table is folded.
     """
-    used = [CHANNELS[m] for m, present in verdict.present.items() if present]
+    used = [m for m, present in verdict.present.items() if present]
+    n = len(verdict.segments)
     return render(
         "result.html",
         result=verdict,
@@ -56,37 +78,43 @@ def result(verdict: "EmotionResult", before: "EmotionResult | None" = None, *, o
         certainty=_certainty(verdict),
         confidence=_confidence(verdict),
         contradiction=_contradiction(verdict),
-        columns=[("Together", True), *((CHANNELS[m], present) for m, present in verdict.present.items())],
+        columns=[(gettext("Together"), True), *((CHANNELS[m], present) for m, present in verdict.present.items())],
         votes=_votes(verdict),
         absent=[(CHANNELS[m], why) for m, why in why_absent(verdict).items()],
         used=used,
+        alone_decided=_ALONE_DECIDED[used[0]] if used else "",
         contributions=[
             (CHANNELS[m], value)
             for m, value in zip(MODALITIES, verdict.contribution, strict=True)
             if verdict.present[m]
         ],
         utterances=[
-            (segment, [CHANNELS[m] for m, here in zip(MODALITIES, segment.present, strict=True) if here])
+            (segment, [IN_SENTENCE[m] for m, here in zip(MODALITIES, segment.present, strict=True) if here])
             for segment in verdict.segments
         ],
-        parts_are="utterances" if verdict.present["voice"] or verdict.present["text"] else "parts",
+        parts_are=ngettext("{n} utterance", "{n} utterances", n)
+        if verdict.present["voice"] or verdict.present["text"]
+        else ngettext("{n} part", "{n} parts", n),
         notices=list(_notices(verdict)),
     )
 
 
 def _certainty(verdict: "EmotionResult") -> str:
     if verdict.abstain:
-        return "No reliable answer; the best guess is"
-    return next(word for share, word in _CERTAINTY if verdict.probs.max() >= share)
+        return gettext("No reliable answer; the best guess is")
+    return next(gettext(word) for share, word in _CERTAINTY if verdict.probs.max() >= share)
 
 
 def _confidence(verdict: "EmotionResult") -> str:
     first, second = np.argsort(verdict.probs)[::-1][:2]
-    line = f"Confidence {likely(verdict.probs[first])}"
+    line = gettext("Confidence {likely}", likely=likely(verdict.probs[first]))
     if verdict.probs[first] < 0.5:
-        line += ": no emotion reaches half, so take it as a guess"
+        line += gettext(": no emotion reaches half, so take it as a guess")
     if verdict.probs[first] - verdict.probs[second] < _CLOSE:
-        line += f". {EMOTIONS[second].capitalize()} is close behind with {likely(verdict.probs[second])}"
+        named = emotion(EMOTIONS[second], capital=True)
+        line += gettext(
+            ". {emotion} is close behind with {likely}", emotion=named, likely=likely(verdict.probs[second])
+        )
     return line
 
 
@@ -104,17 +132,17 @@ def _contradiction(verdict: "EmotionResult") -> str:
     if first[strongest] == verdict.emotion:
         return ""
     if verdict.emotion in first.values():
-        strong = CHANNELS[strongest].lower()
-        opening = (
-            f"Most of what speaks for {verdict.emotion} comes from the {strong}, which alone says {first[strongest]}"
-        )
+        opening = _MOST_FROM[strongest].format(emotion=emotion(verdict.emotion), other=emotion(first[strongest]))
     else:
-        alone = ", ".join(f"{CHANNELS[m].lower()} {emotion}" for m, emotion in first.items())
-        opening = f"No channel alone puts {verdict.emotion} first ({alone})"
-    return (
-        f"{opening}: the model does not count their votes but reads them together, and the bars below say what each "
-        f"one added to {verdict.emotion} in that reading. Channels that contradict each other make an answer less "
-        "certain."
+        alone = ", ".join(f"{IN_SENTENCE[m]} {emotion(said)}" for m, said in first.items())
+        opening = gettext(
+            "No channel alone puts {emotion} first ({alone})", emotion=emotion(verdict.emotion), alone=alone
+        )
+    return gettext(
+        "{opening}: the model does not count their votes but reads them together, and the bars below say what each one "
+        "added to {emotion} in that reading. Channels that contradict each other make an answer less certain.",
+        opening=opening,
+        emotion=emotion(verdict.emotion),
     )
 
 
@@ -185,10 +213,11 @@ def saved(what: Saved, contact: str = "") -> str:
     Args:
         contact: whom to ask where a code does not help.
     """
-    kept = [f"your label (no. {what.label_id})"]
+    kept = [gettext("your label (no. {id})", id=what.label_id)]
     if what.prediction_id is not None:
-        kept.append(f"the model's answer, by checkpoint {what.checkpoint}")
-    kept += ["the words"] * what.words + ["the recording"] * what.media + ["the model's numbers"] * what.numbers
+        kept.append(gettext("the model's answer, by checkpoint {id}", id=what.checkpoint))
+    kept += [gettext("the words")] * what.words + [gettext("the recording")] * what.media
+    kept += [gettext("the model's numbers")] * what.numbers
     return render("saved.html", kept=kept, saved=what, contact=contact)
 
 

@@ -19,6 +19,7 @@ from annotations.store import Store
 from annotations.training_runs import fresh_labels
 from mmer.config import ROOT, Paths
 from mmer.errors import MmerError, TrainingError
+from mmer.messages import marked
 
 try:
     import fcntl
@@ -29,7 +30,7 @@ _LOOK_S = 60.0  # between two looks at how many labels there are
 _TAIL = 64 * 2**10  # bytes of the log that are read
 _LINES = 60  # of it that are shown
 _BAR = re.compile(r"(\w+):\s+(\d+)%\|")  # as tqdm draws it
-_STAGES = {"clips": "Reading clips", "choosing": "Choosing how to train"}
+_STAGES = {"clips": marked("Reading clips"), "choosing": marked("Choosing how to train")}
 _LOG = logging.getLogger(__name__)
 
 
@@ -136,15 +137,17 @@ class Retraining:
     def progress(self) -> Progress:
         """Return how far the last run is."""
         if not self._running() and self._held():
-            return Progress(True, elsewhere=True, stage="A run that was not started from this page is under way")
+            return Progress(
+                True, elsewhere=True, stage=marked("A run that was not started from this page is under way")
+            )
         if self._follower is None:
             return Progress(False)
         running = self._running()
         text = self._tail()
         bars = _BAR.findall(text)
-        stage, share = "Starting", None
+        stage, share = marked("Starting"), None
         if self._refreshing:
-            stage = "The new checkpoint answers what the old one had answered"
+            stage = marked("The new checkpoint answers what the old one had answered")
         elif bars:
             name, percent = bars[-1]
             stage, share = _STAGES.get(name, name), int(percent) / 100

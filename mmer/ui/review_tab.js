@@ -34,7 +34,7 @@ window.mmerReview = (() => {
     else if (digit) {
       const labels = [...byId("review-final").querySelectorAll("label")];
       const chosen = mmerLabel.emotions[digit - 1];
-      labels.find((label) => label.textContent.trim().toLowerCase() === chosen)?.querySelector("input").click();
+      labels.map((label) => label.querySelector("input")).find((input) => input.name === chosen)?.click();
     } else if (BUTTONS[event.key]) { if (event.repeat) return; press(BUTTONS[event.key]); }
     else if (event.key === " " && clip) { if (clip.paused) clip.play().catch(() => {}); else clip.pause(); }
     else return;

@@ -16,23 +16,32 @@ from annotations.review.agreement import Agreement, agreement
 from mmer.checkpoint import promoted
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
+from mmer.messages import marked
 from mmer.numerals import shares
 from mmer.ui import agreement_html, result_html, review_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
 from mmer.ui.identity import gate
 from mmer.ui.label_view import rank_weights
+from mmer.ui.language import gettext, label, part
 from mmer.ui.media_links import viewer
-from mmer.ui.render import in_text, render
+from mmer.ui.names import choice, emotion, emotions_in
+from mmer.ui.render import choice_in_text, hint, render
 from mmer.ui.service import Service
 
 _PAGE = 12  # items: what a phone shows without losing the detail below
-_FLAGS = {"undecided": "Only undecided", "model_differs": "Model disagrees", "commented": "Has a comment"}
+_FLAGS = {
+    "undecided": label("Only undecided"),
+    "model_differs": label("Model disagrees"),
+    "commented": label("Has a comment"),
+}
 KEYS = Path(__file__).with_name("review_tab.js").read_text(encoding="utf-8")
-_OUTCOMES = {"": "Any", "cannot_tell": "Somebody cannot tell", "broken": "Clip said to be broken"}
-_EMPTY = (
-    '<p class="mm-hint">How far the annotators of a project agree, and the items they differ about, appear here.</p>'
-)
+_OUTCOMES = {
+    "": label("Any"),
+    "cannot_tell": label("Somebody cannot tell"),
+    "broken": label("Clip said to be broken"),
+}
+_EMPTY = marked("How far the annotators of a project agree, and the items they differ about, appear here.")
 _FAR = 50 * _PAGE  # items beyond the list in which the next undecided one is looked for
 _ADDRESS = "(project, item) => mmerPage.address('review', project, item)"
 _SCROLL = "() => document.getElementById('review-detail').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
@@ -46,7 +55,7 @@ class ReviewTab:
         self.store = service.store
         self.offset, self.opened = gr.State(0), gr.State(None)  # of the list; (item id, target) of the open item
         self.shown = gr.State(())  # ids of the items in the list
-        gr.HTML(gate("review", "review"), label="Reviewing")
+        gr.HTML(part(lambda: gate("review", gettext("review"))), label="Reviewing")
         with gr.Column(elem_classes="mm-needs-review"):
             self._build()
         # What the address names, and that the page asks: the page's script fills them in.
@@ -61,43 +70,47 @@ class ReviewTab:
                 self._build_list()
             with gr.Column(visible=False, scale=7, min_width=320, elem_id="review-panel") as self.panel:
                 self._build_decision()
-        self.agreed = gr.HTML(_EMPTY, label="Agreement", elem_id="review-agreement")
-        gr.HTML(render("review_keys.html"), label="Keys")
-        with gr.Accordion("Raw figures", open=False):
-            self.raw = gr.JSON(label="Agreement", open=False)
-            self.raw_items = gr.JSON(label="Items", open=False)
-            self.raw_item = gr.JSON(label="Item", open=False)
+        self.agreed = gr.HTML(part(lambda: hint(_EMPTY)), label="Agreement", elem_id="review-agreement")
+        gr.HTML(part(lambda: render("review_keys.html")), label="Keys")
+        with gr.Accordion(label("Raw figures"), open=False):
+            self.raw = gr.JSON(label=label("Agreement"), open=False)
+            self.raw_items = gr.JSON(label=label("Items"), open=False)
+            self.raw_item = gr.JSON(label=label("Item"), open=False)
 
     def _build_question(self) -> None:
         with gr.Row(equal_height=False):
             # Which projects there are the store says: there may be more since the page was opened.
             self.project = gr.Dropdown(
-                [], label="Project", value=None, allow_custom_value=True, elem_id="review-project", min_width=180
+                [], label=label("Project"), value=None, allow_custom_value=True, elem_id="review-project", min_width=180
             )
             self.target = gr.Radio(
-                [(agreement_html.TARGETS[t], t) for t in TARGETS],
+                [(label(agreement_html.TARGETS.marked(t)), t) for t in TARGETS],
                 value="all",
-                label="What was judged",
+                label=label("What was judged"),
                 elem_id="review-target",
             )
-            self.show_button = gr.Button("Show", variant="primary", elem_id="review-show", min_width=100)
-        with gr.Accordion("Filter the items", open=False, elem_id="review-filters"), gr.Row():
-            emotions = [("Any", ""), *((in_text(e), e) for e in EMOTIONS)]
+            self.show_button = gr.Button(label("Show"), variant="primary", elem_id="review-show", min_width=100)
+        with gr.Accordion(label("Filter the items"), open=False, elem_id="review-filters"), gr.Row():
+            emotions = [(label("Any"), ""), *(choice_in_text(e) for e in EMOTIONS)]
             self.emotion = gr.Dropdown(
-                emotions, value="", label="Somebody chose", min_width=140, elem_id="review-emotion"
+                emotions, value="", label=label("Somebody chose"), min_width=140, elem_id="review-emotion"
             )
             self.annotator = gr.Textbox(
-                label="Judged by",
+                label=label("Judged by"),
                 value="",
-                placeholder="an annotator's name",
+                placeholder=label("an annotator's name"),
                 min_width=140,
                 elem_id="review-by",
             )
             self.outcome = gr.Dropdown(
-                [(v, k) for k, v in _OUTCOMES.items()], value="", label="Somebody said", min_width=140
+                [(v, k) for k, v in _OUTCOMES.items()], value="", label=label("Somebody said"), min_width=140
             )
             self.flags = gr.CheckboxGroup(
-                [(v, k) for k, v in _FLAGS.items()], value=[], label="Only", min_width=200, elem_id="review-flags"
+                [(v, k) for k, v in _FLAGS.items()],
+                value=[],
+                label=label("Only"),
+                min_width=200,
+                elem_id="review-flags",
             )
         self.status = gr.HTML(label="Status", elem_id="review-status")
         self.item_status = gr.HTML(label="Status", elem_id="review-doing")
@@ -105,34 +118,40 @@ class ReviewTab:
     def _build_list(self) -> None:
         self.items = gr.Radio(
             [],
-            label="Items, those annotators differ most about first",
+            label=label("Items, those annotators differ most about first"),
             elem_id="review-items",
-            info="Choose one to see its clip, its labels and its history.",
+            info=label("Choose one to see its clip, its labels and its history."),
         )
         with gr.Row():
-            self.previous_button = gr.Button("Earlier items", min_width=100, elem_id="review-previous", size="sm")
-            self.next_button = gr.Button("Further items", min_width=100, elem_id="review-next", size="sm")
+            self.previous_button = gr.Button(
+                label("Earlier items"), min_width=100, elem_id="review-previous", size="sm"
+            )
+            self.next_button = gr.Button(label("Further items"), min_width=100, elem_id="review-next", size="sm")
 
     def _build_decision(self) -> None:
         self.decided = gr.HTML(label="Decision", elem_id="review-decided")
         self.detail = gr.HTML(label="Item", elem_id="review-detail")
         self.final = gr.CheckboxGroup(
-            [(e.capitalize(), e) for e in EMOTIONS],
+            [choice(e) for e in EMOTIONS],
             value=[],
-            label="Final label",
-            info="Of a mixture the strongest first; press again to take it back.",
+            label=label("Final label"),
+            info=label("Of a mixture the strongest first; press again to take it back."),
             elem_id="review-final",
             elem_classes="mm-emotions",
         )
         with gr.Row():
-            self.decide_button = gr.Button("Decide", variant="primary", elem_id="review-decide", min_width=110)
-            self.cannot_button = gr.Button("Cannot tell", elem_id="review-cannot", min_width=110)
-            self.broken_button = gr.Button("Broken", elem_id="review-broken", min_width=100)
-            self.take_back_button = gr.Button("Take back", elem_id="review-take-back", min_width=100)
+            self.decide_button = gr.Button(label("Decide"), variant="primary", elem_id="review-decide", min_width=110)
+            self.cannot_button = gr.Button(label("Cannot tell"), elem_id="review-cannot", min_width=110)
+            self.broken_button = gr.Button(label("Broken"), elem_id="review-broken", min_width=100)
+            self.take_back_button = gr.Button(label("Take back"), elem_id="review-take-back", min_width=100)
         with gr.Row():
-            self.comment = gr.Textbox(label="Why (optional)", value="", elem_id="review-comment", min_width=180)
+            self.comment = gr.Textbox(label=label("Why (optional)"), value="", elem_id="review-comment", min_width=180)
             self.reviewer = gr.Textbox(
-                label="Your name", value="", elem_id="review-name", min_width=140, info="It stands by what you decide."
+                label=label("Your name"),
+                value="",
+                elem_id="review-name",
+                min_width=140,
+                info=label("It stands by what you decide."),
             )
         self.history = gr.HTML(label="History", elem_id="review-history")
 
@@ -368,9 +387,13 @@ class ReviewTab:
         word = _word_of(adjudication.item(self.store, *opened))
         page, item_id = self._next_undecided(at or 0, list(shown or ()), opened[0], question)
         if item_id is None:
-            yield page | {self.decided: result_html.status(f"Decided: {word}. No undecided item is left in this list.")}
+            yield page | {
+                self.decided: result_html.status(
+                    gettext("Decided: {word}. No undecided item is left in this list.", word=word)
+                )
+            }
         else:
-            told = result_html.status(f"Decided: {word}. Here is the next.")
+            told = result_html.status(gettext("Decided: {word}. Here is the next.", word=word))
             yield page | self._item(item_id, target, request, person) | {self.decided: told}
 
     def _next_undecided(self, at: int, shown: list[int], opened: int, question: tuple) -> tuple[dict, int | None]:
@@ -408,9 +431,9 @@ class ReviewTab:
         at = max(at, 0)
         rows = adjudication.disagreements(self.store, project, target, filters=filters, offset=at, limit=_PAGE + 1)
         items = rows[:_PAGE]
-        told = f"Items {at + 1} to {at + len(items)}"
+        told = gettext("Items {first} to {last}", first=at + 1, last=at + len(items))
         if not items:
-            told = "No item fits; nothing was labelled, or the filters leave none."
+            told = gettext("No item fits; nothing was labelled, or the filters leave none.")
         return {
             self.items: _radio(items),
             self.shown: tuple(i.item_id for i in items),
@@ -461,9 +484,9 @@ class ReviewTab:
         place = (item.clip_id, item.start_s, item.end_s, item.target)
         weights = rank_weights(emotions) or None
         adjudication.adjudicate(self.store, *place, weights, person.name, why or "", outcome=outcome)
-        told = "The decision is taken back; the annotators' labels count again."
+        told = gettext("The decision is taken back; the annotators' labels count again.")
         if emotions or outcome != "label":
-            told = f"Decided: {_word_of(adjudication.item(self.store, *opened))}."
+            told = gettext("Decided: {word}.", word=_word_of(adjudication.item(self.store, *opened)))
         return self._item(*opened, request, person) | {self.decided: result_html.status(told), self.comment: ""}
 
 
@@ -474,7 +497,7 @@ def _radio(items: Sequence[DisputedItem], chosen: int | None = None) -> gr.Radio
 
 def _word_of(item: Item) -> str:
     """Return the final word on an item, in words."""
-    return shares(item.final) or (item.final_outcome or "nothing").replace("_", " ")
+    return emotions_in(shares(item.final)) or emotion(item.final_outcome or "nothing")
 
 
 def _agreement_json(measured: Agreement) -> dict:

@@ -21,7 +21,9 @@ from mmer import checkpoint, hub, labels
 from mmer.config import Paths
 from mmer.errors import CheckpointError, ClipError, LabelError
 from mmer.labels import EMOTIONS
+from mmer.messages import marked
 from mmer.ui.examples import ExampleFiles
+from mmer.ui.language import gettext
 from mmer.ui.line import Line
 from mmer.ui.live_sessions import LiveSessions
 from mmer.ui.media_links import MediaLinks
@@ -38,13 +40,15 @@ if TYPE_CHECKING:
     from mmer.whatif import Changes, WhatIf
 
 CANNOT_TELL = "cannot_tell"
-CONSENT = (
+CONSENT = marked(
     "Keep the recording. Everyone in it agrees that this clip, its file name and its words are stored on this server, "
     "seen and heard by the people whom the owner of this page lets label here (those with an account from them), "
     "and used to improve the model, until one of them asks for their deletion."
 )
-NO_CONSENT = "Keep nothing of the clip: only your answer, what you typed beside it and the model's answer are stored."
-NUMBERS_CONSENT = (
+NO_CONSENT = marked(
+    "Keep nothing of the clip: only your answer, what you typed beside it and the model's answer are stored."
+)
+NUMBERS_CONSENT = marked(
     "Keep no recording, only the numbers the model computed from it: no picture, no sound, no words. Everyone in it "
     "agrees that they are used to improve the model, until one of them asks for their deletion."
 )
@@ -413,9 +417,10 @@ class Service:
 
     def _kept_clip(self, result: "EmotionResult", *, media: bool, words: bool, numbers: bool) -> dict[str, Any]:
         """Return what the database learns of a clip of which the recording, its words or only numbers are kept."""
+        consent = CONSENT if media or words else NUMBERS_CONSENT if numbers else ""
         return {
             "name": result.clip if media else f"clip {result.sha256[:8]}",
-            "consent_text": CONSENT if media or words else NUMBERS_CONSENT if numbers else None,
+            "consent_text": gettext(consent) if consent else None,  # in the words that were agreed to
             "features": self._states_of(result) if numbers else None,
             "keep_until": self._keep_until() if media or numbers else None,
             "duration_s": result.duration_s,

@@ -6,6 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from mmer.labels import SIGNS
+from mmer.ui import language
 
 # Fonts the reader's machine has: none is fetched from elsewhere.
 _FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -36,6 +37,13 @@ THEME = gr.themes.Base(
     input_background_fill_dark="*neutral_900",
 )
 
+
+def _radio_labels(emotion: str) -> str:
+    """Return what selects an emotion among radio buttons: gradio marks them by what they are called on the page."""
+    called = dict.fromkeys(language.in_every(emotion.capitalize()))
+    return ", ".join(f'[data-testid="{name}-radio-label"]' for name in called)
+
+
 _COLOURS = {
     ground: " ".join(f"--mm-{emotion}: {getattr(sign, shade)};" for emotion, sign in SIGNS.items())
     for ground, shade in ((":root", "light"), (".dark", "dark"))
@@ -43,7 +51,7 @@ _COLOURS = {
 CSS = "".join(f"{ground} {{ {colours} }}\n" for ground, colours in _COLOURS.items())
 # The same before every choice of an emotion; for the ear the word is enough.
 CSS += "".join(
-    f'label:is(:has(> input[name="{emotion}"]), [data-testid="{emotion.capitalize()}-radio-label"]) > span::before '
+    f'label:is(:has(> input[name="{emotion}"]), {_radio_labels(emotion)}) > span::before '
     f'{{ content: "{sign.symbol}" / ""; color: var(--mm-{emotion}); margin-right: .45em; }}\n'
     for emotion, sign in SIGNS.items()
 )

@@ -10,13 +10,14 @@ import numpy as np
 
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.media import MediaInfo
-from mmer.numerals import likely, stretch
 from mmer.sources import seen_and_heard
 from mmer.ui.captions import webvtt
+from mmer.ui.language import gettext
 from mmer.ui.media_uri import upload_uri
+from mmer.ui.names import CHANNELS, emotion
+from mmer.ui.numbers import likely, stretch
 from mmer.ui.playable import Player
 from mmer.ui.render import render
-from mmer.ui.result_html import CHANNELS
 
 if TYPE_CHECKING:
     from mmer.predict import EmotionResult
@@ -64,7 +65,7 @@ def timeline(result: "EmotionResult", player: Player | None, uploads: Path | Non
     if length_s <= 0 or result.emotion is None:
         return ""
     played = media(result.observation.files, player, uploads) if player and uploads else None
-    strips = [_strip("Together", result, None, length_s)] if len(result.segments) > 1 else []
+    strips = [_strip(gettext("Together"), result, None, length_s)] if len(result.segments) > 1 else []
     if strips:
         used = [i for i, m in enumerate(MODALITIES) if result.present[m]]
         strips += [_strip(CHANNELS[MODALITIES[i]], result, i, length_s) for i in used if len(used) > 1]
@@ -129,7 +130,8 @@ def _strip(name: str, result: "EmotionResult", channel: int | None, length_s: fl
         for start_s, end_s, p in rows
     ]
     told = "; ".join(
-        f"{stretch(start_s, end_s)} {EMOTIONS[int(p.argmax())]} {likely(float(p.max()))}" for start_s, end_s, p in rows
+        f"{stretch(start_s, end_s)} {emotion(EMOTIONS[int(p.argmax())])} {likely(float(p.max()))}"
+        for start_s, end_s, p in rows
     )
     return Strip(name, curves, tops, f"{name}: {told}")
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from mmer.labels import EMOTIONS
 from mmer.media import MediaInfo
+from mmer.messages import marked
+from mmer.ui.language import gettext, listed
+from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
 
 if TYPE_CHECKING:
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
     from mmer.predict import EmotionResult
 
 STAGES = (
-    ("decode", "Decoding, and following the face"),
-    ("voice", "Hearing the voice"),
-    ("speech", "Writing down the words"),
-    ("model", "Putting it together"),
+    ("decode", marked("Decoding, and following the face")),
+    ("voice", marked("Hearing the voice")),
+    ("speech", marked("Writing down the words")),
+    ("model", marked("Putting it together")),
 )
 _REMEMBERED = 8  # clips of a kind: what ran before under another load says little
 
@@ -37,7 +40,7 @@ class Waiting:
 
     @property
     def sentence(self) -> str:
-        return dict(STAGES).get(self.stage, "Starting")
+        return gettext(dict(STAGES).get(self.stage, marked("Starting")))
 
     def card(self, seconds: float, expected_s: float | None, *, in_line: bool = False) -> str:
         """Return what stands in the result's place until it is there: the same table, filled as each channel is read.
@@ -49,11 +52,15 @@ class Waiting:
         now = names.index(self.stage) if self.stage in names else -1
         return render(
             "waiting.html",
-            stages=[(said, "done" if i < now else "now" if i == now else "next") for i, (_, said) in enumerate(STAGES)],
+            stages=[
+                (gettext(said), "done" if i < now else "now" if i == now else "next")
+                for i, (_, said) in enumerate(STAGES)
+            ],
             share=self.share,
             seconds=seconds,
             left_s=None if expected_s is None else expected_s - seconds,
             early=self.early,
+            channels=listed([IN_SENTENCE[m] for m, here in self.early.present.items() if here]) if self.early else "",
             in_line=in_line,
             votes=[(emotion, self._known(k)) for k, emotion in enumerate(EMOTIONS)],
         )

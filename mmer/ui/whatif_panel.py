@@ -8,7 +8,9 @@ from mmer.labels import MODALITIES
 from mmer.ui import result_html, whatif_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors, run_in_background
+from mmer.ui.language import gettext, label
 from mmer.ui.line import MODEL
+from mmer.ui.names import CHANNELS
 from mmer.ui.service import Service, SessionResult, current
 
 
@@ -21,30 +23,36 @@ class WhatIfPanel:
 
     def __init__(self, service: Service, session: gr.State):
         self.service, self.session = service, session
-        with gr.Accordion("What if …", open=False, elem_id="whatif"):
+        with gr.Accordion(label("What if …"), open=False, elem_id="whatif"):
             self.hide = gr.CheckboxGroup(
-                [(result_html.CHANNELS[m], m) for m in MODALITIES], label="Leave out", elem_id="whatif-hide"
+                [(label(CHANNELS.marked(m)), m) for m in MODALITIES], label=label("Leave out"), elem_id="whatif-hide"
             )
             with gr.Row():
                 self.words = gr.Textbox(
-                    label="Drop words (their numbers)",
+                    label=label("Drop words (their numbers)"),
                     value="",
                     placeholder="3, 5",
                     elem_id="whatif-words",
                     min_width=160,
                 )
                 self.cut = gr.Textbox(
-                    label="Cut out (seconds)", value="", placeholder="0.8-1.3", elem_id="whatif-cut", min_width=160
+                    label=label("Cut out (seconds)"),
+                    value="",
+                    placeholder="0.8-1.3",
+                    elem_id="whatif-cut",
+                    min_width=160,
                 )
             with gr.Row():
                 # Numbers as text: an empty number field of gradio is 0 for some and nothing for others.
                 self.noise = gr.Textbox(
-                    label="Noise, dB below the voice", value="", elem_id="whatif-noise", min_width=160
+                    label=label("Noise, dB below the voice"), value="", elem_id="whatif-noise", min_width=160
                 )
-                self.blur = gr.Textbox(label="Blur the face, pixels", value="", elem_id="whatif-blur", min_width=160)
+                self.blur = gr.Textbox(
+                    label=label("Blur the face, pixels"), value="", elem_id="whatif-blur", min_width=160
+                )
             with gr.Row():
-                self.try_button = gr.Button("Try it", elem_id="whatif-try")
-                self.search_button = gr.Button("Find the smallest change that turns it", elem_id="whatif-search")
+                self.try_button = gr.Button(label("Try it"), elem_id="whatif-try")
+                self.search_button = gr.Button(label("Find the smallest change that turns it"), elem_id="whatif-search")
             self.status = gr.HTML(label="Status", elem_id="whatif-status")
             self.found = gr.HTML(label="Before and after", elem_id="whatif-found")
         asked = [self.hide, self.words, self.cut, self.noise, self.blur, session]
@@ -93,7 +101,7 @@ class WhatIfPanel:
         result = current(session).result
         for seconds, found in run_in_background(lambda _: self.service.what_if(result, changes)):
             if found is None:
-                yield {self.status: result_html.status("Judging it again", seconds)}
+                yield {self.status: result_html.status(gettext("Judging it again"), seconds)}
             else:
                 yield {self.found: whatif_html.before_and_after(found), self.status: ""}
 
@@ -104,7 +112,7 @@ class WhatIfPanel:
         # A list of one: what is not found is None, and so is what is not there yet.
         for seconds, found in run_in_background(lambda stop: [self.service.smallest_turn(result, stop)]):
             if found is None:
-                yield {self.status: result_html.status("Taking parts away", seconds)}
+                yield {self.status: result_html.status(gettext("Taking parts away"), seconds)}
             else:
                 yield {self.found: whatif_html.smallest(found[0]), self.status: ""}
 
