@@ -68,7 +68,7 @@ class Visitor:
 
     def __call__(self, url: str, **options) -> Page:
         page = self.window(url, **options)
-        page.get_by_role("tab", name="Analyse").wait_for()
+        page.locator("#tab-analyse-button").wait_for()
         return page
 
 

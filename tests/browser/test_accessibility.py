@@ -7,7 +7,9 @@ import pytest
 from playwright.sync_api import Page
 
 from mmer.labels import EMOTIONS, SIGNS
+from mmer.messages import plain
 from mmer.ui.service import Service
+from tests.browser.german import english_left, in_german
 from tests.browser.services import analysing
 from tests.browser.tour import tour
 from tests.test_label_tab import filled
@@ -76,13 +78,16 @@ def check(page: Page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark", "phone", "german", "german phone"])
 def test_every_tab_can_be_read_and_worked(service, serve, visit, scheme):
-    size = {"width": 390, "height": 844} if scheme == "phone" else {}
-    page = visit(f"{serve(service)}?__theme={'dark' if scheme == 'dark' else 'light'}", **size)
-    for state in tour(page):
+    options: dict = {"width": 390, "height": 844} if "phone" in scheme else {}
+    options |= {"locale": "de-DE"} if "german" in scheme else {}
+    page = visit(f"{serve(service)}?__theme={'dark' if scheme == 'dark' else 'light'}", **options)
+    for state in tour(page, in_german if "german" in scheme else plain):
         if state != "analyse-waiting":  # it is over before all is looked at
             check(page)
+        if "german" in scheme:
+            assert english_left(page) == set(), state
         if state in CHOICES:
             shown = page.evaluate(SYMBOLS, CHOICES[state])[: len(EMOTIONS)]
             assert [content.strip('"')[0] for content in shown] == [sign.symbol for sign in SIGNS.values()]
