@@ -33,9 +33,9 @@ def main() -> int:
     parser.add_argument("--short", type=Path, help="the clip that waits (default: 5 s, made here)")
     parser.add_argument("--after", type=float, default=2.0, help="seconds the long one has run when it comes")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
         short = args.short or synth.write_clip(Path(folder) / "short.mp4", seconds=5)
-        first, second = (Client(url, verbose=False) for _ in range(2))
+        first, second = (Client(server.url, verbose=False) for _ in range(2))
         seconds(first, short)  # it waits for what is loaded once
         alone = min(seconds(first, short) for _ in range(3))
         took: list[float] = []

@@ -34,11 +34,11 @@ def main() -> int:
     from playwright.sync_api import sync_playwright
 
     program = args.browser or shutil.which("chromium") or shutil.which("chromium-browser")
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as url, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        browser.new_page().goto(url)  # what the server makes for its first visitor
+        browser.new_page().goto(server.url)  # what the server makes for its first visitor
         page = browser.new_page()
-        page.goto(url)
+        page.goto(server.url)
         page.locator("#example-talk").wait_for()
         page.wait_for_function("document.querySelector('#who [data-may]')")
         print(f"first paint {page.evaluate(PAINT) / 1000:.2f} s, layout shift {page.evaluate(SHIFT):.3f}")
