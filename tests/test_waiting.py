@@ -5,7 +5,7 @@ import pytest
 from mmer import media
 from mmer.errors import ClipError
 from mmer.labels import EMOTIONS
-from mmer.numerals import likely
+from mmer.numerals import likely, stretch
 from mmer.ui.faces_html import faces
 from mmer.ui.service import Service
 from mmer.ui.waiting import Pace, Waiting
@@ -49,6 +49,17 @@ def test_the_verdict_on_face_and_voice_comes_before_the_words(service, talk, fac
     before = plain(Waiting().card(0.0, None, in_line=True))
     assert before.startswith("Waiting for its turn")
     assert before.count("…") == 4 * len(EMOTIONS)
+
+
+def test_utterances_are_shown_before_their_words_are_there(service, tmp_path):
+    long = synth.write_clip(tmp_path / "long.wav", seconds=16, voice=synth.voice(16, pause_s=0.8))
+    waiting = Waiting()
+    result = service.analyse([str(long)], None, watcher=waiting.tell)
+    assert len(result.segments) > 1
+    card = waiting.card(3.0, None)
+    assert "Over time, so far: " in card
+    for one in result.segments:
+        assert f"{stretch(one.start_s, one.end_s)} {EMOTIONS[int(one.branch_probs[1].argmax())]}" in card
 
 
 def test_an_estimate_is_of_clips_like_it_and_there_is_none_before(talk, voice_only):

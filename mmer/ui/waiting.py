@@ -13,6 +13,7 @@ from mmer.messages import marked
 from mmer.ui.language import gettext, listed
 from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
+from mmer.ui.timeline_html import Strip, overall_strip
 
 if TYPE_CHECKING:
     from mmer.perceive import Progress
@@ -63,7 +64,14 @@ class Waiting:
             channels=listed([IN_SENTENCE[m] for m, here in self.early.present.items() if here]) if self.early else "",
             in_line=in_line,
             votes=[(emotion, self._known(k)) for k, emotion in enumerate(EMOTIONS)],
+            strip=self._over_time(),
         )
+
+    def _over_time(self) -> Strip | None:
+        """Return the utterances so far, by what was read of them; None where there are not several."""
+        if self.early is None or len(self.early.segments) < 2:
+            return None
+        return overall_strip(gettext("Over time, so far"), self.early)
 
     def _known(self, k: int) -> list[float | None]:
         """Return an emotion's share by face and by voice as far as it is known; a channel that is absent has NaN."""
