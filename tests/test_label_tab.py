@@ -16,6 +16,7 @@ from annotations.queue.assignment import Queue
 from annotations.store import Store
 from mmer import media
 from mmer.config import Paths
+from mmer.labels import SIGNS
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
@@ -313,7 +314,7 @@ def test_an_earlier_answer_is_changed_and_the_item_on_the_screen_waits(tmp_path,
     client.predict(["fear"], intensity=0.66, comment="low", api_name="/label_submit")
     given, told = client.predict(api_name="/label_answers")
     ((line, assignment),) = given["choices"]
-    assert line.startswith(f"Item {first['item_id']}: fear")
+    assert line.startswith(f"Item {first['item_id']}: {SIGNS['fear'].symbol} fear")
     feed, *shown = client.predict(assignment, api_name="/label_revisit")
     assert [item["id"] for item in feed["items"][:2]] == [first["id"], second["id"]]
     assert feed["items"][0]["media"].startswith("media/label-")
