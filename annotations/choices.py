@@ -6,7 +6,7 @@ Apart from the tables, so that the command line knows its choices without the se
 TARGETS = ("all", "face", "voice", "text")  # what a label is about
 OUTCOMES = ("label", "skip", "cannot_tell", "broken")  # of an annotator's judgement
 ROLES = ("viewer", "annotator", "reviewer", "admin")  # each may do what those before it may
-ORDERS = ("uncertainty", "margin", "branches", "annotators", "diversity", "random")  # what a queue shows first
+ORDERS = ("margin", "uncertainty", "branches", "annotators", "diversity", "random")  # what a queue shows first
 FORMATS = ("csv", "jsonl", "labelstudio", "hf", "elan", "webvtt")  # of files with labels
 
 # What a clip is for, decided when it is first seen: to learn from; to measure on people who are also learned from; to
