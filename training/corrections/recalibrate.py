@@ -17,8 +17,8 @@ from training.learn.fusion import (
     Encoded,
     Judged,
     Tuples,
-    by_corpus,
     fit_abstention,
+    judged,
     subset_probs,
 )
 
@@ -41,14 +41,15 @@ def recalibrate(
     """
     if exemplars is None or promise is None or "subsets" not in promise:
         return promise
-    alone = {m: _by_corpus(model, m, exemplars.calibration(m)) for m in MODALITIES}
+    held = {m: exemplars.calibration(m) for m in MODALITIES}
+    parts = {m: _encoded(model, m, part) for m, part in held.items()}
+    alone = {m: judged(model, m, parts[m], part.corpora, part.speakers) for m, part in held.items()}
     for i, modality in enumerate(MODALITIES):
         x, truth, clips = _judgements(ex, logits, i)
         one = truth.amax(1) > 0.99  # soft ones have no single truth
         if int(one.sum()) >= MIN_JUDGED:
             whose = [speakers[clip] or "" for clip in clips[one].tolist()]
             alone[modality].append(Judged(x[one].softmax(1).numpy(), truth[one].argmax(1).numpy(), whose))
-    parts = {m: _encoded(model, m, exemplars.calibration(m)) for m in MODALITIES}
     try:
         tuples = Tuples(parts, model.temperatures, 0.0)
     except TrainingError:  # an emotion that no exemplar of a branch has
@@ -72,8 +73,3 @@ def _encoded(model: EmotionModel, modality: str, part: Exemplar) -> Encoded:
     top = model.encoder(modality).project(part.pooled)
     logits = model.vote_of(modality, top, part.pooled) * model.temperatures[MODALITIES.index(modality)]
     return Encoded(part.middle, top, logits, part.targets, part.pooled)
-
-
-def _by_corpus(model: EmotionModel, modality: str, part: Exemplar) -> list[Judged]:
-    logits = _encoded(model, modality, part).logits / model.temperatures[MODALITIES.index(modality)]
-    return by_corpus(logits.softmax(1).numpy(), part.targets, part.corpora, part.speakers)

@@ -41,6 +41,17 @@ class Voices:
     whisper: Tensor | None = None  # (N, V, depths, 2 * width) float16 of each and its views, where the branch reads it
     speakers: tuple[str, ...] = ()  # of each; empty: all unknown
 
+    def part(self, where: np.ndarray) -> "Voices":
+        """Return only the utterances of a mask (N,)."""
+        index = np.flatnonzero(where)
+        return Voices(
+            [self.samples[i] for i in index],
+            self.targets[index],
+            tuple(self.corpora[i] for i in index) if self.corpora else (),
+            None if self.whisper is None else self.whisper[index],
+            tuple(self.speakers[i] for i in index) if self.speakers else (),
+        )
+
     def cell_sizes(self) -> Tensor:
         """Return (N,) how many utterances carry the same first label in the same corpus."""
         cells = list(zip(self.corpora or [""] * len(self.samples), self.targets.argmax(1).tolist(), strict=True))

@@ -74,14 +74,6 @@ def _is_calm(row: Row) -> bool:
     return row.corpus == "ravdess" and row.path is not None and RAVDESS_CODES[row.path.stem.split("-")[2]] == CALM
 
 
-def pick(voices: Voices, where: np.ndarray) -> Voices:
-    index = np.flatnonzero(where)
-    whose = tuple(voices.corpora[i] for i in index) if voices.corpora else ()
-    whisper = None if voices.whisper is None else voices.whisper[index]
-    samples = [voices.samples[i] for i in index]
-    return replace(voices, samples=samples, targets=voices.targets[index], corpora=whose, whisper=whisper)
-
-
 def calm_is_neutral(probs: np.ndarray) -> np.ndarray:
     """Return probabilities (N, 7) of the emotions from those of seven or eight classes (N, 7 or 8)."""
     merged = probs[:, : len(EMOTIONS)].copy()
@@ -228,17 +220,15 @@ class CrossValidation:
         config = replace(self.config, seed=seed)
         test, inner = (np.isin(self.speakers, sorted(part)) for part in (fold.test, fold.inner))
         learned = ~test if self.how == "fixed" else ~test & ~inner
-        watch = None if self.how == "fixed" else pick(self.voices, inner)
+        watch = None if self.how == "fixed" else self.voices.part(inner)
         stop = config.voice_epochs + 1  # the weights training ends with
         model, chosen, curve = train(
-            pick(self.voices, learned), watch, self.names, self.shape, config, work / self.how, stop
+            self.voices.part(learned), watch, self.names, self.shape, config, work / self.how, stop
         )
         if self.how == "refit":
             learned = ~test
-            model, _, _ = train(
-                pick(self.voices, learned), None, self.names, self.shape, config, work / "again", chosen
-            )
-        held = pick(self.voices, test)
+            model, _, _ = train(self.voices.part(learned), None, self.names, self.shape, config, work / "again", chosen)
+        held = self.voices.part(test)
         probs = encode_voices(model, held).logits.softmax(1).numpy()
         truth = held.targets.argmax(1).numpy()
         found = {

@@ -20,7 +20,6 @@ from training.data.action_units import ravdess_action_units, take_of
 from training.data.load import Voices, load_every_voice, split_calibration
 from training.data.manifest import Row
 from training.data.unpaired import ravdess
-from training.experiments.folds import pick
 from training.learn.branches import voice_encoder
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, encode_voices
@@ -178,12 +177,12 @@ class HeardVoices:
         self.states = self._own(model, voices, takes.where("calibration", "val"))
         own = takes.where("train", "calibration")
         self.crossed = torch.zeros(len(takes.rows), takes.targets.shape[1])
-        logits = self._crossed(model, pick(voices, own), takes.actors[own], config, work)
+        logits = self._crossed(model, voices.part(own), takes.actors[own], config, work)
         self.temperature = fit_temperature(logits, takes.targets[own])
         self.crossed[own] = logits / self.temperature
 
     def _own(self, model: EmotionModel, voices: Voices, where: np.ndarray) -> Encoded:
-        found = encode_voices(model, pick(voices, where))
+        found = encode_voices(model, voices.part(where))
         temperature = model.temperatures[MODALITIES.index("voice")]
         found = replace(found, logits=found.logits / temperature)
         index = torch.from_numpy(np.flatnonzero(where))
@@ -203,7 +202,7 @@ class HeardVoices:
             torch.manual_seed(config.seed)
             student = EmotionModel(model.config)
             student.heads.load_state_dict(model.heads.state_dict())
-            train_whisper(student, pick(voices, ~fold), config, made(work / f"stream-{i}"))
+            train_whisper(student, voices.part(~fold), config, made(work / f"stream-{i}"))
             stream = voice_encoder(student.eval()).whisper
             assert stream is not None
             with torch.no_grad():

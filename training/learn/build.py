@@ -1,7 +1,7 @@
 """A model trained from corpora: its branches, then their fusion, calibrated, measured and written as a checkpoint."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,7 @@ from training.learn.fusion import (
     encode_views,
     encoded,
     fit_abstention,
+    judged,
     subset_probs,
     subset_table,
     train_fusion,
@@ -249,11 +250,10 @@ class _Run:
 
     def fit_thresholds(self) -> str:
         """Fit anew below which confidence a checkpoint abstains, and write it; nothing else of it changes."""
-        model, loaded = self.model, self.loaded
+        loaded = self.loaded
         if loaded is None:
             raise TrainingError("no_checkpoint", "there is no checkpoint to fit thresholds of; name one with --init")
-        model.load_state_dict(loaded.model.state_dict())
-        model.eval()
+        self.model = model = loaded.model
         voices = self._voices(self.calibration)
         views = encode_views(model, self._faces(self.calibration), voices, self._texts(self.calibration), 0)
         views = replace(views, voices=encode_through_whisper(model, voices))
@@ -284,19 +284,13 @@ class _Run:
             m: ([r.corpus for r in self.calibration[m]], [r.speaker for r in self.calibration[m]]) for m in MODALITIES
         }
         of["voice"] = (list(voices.corpora), list(voices.speakers))
-        heard = self._by_corpus("voice", (views.voices or views.deaf)[0], *of["voice"])
+        heard = judged(self.model, "voice", (views.voices or views.deaf)[0], *of["voice"])
         return {
-            "face": [part for view in views.faces for part in self._by_corpus("face", view, *of["face"])],
+            "face": [part for view in views.faces for part in judged(self.model, "face", view, *of["face"])],
             "voice": [*heard, *self._voices_left_out(voices)],
-            DEAF_VOICE: self._by_corpus("voice", views.deaf[0], *of["voice"]),
-            "text": self._by_corpus("text", views.texts, *of["text"]),
+            DEAF_VOICE: judged(self.model, "voice", views.deaf[0], *of["voice"]),
+            "text": judged(self.model, "text", views.texts, *of["text"]),
         }
-
-    def _by_corpus(
-        self, modality: str, part: Encoded, corpora: Sequence[str], speakers: Sequence[str | None]
-    ) -> list[Judged]:
-        probs = (part.logits / self.model.temperatures[MODALITIES.index(modality)]).softmax(1).numpy()
-        return by_corpus(probs, part.targets, corpora, speakers)
 
     def _voices_left_out(self, calibration: Voices) -> list[Judged]:
         """Return what the stream from Whisper's encoder answers to the speakers it learns from, left out in turn.

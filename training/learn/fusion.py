@@ -283,6 +283,14 @@ def by_corpus(
     return found
 
 
+def judged(
+    model: EmotionModel, modality: str, part: Encoded, corpora: Sequence[str], speakers: Sequence[str | None]
+) -> list[Judged]:
+    """Return what a branch answers to examples that taught it nothing, apart by corpus."""
+    probs = (part.logits / model.temperatures[MODALITIES.index(modality)]).softmax(1).numpy()
+    return by_corpus(probs, part.targets, corpora, speakers)
+
+
 def fit_abstention(
     fused: dict[str, np.ndarray],
     truth: np.ndarray,

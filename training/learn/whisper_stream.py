@@ -108,25 +108,19 @@ def answers_left_out(
     """
     if data.whisper is None or calibration.whisper is None:
         raise ValueError("the utterances have no states of Whisper's encoder")
-    fold = torch.tensor([int(hashlib.sha256(s.encode()).hexdigest(), 16) % n_folds for s in data.speakers])
+    fold = np.array([int(hashlib.sha256(s.encode()).hexdigest(), 16) % n_folds for s in data.speakers])
     probs = torch.zeros_like(data.targets)
     for k in range(n_folds):
-        left_out, learn = (torch.nonzero(rows).flatten() for rows in (fold == k, fold != k))
         other = copy.deepcopy(model)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed + k)  # a run that goes on begins with the same weights
             stream = WhisperStream(other.config)
         voice_encoder(other).whisper = stream
-        part = Voices(
-            [data.samples[i] for i in learn],
-            data.targets[learn],
-            tuple(data.corpora[i] for i in learn),
-            data.whisper[learn, :1],
-        )
-        train_whisper(other, part, config, work / f"left-out-{k}", augmented=False)
+        train_whisper(other, data.part(fold != k), config, work / f"left-out-{k}", augmented=False)
         with torch.no_grad():
             logits = other.heads["voice"](stream(calibration.whisper[:, 0].float()))
             temperature = fit_temperature(logits, calibration.targets)
+            left_out = torch.from_numpy(fold == k)
             answers = other.heads["voice"](stream(data.whisper[left_out, 0].float()))
             probs[left_out] = (answers / temperature).softmax(1)
     return probs.numpy()
