@@ -5,6 +5,7 @@ import io
 import struct
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from mmer.errors import ClipError, MmerError
 from mmer.labels import EMOTIONS
 from mmer.ui import live_sessions
 from mmer.ui.line import AT_ONCE
-from mmer.ui.live_sessions import BESIDE_S, CROWDED_S, PACE_S, unpack
+from mmer.ui.live_sessions import Limits, unpack
 from mmer.ui.page import LAUNCH, Page, build
 from mmer.ui.service import Service
 from tests import synth
@@ -26,6 +27,7 @@ from tests.test_label_tab import paths_in
 from tests.until import until
 
 RATE = 48_000
+USUAL = Limits()
 
 
 @dataclass
@@ -54,10 +56,10 @@ def served(tmp_path_factory, text_encoder, face_model):
 
 
 @pytest.fixture(autouse=True)
-def places(served, monkeypatch):
+def limits(served) -> Iterator[Limits]:
     """One place, free again at the end."""
-    monkeypatch.setattr(live_sessions, "AT_ONCE", 1)
-    yield
+    served.live.limits = Limits(places=1)
+    yield served.live.limits
     for token in list(served.live._sessions):
         served.live.end(token)
 
@@ -76,11 +78,11 @@ def test_pictures_and_sound_are_answered_with_shares(served):
     assert (first["voice"], first["heard"]) == (None, False)
     assert len(first["face"]) == len(EMOTIONS)
     assert sum(first["together"]) == pytest.approx(1.0, abs=0.01)
-    assert first["next_s"] == PACE_S
+    assert first["next_s"] == USUAL.pace_s
     loud = np.repeat(synth.voice(3.0), 3)
     found = first
     for _ in range(40):  # the voice is heard beside, and told with a later picture
-        time.sleep(PACE_S)
+        time.sleep(USUAL.pace_s)
         found = served.send(token, sent(synth.face(smile=1.0), loud)).json()
         if found["voice"]:
             break
@@ -89,8 +91,8 @@ def test_pictures_and_sound_are_answered_with_shares(served):
     assert found["heard"]
 
 
-def test_a_picture_that_comes_while_one_is_looked_at_is_dropped(served, monkeypatch):
-    monkeypatch.setattr(live_sessions, "PACE_S", 0.0)
+def test_a_picture_that_comes_while_one_is_looked_at_is_dropped(served, limits):
+    limits.pace_s = 0.0
     token = served.begin()
     body = sent(synth.face())
     with ThreadPoolExecutor(1) as pool, served.live._sessions[token].lock:  # it is looked at for as long as that
@@ -102,8 +104,8 @@ def test_a_picture_that_comes_while_one_is_looked_at_is_dropped(served, monkeypa
     assert (second.status_code, second.json()["error"]["code"]) == (429, "dropped")
 
 
-def test_a_picture_that_comes_too_early_is_dropped(served, monkeypatch):
-    monkeypatch.setattr(live_sessions, "PACE_S", 60.0)
+def test_a_picture_that_comes_too_early_is_dropped(served, limits):
+    limits.pace_s = 60.0
     token = served.begin()
     assert served.send(token, sent(synth.face())).json()["next_s"] == 60.0
     early = served.send(token, sent(synth.face()))
@@ -120,10 +122,10 @@ def test_a_place_is_one_visitors_until_they_go(served):
     assert served.begin("bea")
 
 
-def test_who_sends_nothing_has_left(served, monkeypatch):
+def test_who_sends_nothing_has_left(served, limits):
     token = served.begin()
     held = weakref.ref(served.live._sessions[token].live)
-    monkeypatch.setattr(live_sessions, "IDLE_S", 0.0)
+    limits.idle_s = 0.1
     until(lambda: gc.collect() is not None and held() is None)  # the server's clock comes by
     assert len(served.live) == 0
     told = served.send(token, sent(synth.face()))
@@ -141,9 +143,9 @@ def test_clips_of_others_go_first(served):
             data = [None, None, None, f"these are the words of {i}", None]
             assert join(served.url, served.page, "analyse", data, f"visitor{i}").status_code == 200
             until(lambda n=i: sum(service.line.load()) > n)
-            time.sleep(CROWDED_S)
+            time.sleep(USUAL.crowded_s)
             pace.append(served.send(token, sent(synth.face())).json()["next_s"])
-    assert pace == [BESIDE_S] * AT_ONCE + [CROWDED_S]
+    assert pace == [USUAL.beside_s] * AT_ONCE + [USUAL.crowded_s]
     until(lambda: service.line.load() == (0, 0))
 
 
@@ -166,7 +168,7 @@ def test_a_refused_picture_ends_nothing(served):
     token = served.begin()
     bad = served.send(token, sent(synth.face(), np.zeros(10), rate=7))
     assert (bad.status_code, bad.json()["error"]["code"]) == (422, "bad_rate")
-    time.sleep(CROWDED_S)  # others' clips may still be answered
+    time.sleep(USUAL.crowded_s)  # others' clips may still be answered
     assert served.send(token, sent(synth.face())).status_code == 200
     assert served.send(token, b"0" * (2**20 + 1)).status_code == 413
     foreign = httpx.post(f"{served.url}/live/{token}", headers={"origin": "https://elsewhere.example"})

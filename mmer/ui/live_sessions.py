@@ -31,15 +31,23 @@ if TYPE_CHECKING:
     from mmer.ui.service import Service
 
 PREFIX = "/live/"
-AT_ONCE = max(1, cores() // 2)  # one takes most of a core, and clips need the others
-PACE_S, BESIDE_S, CROWDED_S = 0.2, 0.5, 1.0  # between two pictures: alone; clips are answered; some wait as well
-IDLE_S = 10.0  # without a picture or a sound: who sends none has left
-MOST_S = 1800.0  # then others get the place
 _VOICE_EVERY = 5  # pictures: hearing takes ten times as long as seeing
 _MUTE_S = 2.0  # without sound: the microphone does not go on
 _LARGEST_PX = 1280
 _HEAD = struct.Struct("<II")  # sample rate, bytes of the picture
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Limits:
+    """How many may be live, how often each is looked at, and for how long."""
+
+    places: int = max(1, cores() // 2)  # one takes most of a core, and clips need the others
+    pace_s: float = 0.2  # between two pictures, where nobody sends clips
+    beside_s: float = 0.5  # while clips are answered
+    crowded_s: float = 1.0  # while some wait as well
+    idle_s: float = 10.0  # without a picture or a sound: who sends none has left
+    most_s: float = 1800.0  # then others get the place
 
 
 @dataclass(frozen=True)
@@ -72,11 +80,12 @@ class Session:
 class LiveSessions:
     """One for each service. All but `begin`, which any thread may call, belongs to the server's loop."""
 
-    def __init__(self, service: "Service"):
+    def __init__(self, service: "Service", limits: Limits | None = None):
+        self.limits = limits or Limits()
         self._service = service
         self._sessions: dict[str, Session] = {}  # by a token that only its browser knows
         self._lock = threading.Lock()
-        self._eyes = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="live")
+        self._eyes = ThreadPoolExecutor(self.limits.places, thread_name_prefix="live")
         self._ears = ThreadPoolExecutor(1, thread_name_prefix="live-voice")
 
     def __len__(self) -> int:
@@ -98,8 +107,8 @@ class LiveSessions:
             if session.visitor == visitor:
                 self.end(token)
         with self._lock:
-            if len(self._sessions) >= AT_ONCE:
-                places = "one visitor" if AT_ONCE == 1 else f"{AT_ONCE} visitors"
+            if len(self._sessions) >= (n := self.limits.places):
+                places = "one visitor" if n == 1 else f"{n} visitors"
                 message = f"{places} at a time can be live here, and every place is taken; try again later, or record"
                 raise MmerError("live_full", f"{message} a clip under Analyse")
             live, now, token = Live(self._service.predictor), time.monotonic(), secrets.token_urlsafe(24)
@@ -119,9 +128,9 @@ class LiveSessions:
 
     def end_idle(self) -> None:
         """End the sessions whose visitors have left, and those that lasted long enough."""
-        now = time.monotonic()
+        now, limits = time.monotonic(), self.limits
         for token, session in list(self._sessions.items()):
-            if now - session.last_s > IDLE_S or now - session.began_s > MOST_S:
+            if now - session.last_s > limits.idle_s or now - session.began_s > limits.most_s:
                 self.end(token)
 
     async def answer(self, path: str, body: bytes) -> JSONResponse:
@@ -132,7 +141,8 @@ class LiveSessions:
             return JSONResponse({"stopped": True})
         session = self._sessions.get(token)
         if session is None:
-            message = f"this live session is over: nothing came for {IDLE_S:.0f} s, or it lasted {MOST_S / 60:.0f} min"
+            idle_s, most_min = self.limits.idle_s, self.limits.most_s / 60
+            message = f"this live session is over: nothing came for {idle_s:.0f} s, or it lasted {most_min:.0f} min"
             return _refuse(404, "live_over", f"{message}; press Start for another")
         now, pace_s = time.monotonic(), self._pace_s()
         session.last_s = now
@@ -154,7 +164,8 @@ class LiveSessions:
     def _pace_s(self) -> float:
         """Return the seconds from a picture to the next: who sends clips goes first."""
         running, waiting = self._service.line.load()
-        return CROWDED_S if waiting else BESIDE_S if running else PACE_S
+        limits = self.limits
+        return limits.crowded_s if waiting else limits.beside_s if running else limits.pace_s
 
     def _look(self, session: Session, body: bytes, now: float, pace_s: float) -> dict[str, Any]:
         """Return the verdict after what came; the voice is heard on a thread of its own, and told with the next one."""
@@ -213,7 +224,7 @@ def freeing(sessions: LiveSessions) -> Callable[[object], AbstractAsyncContextMa
 
     async def clock() -> None:
         while True:
-            await asyncio.sleep(IDLE_S / 4)
+            await asyncio.sleep(sessions.limits.idle_s / 4)
             sessions.end_idle()
 
     @asynccontextmanager

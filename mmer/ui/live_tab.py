@@ -10,7 +10,6 @@ from mmer.messages import marked
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_errors
 from mmer.ui.language import Texts, gettext, label, part
-from mmer.ui.live_sessions import MOST_S
 from mmer.ui.names import CHANNELS
 from mmer.ui.render import render
 from mmer.ui.result_html import status
@@ -37,7 +36,8 @@ class LiveTab:
                 self.stop_button = gr.Button(label("Stop"), elem_id="live-stop")
                 self.status = gr.HTML(label="Status", elem_id="live-status")
                 gr.HTML(part(lambda: render("live_told.html")), label="What happens")
-                privacy = part(lambda: render("live_privacy.html", config=LiveConfig(), most_min=MOST_S / 60))
+                most_min = service.live.limits.most_s / 60
+                privacy = part(lambda: render("live_privacy.html", config=LiveConfig(), most_min=most_min))
                 gr.HTML(privacy, label="Privacy")
             with gr.Column(scale=7, min_width=320):
                 curves = part(lambda: render("live.html", strips=_STRIPS, config=LiveConfig()))

@@ -4,7 +4,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mmer.labels import EMOTIONS
-from mmer.ui import live_sessions
 from mmer.ui.service import Service
 from tests.browser.conftest import Visitor
 from tests.browser.live_media import ALLOWED, devices, with_devices
@@ -101,10 +100,8 @@ def test_face_and_voice_scroll_by_until_one_stops(service, serve, browser_with, 
     assert tracks_end(page)
 
 
-def test_who_leaves_frees_the_place_and_who_comes_too_late_is_told(
-    service, serve, browser_with, made, visitors, monkeypatch
-):
-    monkeypatch.setattr(live_sessions, "AT_ONCE", 1)
+def test_who_leaves_frees_the_place_and_who_comes_too_late_is_told(service, serve, browser_with, made, visitors):
+    service.live.limits.places = 1
     url = serve(service)
     visit = visitors(browser_with(*made, ALLOWED))
     first = open_live(visit(url))
