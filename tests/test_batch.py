@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -86,11 +85,12 @@ def test_a_run_that_was_killed_goes_on_and_no_row_is_doubled(paths, folder, tmp_
     command = [sys.executable, "-m", "mmer", "analyse", str(folder), "--no-speech", "--workers", "1", "--out", str(out)]
     for n_rows in (1, 4):
         run = subprocess.Popen(command, cwd=ROOT, env=environment(paths), stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 240
-        while not out.exists() or out.read_bytes().count(b"\n") < n_rows:
+
+        def has_come(n: int = n_rows, run: subprocess.Popen = run) -> bool:
             assert run.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+            return out.exists() and out.read_bytes().count(b"\n") >= n
+
+        until(has_come, seconds=240, every=0.005)
         run.send_signal(signal.SIGKILL)
         run.wait()
         with out.open("ab") as half:

@@ -1,7 +1,5 @@
 """The line before the model: where somebody stands, for how long, and that a long clip does not hold up everybody."""
 
-import time
-
 import httpx
 import pytest
 from gradio_client import Client, handle_file
@@ -53,9 +51,7 @@ def test_who_waits_could_not_learn_where_they_stand(served):
         for i in range(AT_ONCE + 2):
             data = [None, None, None, f"these are the words of {i}", None]
             assert join(url, page, "analyse", data, f"visitor{i}").status_code == 200
-        until = time.monotonic() + 60
-        while len(page.running()) < AT_ONCE and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: len(page.running()) == AT_ONCE)
         told = [httpx.get(f"{url}/line", params={"session": f"visitor{i}"}).json() for i in range(AT_ONCE + 2)]
     assert [each["place"] for each in told] == [""] * AT_ONCE + ["Next in line", "Number 2 in line"]
     assert "answered" in told[-1]["more"]

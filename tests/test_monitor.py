@@ -27,6 +27,7 @@ from mmer.ui.line import AT_ONCE
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.load.served import wait_for
 from tests.test_app import free_port, new_checkpoint
 from tests.until import until
 
@@ -205,7 +206,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
         [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for(url, server)
+        wait_for(f"{url}/readyz", server)
         *runs, waits = (Client(url, verbose=False) for _ in range(AT_ONCE + 1))
         running = [client.submit(video=handle_file(long), api_name="/analyse") for client in runs]
         until(lambda: all(job.outputs() for job in running))
@@ -229,14 +230,3 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     assert [call["clip_s"] for call in finished] == AT_ONCE * [40]
     assert (lines[-1]["logger"], lines[-1]["unfinished"]) == ("mmer.server", 0)
     assert "till_the_end" not in errors
-
-
-def wait_for(url: str, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server ended with {server.poll()}")

@@ -21,6 +21,7 @@ from mmer import checkpoint
 from mmer.config import ROOT, Paths, sqlite_url
 from mmer.ui.lent_gpu import seconds_for
 from tests import synth
+from tests.load.served import wait_for
 from tests.test_app import new_checkpoint
 from tests.until import until
 
@@ -45,15 +46,7 @@ def served(home: Path, bucket: Path, **environment: str) -> Iterator[tuple[subpr
     command = [sys.executable, "app.py", "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own, **environment}) as server:
         try:
-            deadline = time.monotonic() + 240  # a few seconds where nothing else runs
-            while True:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                try:
-                    urlopen(url).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
+            wait_for(url, server)
             yield server, url
         finally:
             server.terminate()

@@ -162,6 +162,14 @@ def test_the_next_item_waited_for_the_server_and_keys_pressed_meanwhile_were_los
     assert page.evaluate("document.querySelectorAll('#label-all input:checked').length") == 0
 
 
+def submit_again(page: Page, service: Service, shown: int) -> None:
+    """Press Enter on an item that came back; what was chosen for it is stored."""
+    page.keyboard.press("Enter")
+    page.wait_for_function(ON_SCREEN, arg=shown)
+    (label,) = service.store.labels()
+    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+
+
 def test_an_item_whose_answer_did_not_arrive_comes_back_as_it_was_filled_in(service, serve, visit):
     page = sit_down(visit(serve(service)))
     shown = item(page)
@@ -171,10 +179,7 @@ def test_an_item_whose_answer_did_not_arrive_comes_back_as_it_was_filled_in(serv
     page.wait_for_function(CHOSEN, arg=2)
     assert list(service.store.labels()) == []
     page.wait_for_timeout(300)  # the choice is on its way into the form
-    page.keyboard.press("Enter")
-    page.wait_for_function(ON_SCREEN, arg=shown)
-    (label,) = service.store.labels()
-    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+    submit_again(page, service, shown)
 
 
 def test_an_item_whose_answer_was_refused_comes_back_as_it_was_filled_in(service, serve, visit):
@@ -186,10 +191,7 @@ def test_an_item_whose_answer_was_refused_comes_back_as_it_was_filled_in(service
     page.wait_for_function("id => mmerLabel.settled() && mmerLabel.id() === id", arg=shown)
     assert page.evaluate(CHOSEN, 2)
     projects.change(service.store, "sounds", new_name="voices", actor="ada")
-    page.keyboard.press("Enter")
-    page.wait_for_function(ON_SCREEN, arg=shown)
-    (label,) = service.store.labels()
-    assert label.emotions == pytest.approx({"sadness": 2 / 3, "anger": 1 / 3})
+    submit_again(page, service, shown)
 
 
 def test_without_a_choice_the_item_stays(service, serve, visit):
