@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mmer.messages import Say, marked, plain
+from mmer.messages import Say, capital, listed, marked, plain
 from mmer.trust import MIN_GAP, VERDICTS, Trust
 
 _NOTHING = marked("{what}: nothing speaks for it clearly.")
@@ -103,7 +103,7 @@ class Explanation:
         what = name(self.target)
         if self.against:
             what = say(marked("{what} rather than {other}"), what=what, other=name(self.against))
-        what = what[:1].upper() + what[1:]
+        what = capital(what)
         if shares[leader] < MIN_GAP:
             said = [say(_NOTHING, what=what)]
             rest = shares
@@ -120,11 +120,8 @@ class Explanation:
                 said.append(say((_FOR_TOO if share >= MIN_GAP else _HARDLY)[m]))
         for verdict, (one, many) in _MEANING.items():
             maps = [say(_MAP[m]) for m, trust in self.trust.items() if trust is not None and trust.verdict == verdict]
-            if len(maps) > 1:
-                named = say(marked("{first} and {last}"), first=", ".join(maps[:-1]), last=maps[-1])
-                said.append(say(many, named=named))
-            elif maps:
-                said.append(say(one, named=maps[0]))
+            if maps:
+                said.append(say(many if len(maps) > 1 else one, named=listed(maps, say)))
         return " ".join(said)
 
     def _where(self, branch: str, say: Say) -> str:

@@ -10,11 +10,6 @@ def likely(probability: float) -> str:
     return "over 99 %" if probability > 0.99 else percent(probability)
 
 
-def counted(n: int, noun: str) -> str:
-    """Return how many there are of a thing whose plural has an s: 1 label, 2 labels."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign, a true minus; what rounds to zero is not negative."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
@@ -23,12 +18,6 @@ def signed(value: float, digits: int = 2) -> str:
 def decimal(value: float | None) -> str:
     """Return a coefficient with two decimals, a dash where it is not known."""
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-def shares(emotions: dict[str, float]) -> str:
-    """Return emotions with their shares, the largest first; one that has all of it stands alone."""
-    largest_first = sorted(emotions.items(), key=lambda pair: -pair[1])
-    return ", ".join(e if share > 0.999 else f"{e} {percent(share)}" for e, share in largest_first)
 
 
 def seconds(time_s: float) -> str:

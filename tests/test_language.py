@@ -11,6 +11,7 @@ import pytest
 
 from mmer.config import ROOT
 from mmer.explanation import Explanation
+from mmer.messages import listed
 from mmer.trust import Trust
 from mmer.ui import language, render
 from mmer.ui.language import (
@@ -21,7 +22,6 @@ from mmer.ui.language import (
     in_language,
     isolated,
     label,
-    listed,
     ngettext,
     speaking,
     told,
@@ -137,7 +137,7 @@ def test_texts_come_in_the_language_that_is_spoken():
     with speaking("de"):
         assert gettext("Item {id}", id=3) == "Einheit 3"
         assert [ngettext("{n} label", "{n} labels", n) for n in (0, 1, 2)] == ["0 Labels", "1 Label", "2 Labels"]
-        assert listed(["a", "b", "c"]) == "a, b und c"
+        assert listed(["a", "b", "c"], gettext) == "a, b und c"
         assert (likely(0.995), seconds(1.25), signed(-0.5), stretch(0.5, 1)) == (
             "über 99 %",
             "1,2 s",

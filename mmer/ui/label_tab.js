@@ -10,8 +10,9 @@ window.mmerLabel = (() => {
   const EMOTIONS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]; // as their keys go
   const TARGETS = ["all", "face", "voice", "text"];
   const nameOf = (label) => label.querySelector("input").name;
-  const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th"]; // German writes each as a number and a full stop
-  const ordinal = (place) => mmerLanguage === "de" ? `${place + 1}.` : ORDINALS[place];
+  const ORDINALS = [
+    mmerText("1st"), mmerText("2nd"), mmerText("3rd"), mmerText("4th"), mmerText("5th"), mmerText("6th"), mmerText("7th"),
+  ];
   // What is chosen for the item on the screen, for the case that the page is loaded again before it is submitted.
   const held = () => { try { return window.sessionStorage; } catch { return null; } };
   let draft = JSON.parse(held()?.getItem("mmer-draft") ?? "{}");
@@ -85,7 +86,7 @@ window.mmerLabel = (() => {
       const place = chosen.findIndex((emotion) => nameOf(label) === emotion);
       delete label.dataset.rank;
       if (place >= 0 && chosen.length > 1)
-        label.dataset.rank = `${ordinal(place)}, ${Math.round(100 * (chosen.length - place) / total)} %`;
+        label.dataset.rank = `${ORDINALS[place]}, ${Math.round(100 * (chosen.length - place) / total)} %`;
     }
   }
 

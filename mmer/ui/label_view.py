@@ -8,7 +8,7 @@ from markupsafe import Markup
 from annotations.queue.assignment import Answer, Progress, Receipt, Task
 from annotations.queue.own_answers import OwnAnswer
 from mmer.errors import ClipError
-from mmer.messages import marked
+from mmer.messages import capital, marked
 from mmer.ui.label_session import Work
 from mmer.ui.language import Texts, gettext, pattern, told
 from mmer.ui.names import IN_SENTENCE, emotion
@@ -54,7 +54,7 @@ def task_json(task: Task, player: Player, address: Callable[[Task, Path], str], 
             remedy = gettext("Skip it.") if error.code == "too_large" else gettext("Say that it is broken.")
             message = error.message.replace(task.media.name, "the recording")  # whose name may tell its emotion
             message = told(message) or message
-            note = f"{message[:1].upper()}{message[1:]}. {remedy}"
+            note = f"{capital(message)}. {remedy}"
     elif not task.transcript:
         note = gettext("There is nothing to see or hear: the recording is not here any more. Say that it is broken.")
     return {

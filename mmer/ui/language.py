@@ -2,13 +2,14 @@
 
 `locales/de.json` has under `page` the German of every text that is marked in the page's code, templates and scripts,
 under `told` that of what other rooms say: errors, warnings, reasons. Fields stand in braces, and German may put them
-in another order. Another language takes a catalogue of its own and a line in `CATALOGUES`.
+in another order. Another language takes a catalogue of its own and its code in `CATALOGUES`; what keys are called is in
+`page.css`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache, wraps
@@ -127,17 +128,6 @@ class Texts(Mapping[str, str]):
         return len(self._texts)
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Return parts with commas and, before the last one, `and`."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return gettext("{first} and {last}", first=", ".join(parts[:-1]), last=parts[-1])
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def isolated(text: str) -> str:
     """Return a name so that its direction, of Arabic say, stays its own inside a sentence of ours."""
     return f"\u2068{text}\u2069" if any(bidirectional(c) in ("R", "AL") for c in text) else text
@@ -249,9 +239,12 @@ _MARKER = re.compile(r'__i18n__\{"__type__": "translation_metadata", "key": ("(?
 
 
 def script_texts(*scripts: str) -> str:
-    """Return a script that gives others the German of the texts that they mark with `mmerText`."""
-    texts = {text for script in scripts for text in in_script(script)}
-    found = {text: CATALOGUES["de"]["page"].get(text, text) for text in sorted(texts)}
+    """Return a script that gives others the texts that they mark with `mmerText`, by language."""
+    texts = sorted({text for script in scripts for text in in_script(script)})
+    found = {
+        language: {text: sections["page"].get(text, text) for text in texts}
+        for language, sections in CATALOGUES.items()
+    }
     return f"window.mmerTexts = {json.dumps(found, ensure_ascii=False)};".replace("</", "<\\/")
 
 

@@ -182,7 +182,7 @@ window.mmerLive = (() => {
       + `left: ${(x(live.points[i].atMs) / 10).toFixed(2)}%; top: ${y(shares[i]).toFixed(1)}%"></span>`;
     const slot = (i) => Math.floor(live.points[i].atMs / 1000 / MARK_EVERY_S + k / EMOTIONS.length);
     const marks = [];
-    shares.forEach((share, i) => { 
+    shares.forEach((share, i) => {
       const begins = i === 0 || shares[i - 1] === null || slot(i) !== slot(i - 1);
       if (begins && share > 0.05) marks.push(at(i));
     });

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotations.training_runs import TrainingRun
-from mmer.messages import marked
+from mmer.messages import capital, marked
 from mmer.ui import language
-from mmer.ui.language import capital, gettext
+from mmer.ui.language import gettext
 from mmer.ui.numbers import percent
 from mmer.ui.render import render
 from mmer.ui.retraining import Progress

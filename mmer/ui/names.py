@@ -2,8 +2,8 @@
 
 import re
 
+from mmer import messages
 from mmer.messages import marked
-from mmer.ui import language
 from mmer.ui.language import Texts, gettext, label, number
 
 # The modalities as the page names them, by themselves and inside a sentence.
@@ -35,7 +35,7 @@ def choice(name: str) -> tuple[str, str]:
 def emotion(name: str, *, capital: bool = False) -> str:
     """Return the name of an emotion, or of another choice that labels have."""
     found = gettext(name.replace("_", " "))
-    return language.capital(found) if capital else found
+    return messages.capital(found) if capital else found
 
 
 def emotions_in(text: str) -> str:

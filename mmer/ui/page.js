@@ -1,11 +1,12 @@
 // What gradio's markup lacks for those who listen to the page or work it by keys: names of groups, radio buttons that are
 // one group each, one place from which results and states are spoken, and addresses that a reload leads back to.
 "use strict";
-// A text in the language of the page, its {fields} filled in; `mmerTexts` has the German of those in these scripts.
-const mmerLanguage = /^de\b/i.test(navigator.language) ? "de" : "en"; // as the server chose; gradio may have changed it
+// A text in the language of the page, its {fields} filled in; `mmerTexts` has those of these scripts, by language.
+const mmerLanguage = Object.keys(mmerTexts) // as the server chose; gradio may have changed it
+  .find((code) => navigator.language.toLowerCase().split("-")[0] === code) ?? "en";
 document.documentElement.lang = mmerLanguage;
 window.mmerText = (text, fields = {}) => {
-  const found = mmerLanguage === "de" ? mmerTexts[text] ?? text : text;
+  const found = mmerTexts[mmerLanguage]?.[text] ?? text;
   return found.replace(/\{(\w+)\}/g, (_, name) => fields[name]);
 };
 window.mmerPage = (() => {

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mmer import messages
 from mmer.labels import SIGNS
 from mmer.ui import language
 from mmer.ui.names import ROLE_NAMES, emotion, emotions_in
@@ -15,7 +16,7 @@ from mmer.ui.numbers import decimal, likely, percent, seconds, signed, stretch
 
 def sentence(text: str) -> str:
     """Return a text with a capital letter, one full stop, and percents as the page writes them."""
-    return re.sub(r"(?<=\d)%", " %", text[:1].upper() + text[1:].rstrip(".") + ".")
+    return re.sub(r"(?<=\d)%", " %", messages.capital(text).rstrip(".") + ".")
 
 
 def told(text: str, *, whole: bool = False, capital: bool = False) -> Markup:
@@ -25,7 +26,7 @@ def told(text: str, *, whole: bool = False, capital: bool = False) -> Markup:
         whole: as a sentence, with a capital letter and a full stop.
         capital: with a capital letter alone.
     """
-    found, write = language.told(text), sentence if whole else language.capital if capital else str
+    found, write = language.told(text), sentence if whole else messages.capital if capital else str
     return Markup('<span lang="en">{}</span>').format(write(text)) if found is None else escape(write(found))
 
 
@@ -88,10 +89,14 @@ def sign(name: str, *, capital: bool = False) -> Markup:
     return Markup(_TEMPLATES.get_template("sign.html").make_module().sign(name, capital))  # type: ignore[attr-defined]
 
 
+def in_words(name: str, share: float) -> str:
+    """Return an emotion, and its share where that is not all."""
+    return emotion(name) + (f" {percent(share)}" if share <= 0.999 else "")
+
+
 def in_text(name: str, share: float = 1.0) -> str:
-    """Return an emotion, and its share where that is not all, for a list of plain text; the page's script gives the
-    symbol its colour."""
-    return f"{SIGNS[name].symbol} {emotion(name)}" + (f" {percent(share)}" if share <= 0.999 else "")
+    """Return an emotion for a list of plain text; the page's script gives the symbol its colour."""
+    return f"{SIGNS[name].symbol} {in_words(name, share)}"
 
 
 def choice_in_text(name: str) -> tuple[str, str]:

@@ -17,7 +17,6 @@ from mmer.checkpoint import promoted
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
 from mmer.messages import marked
-from mmer.numerals import shares
 from mmer.ui import agreement_html, result_html, review_html
 from mmer.ui.auth import authorize
 from mmer.ui.handlers import page_being_built, remember_name, report_errors
@@ -25,8 +24,8 @@ from mmer.ui.identity import gate
 from mmer.ui.label_view import rank_weights
 from mmer.ui.language import gettext, label, part
 from mmer.ui.media_links import viewer
-from mmer.ui.names import choice, emotion, emotions_in
-from mmer.ui.render import choice_in_text, hint, render
+from mmer.ui.names import choice, emotion
+from mmer.ui.render import choice_in_text, hint, in_words, render
 from mmer.ui.service import Service
 
 _PAGE = 12  # items: what a phone shows without losing the detail below
@@ -497,7 +496,8 @@ def _radio(items: Sequence[DisputedItem], chosen: int | None = None) -> gr.Radio
 
 def _word_of(item: Item) -> str:
     """Return the final word on an item, in words."""
-    return emotions_in(shares(item.final)) or emotion(item.final_outcome or "nothing")
+    largest_first = sorted(item.final.items(), key=lambda pair: -pair[1])
+    return ", ".join(in_words(*pair) for pair in largest_first) or emotion(item.final_outcome or "nothing")
 
 
 def _agreement_json(measured: Agreement) -> dict:

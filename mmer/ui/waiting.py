@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mmer.labels import EMOTIONS
 from mmer.media import MediaInfo
-from mmer.messages import marked
-from mmer.ui.language import gettext, listed
+from mmer.messages import listed, marked
+from mmer.ui.language import gettext
 from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
 from mmer.ui.timeline_html import Strip, overall_strip
@@ -61,11 +61,16 @@ class Waiting:
             seconds=seconds,
             left_s=None if expected_s is None else expected_s - seconds,
             early=self.early,
-            channels=listed([IN_SENTENCE[m] for m, here in self.early.present.items() if here]) if self.early else "",
+            channels=self._channels(),
             in_line=in_line,
             votes=[(emotion, self._known(k)) for k, emotion in enumerate(EMOTIONS)],
             strip=self._over_time(),
         )
+
+    def _channels(self) -> str:
+        """Return what the early verdict was read from."""
+        present = {} if self.early is None else self.early.present
+        return listed([IN_SENTENCE[m] for m, here in present.items() if here], gettext)
 
     def _over_time(self) -> Strip | None:
         """Return the utterances so far, by what was read of them; None where there are not several."""
