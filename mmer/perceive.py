@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from mmer.voice import Span
 
 _SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
 _TELL_S = 0.5  # of media, after which a watcher hears again how far the decoding is
+_EARLY_S = 8.0  # of media, after which the utterances in it are told of; if there is none yet, after twice as much
+_EDGE_S = 1.0  # an utterance that ends nearer to what is not decoded yet may go on
 _OFF_S = 1.0  # by which a container may be off: a stream that ends earlier than another is nothing to correct
 
 
@@ -86,7 +89,8 @@ class Progress:
 
     stage: str  # decode, voice, speech: what goes on; the face is followed while the clip is decoded
     share: float | None  # of this stage, 0 to 1; None: it cannot be told
-    early: Observation | None = None  # what was seen and heard so far, once, before the words are transcribed
+    # What was seen and heard so far: in the first seconds of a long clip, and of all of it before it is transcribed.
+    early: Observation | None = None
 
 
 Watcher = Callable[[Progress], None]
@@ -123,7 +127,7 @@ class _FaceWorker:
     """Follows faces in a thread of its own while decoding and hearing go on; the queue bounds the frames held."""
 
     def __init__(self, tracker: FaceTracker, clock: _Clock):
-        self._frames: queue.Queue[VideoFrame | None] = queue.Queue(maxsize=8)
+        self._frames: queue.Queue[VideoFrame | Future | None] = queue.Queue(maxsize=8)
         self._tracker, self._clock = tracker, clock
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -133,16 +137,26 @@ class _FaceWorker:
         try:
             with self._tracker:
                 while (frame := self._frames.get()) is not None:
+                    if isinstance(frame, Future):
+                        frame.set_result((self._tracker.tracks(), list(self._tracker.times_s)))
+                        continue
                     since = time.perf_counter()
                     self._tracker.add(frame)
                     self._clock.add("face", since)
         except BaseException as error:  # finish() raises it in the caller's thread
             self._error = error
-            while self._frames.get() is not None:
-                continue
+            while (frame := self._frames.get()) is not None:
+                if isinstance(frame, Future):
+                    frame.set_result(([], []))
 
     def add(self, frame: VideoFrame) -> None:
         self._frames.put(frame)
+
+    def so_far(self) -> tuple[list[FaceTrack], list[float]]:
+        """Return the faces in the frames that were added, and when these were shown."""
+        asked: Future[tuple[list[FaceTrack], list[float]]] = Future()
+        self._frames.put(asked)
+        return asked.result()
 
     def finish(self) -> None:
         self._frames.put(None)
@@ -226,8 +240,34 @@ class Perceiver:
         watched = picture if worker is not None or face_crop else None
         tell = watcher or _nobody_watches
         to_decode_s = (end_s or _longest_s(watched, sound)) - (start_s or 0.0)
+
+        def first_seconds(chunks: list[AudioChunk], share: float) -> bool:
+            """Tell of the utterances in what is decoded so far; whether there was one."""
+            samples = media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
+            cuts = _ended(config, samples)
+            if cuts:
+                tracks, shown_s = worker.so_far() if worker else ([], [])
+                voiced = samples if wants_voice else None
+                items = self._utterances(config, cuts, tracks, shown_s, voiced, [], denoise=denoise, whole=False)
+                seen = Observation(tuple(infos), cuts[-1].end_s, tuple(items), (), OFF, (), clock.so_far())
+                tell(Progress("decode", share, early=seen))
+            return bool(cuts)
+
+        long = watcher is not None and not whole and to_decode_s > 2 * _EARLY_S
         try:
-            decoded = _decode(config, watched, sound, worker, start_s, end_s, should_stop, clock, tell, to_decode_s)
+            decoded = _decode(
+                config,
+                watched,
+                sound,
+                worker,
+                start_s,
+                end_s,
+                should_stop,
+                clock,
+                tell,
+                to_decode_s,
+                first_seconds if long else None,
+            )
             everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
             duration_s = _duration(infos, decoded.end_s, everything, start_s, end_s)
             tell(Progress("voice", None))
@@ -366,11 +406,13 @@ def _decode(
     clock: _Clock,
     tell: Watcher,
     to_decode_s: float,
+    first_seconds: Callable[[list[AudioChunk], float], bool] | None,
 ) -> _Decoded:
     """Decode the picture and the sound of a clip once, giving every frame to the worker as it comes.
 
     Args:
         to_decode_s: how long it is, as far as is known; 0.0: it cannot be told how far the decoding is.
+        first_seconds: gets the sound so far and how far the decoding is, until it returns true.
 
     Raises:
         ClipError: a file cannot be decoded.
@@ -379,7 +421,7 @@ def _decode(
     since, offset_s, reached_s = time.perf_counter(), start_s or 0.0, 0.0
     chunks: list[AudioChunk] = []
     crop: FaceTrack | None = None
-    told_s = offset_s
+    told_s, early_s = offset_s, _EARLY_S
     for info in dict.fromkeys(i for i in (picture, sound) if i is not None):
         pieces = media.stream(
             info.path,
@@ -400,6 +442,8 @@ def _decode(
                 tell(Progress("decode", min((told_s - offset_s) / to_decode_s, 1.0) if to_decode_s > 0 else None))
             if isinstance(piece, AudioChunk):
                 chunks.append(piece)
+                if first_seconds is not None and at_s - offset_s > early_s and (info is picture or picture is None):
+                    early_s = float("inf") if first_seconds(chunks, (at_s - offset_s) / to_decode_s) else 2 * early_s
                 continue
             reached_s = piece.time_s + 1 / config.face.fps
             if worker is not None:
@@ -434,6 +478,13 @@ def _find_speech(samples: np.ndarray | None, notices: list[Notice], clock: _Cloc
     notices += voice.voice_notices(samples, spans)
     clock.add("voice", since)
     return spans
+
+
+def _ended(config: Config, samples: np.ndarray) -> list[Span]:
+    """Return the utterances of a clip's first seconds that have ended in them."""
+    seconds = len(samples) / config.voice.sample_rate
+    spoken = voice.utterances(voice.speech_spans(samples), seconds, config.voice, samples=samples)
+    return [cut for cut in spoken if cut.end_s < seconds - _EDGE_S]
 
 
 def _cuts(config: Config, spans: list[Span], samples, duration_s: float | None, whole: bool) -> list[Span]:

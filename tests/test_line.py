@@ -4,7 +4,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from mmer.ui.line import AT_ONCE, Place, turn_in, words
+from mmer.ui.line import PLACES, Place, turn_in, words
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
@@ -25,12 +25,14 @@ def served(tmp_path, text_encoder):
 
 
 def test_the_estimate_counts_who_is_served_and_who_is_before():
-    assert turn_in([], [], 2) == 0.0
-    assert turn_in([30.0], [], 2) == 0.0  # the second place is free
-    assert turn_in([30.0, 4.0], [], 2) == 4.0
-    assert turn_in([30.0, 4.0], [5.0, 6.0], 2) == 15.0
-    assert turn_in([30.0, 4.0], [40.0], 2) == 30.0
-    assert turn_in([30.0, None], [], 2) is None
+    assert turn_in([], [], 2, 2) == 0.0
+    assert turn_in([30.0], [], 2, 2) == 0.0  # the second place is free
+    assert turn_in([30.0, 4.0], [], 2, 2) == 4.0
+    assert turn_in([30.0, 4.0], [5.0, 6.0], 2, 2) == 15.0
+    assert turn_in([30.0, 4.0], [40.0], 2, 2) == 30.0
+    assert turn_in([30.0, None], [], 2, 2) is None
+    assert turn_in([30.0, 4.0, 20.0], [], 4, 2) == 0.0
+    assert turn_in([30.0, 4.0, 20.0, 5.0], [6.0], 4, 2) == 10.0  # four share two processors
 
 
 def test_the_line_says_what_it_knows_and_no_more():
@@ -48,26 +50,25 @@ def test_the_line_says_what_it_knows_and_no_more():
 def test_who_waits_could_not_learn_where_they_stand(served):
     page, url = served
     with page.service.predictor.perceiver._lock:  # of the text encoder: whoever needs it waits
-        for i in range(AT_ONCE + 2):
+        for i in range(PLACES + 2):
             data = [None, None, None, f"these are the words of {i}", None]
             assert join(url, page, "analyse", data, f"visitor{i}").status_code == 200
-        until(lambda: len(page.running()) == AT_ONCE)
-        told = [httpx.get(f"{url}/line", params={"session": f"visitor{i}"}).json() for i in range(AT_ONCE + 2)]
-    assert [each["place"] for each in told] == [""] * AT_ONCE + ["Next in line", "Number 2 in line"]
+        until(lambda: len(page.running()) == PLACES)
+        told = [httpx.get(f"{url}/line", params={"session": f"visitor{i}"}).json() for i in range(PLACES + 2)]
+    assert [each["place"] for each in told] == [""] * PLACES + ["Next in line", "Number 2 in line"]
     assert "answered" in told[-1]["more"]
     assert httpx.get(f"{url}/line", params={"session": "nobody"}).json() == {"place": "", "more": ""}
     assert httpx.get(f"{url}/line", headers={"origin": "https://elsewhere.example"}).status_code == 403
 
 
-@pytest.mark.skipif(AT_ONCE < 2, reason="one processor answers one clip at a time")
-def test_a_long_clip_held_up_everybody(served, tmp_path):
+def test_two_long_clips_held_up_everybody(served, tmp_path):
     page, url = served
-    long = synth.write_clip(tmp_path / "long.wav", seconds=40, voice=synth.voice(40, pause_s=0.5))
-    first, second = (Client(url, verbose=False) for _ in range(2))
-    second.predict(text="load what is loaded once", api_name="/analyse")
-    running = first.submit(audio=handle_file(long), text="words", api_name="/analyse")
-    until(page.running)
-    result = second.predict(text="I did not expect that at all", api_name="/analyse")
-    assert not running.done()
+    long = synth.write_clip(tmp_path / "long.mp4", seconds=40, fps=5, face=synth.face(), voice=synth.voice(40))
+    *first, last = (Client(url, verbose=False) for _ in range(3))
+    last.predict(text="load what is loaded once", api_name="/analyse")
+    running = [client.submit(video=handle_file(long), text="words", api_name="/analyse") for client in first]
+    until(lambda: len(page.running()) == 2)
+    result = last.predict(text="I did not expect that at all", api_name="/analyse")
+    assert not any(job.done() for job in running)
     assert result["transcript"]["text"] == "I did not expect that at all"
-    assert running.result()["duration_s"] == pytest.approx(40, abs=0.5)
+    assert [job.result()["duration_s"] for job in running] == [pytest.approx(40, abs=0.5)] * 2

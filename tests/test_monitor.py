@@ -23,7 +23,7 @@ from mmer import checkpoint
 from mmer.config import ROOT, Paths
 from mmer.errors import MmerError
 from mmer.ui import logs
-from mmer.ui.line import AT_ONCE
+from mmer.ui.line import PLACES
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
@@ -198,7 +198,7 @@ def test_a_kind_of_log_that_there_is_not(monkeypatch):
 def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     paths = replace(Paths.from_env(), home=tmp_path)
     new_checkpoint(paths, 1)
-    long = synth.write_clip(clips / "till_the_end.mp4", seconds=40, fps=5, face=synth.face(), voice=False)
+    long = synth.write_clip(clips / "till_the_end.mp4", seconds=10, fps=5, face=synth.face(), voice=False)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = {**os.environ, "MMER_HOME": str(tmp_path), "MMER_ASSETS": str(paths.assets), "MMER_LOG": "json"}
@@ -207,7 +207,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     )
     try:
         wait_for(f"{url}/readyz", server)
-        *runs, waits = (Client(url, verbose=False) for _ in range(AT_ONCE + 1))
+        *runs, waits = (Client(url, verbose=False) for _ in range(PLACES + 1))
         running = [client.submit(video=handle_file(long), api_name="/analyse") for client in runs]
         until(lambda: all(job.outputs() for job in running))
         waiting = waits.submit(video=handle_file(long), api_name="/analyse")
@@ -219,7 +219,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
             waiting.result(60)
         late = httpx.post(f"{url}/gradio_api/queue/join", json={"data": [], "session_hash": "late"})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "stopping")
-        assert [job.result(240)["clip"] for job in running] == AT_ONCE * ["till_the_end.mp4"]
+        assert [job.result(240)["clip"] for job in running] == PLACES * ["till_the_end.mp4"]
         _, errors = server.communicate(timeout=60)
         assert server.returncode == 0
     finally:
@@ -227,6 +227,6 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     lines = [json.loads(line) for line in errors.split("\n") if line.startswith("{")]
     assert lines[0]["settings"]["home"] == str(tmp_path)
     finished = [line for line in lines if line.get("call") == "analyse" and line["code"] == "ok"]
-    assert [call["clip_s"] for call in finished] == AT_ONCE * [40]
+    assert [call["clip_s"] for call in finished] == PLACES * [10]
     assert (lines[-1]["logger"], lines[-1]["unfinished"]) == ("mmer.server", 0)
     assert "till_the_end" not in errors

@@ -1,5 +1,7 @@
 """What is told while somebody waits, and the results of each of several faces."""
 
+import time
+
 import pytest
 
 from mmer import media
@@ -8,6 +10,7 @@ from mmer.labels import EMOTIONS
 from mmer.numerals import likely, stretch
 from mmer.ui.faces_html import faces
 from mmer.ui.service import Service
+from mmer.ui.turns import Turn, Turns
 from mmer.ui.waiting import Pace, Waiting
 from tests import synth
 from tests.test_app import new_checkpoint, plain
@@ -60,6 +63,35 @@ def test_utterances_are_shown_before_their_words_are_there(service, tmp_path):
     assert "Over time, so far: " in card
     for one in result.segments:
         assert f"{stretch(one.start_s, one.end_s)} {EMOTIONS[int(one.branch_probs[1].argmax())]}" in card
+
+
+def test_the_first_utterances_are_told_of_while_the_rest_is_decoded(service, tmp_path, face_model):
+    long = synth.write_clip(
+        tmp_path / "long.mp4", seconds=30, fps=5, face=synth.face(), voice=synth.voice(30, pause_s=0.8)
+    )
+    told = []
+    result = service.analyse([str(long)], None, watcher=lambda progress, early: told.append((progress, early)))
+    first, everything = [(progress, early) for progress, early in told if early is not None]
+    assert (first[0].stage, everything[0].stage) == ("decode", "speech")
+    assert 0.2 < first[0].share < 0.6
+    n = len(first[1].segments)
+    assert 0 < n < len(everything[1].segments) == len(result.segments)
+    assert first[1].present == {"face": True, "voice": True, "text": False}
+    for early, final in zip(first[1].segments[:-1], result.segments, strict=False):
+        assert (early.start_s, early.end_s) == (final.start_s, final.end_s)
+        assert early.branch_probs[1] == pytest.approx(final.branch_probs[1], abs=1e-4)
+    assert first[1].segments[-1].end_s < 9
+
+
+def test_a_call_that_gave_way_says_so_and_its_estimate_stands_still():
+    turns = Turns(1)
+    with Turn(turns):
+        turn = Turn(turns)
+        waiting = Waiting(turn)
+        assert waiting.sentence == "Others have their turn"
+        time.sleep(0.2)
+        assert turn.waited_s >= 0.2
+        assert "0 s so far; clips like it took about 6 s more" in waiting.card(turn.waited_s, 6.0)
 
 
 def test_an_estimate_is_of_clips_like_it_and_there_is_none_before(talk, voice_only):

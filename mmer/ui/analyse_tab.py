@@ -300,7 +300,8 @@ class AnalyseTab:
     @report_errors("status", card=_failed)
     def analyse(self, request: gr.Request, profile: OAuthProfile | None, files=None, text=None):
         authorize(self.service, "analyse", request, profile)
-        files, waiting = in_reading_order(files or ()), Waiting()
+        files, turn = in_reading_order(files or ()), self.service.new_turn()
+        waiting = Waiting(turn)
         expected_s = self._expected_s(files, text)
         yield {
             self.raw: None,
@@ -309,7 +310,7 @@ class AnalyseTab:
             self.session: None,
             self.status: result_html.status(gettext("Starting"), 0),
         }
-        work = run_in_background(lambda should_stop: self.service.analyse(files, text, should_stop, waiting.tell))
+        work = run_in_background(turn, lambda: self.service.analyse(files, text, turn, waiting.tell))
         for seconds, result in work:
             if result is None:
                 yield {
@@ -324,7 +325,8 @@ class AnalyseTab:
         authorize(self.service, "analyse", request, profile)
         seen = current(session)
         before = seen.before or seen.result
-        for seconds, result in run_in_background(lambda _: self.service.reread(seen.result, transcript)):
+        work = run_in_background(self.service.new_turn(), lambda: self.service.reread(seen.result, transcript))
+        for seconds, result in work:
             if result is None:
                 yield {self.panel_status: result_html.status(gettext("Reading the words"), seconds)}
             else:
@@ -341,7 +343,8 @@ class AnalyseTab:
     ) -> Iterator[dict]:
         authorize(self.service, "analyse", request, profile)
         seen, which = current(session), int(number or 0)
-        for seconds, result in run_in_background(lambda _: self.service.of_face(seen.result, which)):
+        work = run_in_background(self.service.new_turn(), lambda: self.service.of_face(seen.result, which))
+        for seconds, result in work:
             if result is None:
                 yield {self.panel_status: result_html.status(gettext("Reading that face"), seconds)}
             else:
@@ -364,7 +367,9 @@ class AnalyseTab:
         features = to_explain(seen.result, which)[0].features
         told: list = []  # explanations: what is known so far; the last one is shown
         n_shown = 0
-        work = run_in_background(lambda stop: self.service.explain(seen.result, stop, told.append, utterance=which))
+        turn = self.service.new_turn()
+        asked = {"report": told.append, "utterance": which}
+        work = run_in_background(turn, lambda: self.service.explain(seen.result, turn.should_stop, **asked))
         for seconds, why in work:
             if why is not None:
                 html = explanation(why, features, excerpts(seen.result, why))

@@ -29,6 +29,7 @@ from mmer.ui.auth import authorize
 from mmer.ui.handlers import report_to_callers, run_in_background
 from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current
+from mmer.ui.turns import Turn
 
 PUBLIC = (
     "analyse",
@@ -101,7 +102,7 @@ class Endpoints:
         authorize(self.service, "analyse", request, profile)
         yield None, None
         given = [f for f in (audio, video, image, *(files or ())) if f]
-        for result in _of_last(lambda should_stop: self.service.analyse(given, text, should_stop)):
+        for result in self._run(lambda turn: self.service.analyse(given, text, turn)):
             yield (None, None) if result is None else (result.to_dict(), SessionResult(result))
 
     @report_to_callers
@@ -140,13 +141,18 @@ class Endpoints:
         yield None, session
         if given or (text or "").strip():
             session = None
-            for result in _of_last(lambda should_stop: self.service.analyse(given, text, should_stop)):
+            for result in self._run(lambda turn: self.service.analyse(given, text, turn)):
                 session = result and SessionResult(result)
                 yield None, session
         asked = {"utterance": utterance, "emotion": emotion or None, "against": against or None}
         result = current(session).result
-        for why in _of_last(lambda should_stop: self.service.explain(result, should_stop, **asked)):
+        for why in self._run(lambda turn: self.service.explain(result, turn.should_stop, **asked)):
             yield why and why.to_dict(), session
+
+    def _run(self, work: Callable[[Turn], Any]) -> Iterator[Any]:
+        """Yield None while a call of the model runs, then what it returned."""
+        turn = self.service.new_turn()
+        return (found for _, found in run_in_background(turn, lambda: work(turn)))
 
     @report_to_callers
     def next_item(self, request: gr.Request, profile: OAuthProfile | None, project="", annotator=""):
@@ -304,11 +310,6 @@ def _endpoint(
         api_name=name,
         **more,
     )
-
-
-def _of_last(work: Callable) -> Iterator:
-    """Yield None while a call of the model runs, then what it returned."""
-    return (found for _, found in run_in_background(work))
 
 
 def _answers(project: projects.Project, emotions: object, outcome: object, comment: str, details: dict) -> list[Answer]:

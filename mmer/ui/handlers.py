@@ -2,7 +2,6 @@
 
 import contextvars
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,13 +15,15 @@ from gradio.context import Context
 
 from mmer.errors import ClipError, MmerError
 from mmer.ui import language, result_html
+from mmer.ui.line import PLACES
 from mmer.ui.service import SessionResult
+from mmer.ui.turns import Turn
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
 _MOST_S = 900.0  # that one clip may take: ten minutes of talk take a third of it on two cores
-_WORKERS = ThreadPoolExecutor(thread_name_prefix="analyse")
+_WORKERS = ThreadPoolExecutor(4 * PLACES, thread_name_prefix="analyse")  # also what was stopped and has yet to end
 
 
 def page_being_built() -> gr.Blocks:
@@ -38,30 +39,35 @@ def remember_name(name: gr.Textbox) -> None:
     page_being_built().load(None, None, name, js="() => mmerPage.kept('name')")
 
 
-def run_in_background(work: Callable[[Callable[[], bool]], T]) -> Iterator[tuple[float, T | None]]:
+def run_in_background(turn: Turn, work: Callable[[], T]) -> Iterator[tuple[float, T | None]]:
     """Run a call on another thread, and yield the seconds so far with None until it ends, then with what it returned.
 
     gradio stops a generator only between two of its values, so whoever presses Stop waits for one of these.
 
     Args:
-        work: gets a function that says whether it should stop: nobody waits for its answer any more.
+        turn: the call's; what works for it asks `turn.should_stop` between two steps.
 
     Raises:
         ClipError: `too_slow`, so that others get their turn.
     """
-    since, stopped = time.perf_counter(), threading.Event()
-    call = _WORKERS.submit(contextvars.copy_context().run, work, stopped.is_set)
+
+    def in_turn() -> T:
+        with turn:
+            return work()
+
+    since = time.perf_counter()
+    call = _WORKERS.submit(contextvars.copy_context().run, in_turn)
     try:
         while not call.done():
             yield time.perf_counter() - since, None
-            if time.perf_counter() - since > _MOST_S:
+            if time.perf_counter() - since - turn.waited_s > _MOST_S:
                 raise ClipError(
                     "too_slow", f"the clip takes longer than {_MOST_S:.0f} s here; give a shorter part of it"
                 )
             wait([call], timeout=_POLL_S)
         yield time.perf_counter() - since, call.result()
     finally:
-        stopped.set()
+        turn.stop()
 
 
 def language_of(given: Sequence[object]) -> str:

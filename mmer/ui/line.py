@@ -14,9 +14,11 @@ from mmer.ui.monitor import Monitor
 if TYPE_CHECKING:
     from mmer.ui.page import Page
 
-# Two at once: a short clip need not wait for a long one. More would only share the same cores and its memory.
-AT_ONCE = min(2, cores())
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE}  # of every call of the model
+AT_ONCE = min(2, cores())  # calls that compute: more would only share the same cores
+# Calls that have begun, and compute in turn, so that long clips do not hold up a short one: more than one visitor may
+# have in line.
+PLACES = 10
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": PLACES}  # of every call of the model
 _REMEMBERED = 1000  # sessions whose clips' lengths are known
 
 
@@ -53,14 +55,14 @@ class Line:
             self._expected.popitem(last=False)
 
     def load(self) -> tuple[int, int]:
-        """Return how many calls of the model are answered, and how many wait."""
+        """Return how many calls of the model compute, and how many wait for it or for their next turn."""
         if self.page is None:
             return 0, 0
         running, waiting = (
             sum(event.concurrency_id == "model" for event in events)
             for events in (self.page.running(), self.page.waiting())
         )
-        return running, waiting
+        return min(running, AT_ONCE), waiting + max(running - AT_ONCE, 0)
 
     def place(self, session: str) -> Place | None:
         """Return where the first call of a session stands that waits for the model; None where none waits."""
@@ -73,7 +75,8 @@ class Line:
         running = self._running()
         left = [None if (usual := self._usual_s(event)) is None else usual - ran_s for event, ran_s in running]
         late = any(each is not None and each < 0 for each in left)
-        turn_in_s = None if late else turn_in(left, [self._usual_s(event) for event in waiting[:ahead]], AT_ONCE)
+        ahead_s = [self._usual_s(event) for event in waiting[:ahead]]
+        turn_in_s = None if late else turn_in(left, ahead_s, PLACES, AT_ONCE)
         return Place(ahead + 1, tuple(sorted((ran_s for _, ran_s in running), reverse=True)), turn_in_s, late)
 
     def _running(self) -> list[tuple[Any, float]]:
@@ -91,20 +94,25 @@ class Line:
         return self._expected.get(event.session_hash, usual) if event.fn.name == "analyse" else usual
 
 
-def turn_in(left_s: Sequence[float | None], ahead_s: Sequence[float | None], at_once: int) -> float | None:
+def turn_in(left_s: Sequence[float | None], ahead_s: Sequence[float | None], places: int, at_once: int) -> float | None:
     """Return the seconds until it is one's turn; None where how long somebody before takes is not known.
 
     Args:
-        left_s: of each call that is served.
+        left_s: of each call that is served, if it had a processor to itself.
         ahead_s: of each that waits before, in order.
+        places: how many are served, in turn.
+        at_once: how many of them compute at a time.
     """
     known = [each for each in (*left_s, *ahead_s) if each is not None]
     if len(known) < len(left_s) + len(ahead_s):
         return None
-    free = known[: len(left_s)] + [0.0] * (at_once - len(left_s))
+    if len(known) < places:
+        return 0.0
+    shared = places / at_once  # as long as all places are taken, each takes that many times as long
+    free = [shared * each for each in known[: len(left_s)]] + [0.0] * (places - len(left_s))
     heapq.heapify(free)
     for each in known[len(left_s) :]:
-        heapq.heappush(free, heapq.heappop(free) + each)
+        heapq.heappush(free, heapq.heappop(free) + shared * each)
     return free[0]
 
 

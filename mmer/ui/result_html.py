@@ -28,7 +28,7 @@ _MOST_FROM = Texts(
     {
         "face": marked("Most of what speaks for {emotion} comes from the face, which alone says {other}"),
         "voice": marked("Most of what speaks for {emotion} comes from the voice, which alone says {other}"),
-        "text": marked("Most of what speaks for {emotion} comes from the words, which alone says {other}"),
+        "text": marked("Most of what speaks for {emotion} comes from the words, which alone say {other}"),
     }
 )
 # The share of the probability from which the headline says so.

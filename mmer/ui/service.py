@@ -24,12 +24,13 @@ from mmer.labels import EMOTIONS
 from mmer.messages import marked
 from mmer.ui.examples import ExampleFiles
 from mmer.ui.language import gettext
-from mmer.ui.line import Line
+from mmer.ui.line import AT_ONCE, Line
 from mmer.ui.live_sessions import LiveSessions
 from mmer.ui.media_links import MediaLinks
 from mmer.ui.monitor import Monitor
 from mmer.ui.playable import Player
 from mmer.ui.retraining import Retraining
+from mmer.ui.turns import Turn, Turns
 from mmer.ui.waiting import Pace
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Service:
         self.links = MediaLinks(paths.secret)
         self.retraining = Retraining(paths, self.store)
         self.monitor = Monitor(self)
-        self.line = Line(self.monitor)
+        self.line, self.turns = Line(self.monitor), Turns(AT_ONCE)
         self.live = LiveSessions(self)
         self.gpu_is_lent = on_gpu(self.knows) != self.knows
         self.examples = ExampleFiles(paths.uploads)
@@ -160,6 +161,10 @@ class Service:
 
                 self._predictor = Predictor(self.paths)
             return self._predictor
+
+    def new_turn(self) -> Turn:
+        """Return the turn of a call of the model that begins."""
+        return Turn(self.turns)
 
     def _judged(self, *files: str, **options: Any) -> "EmotionResult":
         return self.predictor.analyse(*files, **options)
@@ -185,12 +190,13 @@ class Service:
         self,
         files: list[str],
         words: str | None,
-        should_stop: Callable[[], bool] | None = None,
+        turn: Turn | None = None,
         watcher: "Callable[[Progress, EmotionResult | None], None] | None" = None,
     ) -> "EmotionResult":
         """Return the verdict on files that belong together; without words, what is said in them is transcribed.
 
         Args:
+            turn: the call's, which others are let go before between two steps.
             watcher: told how far the work is, and once, while words are transcribed, the verdict on face and voice.
         """
         check_text(words or "", "words")
@@ -203,8 +209,11 @@ class Service:
             if watcher is not None:
                 watcher(progress, early)
 
-        found = self._judge(*files, text=words, name=name, should_stop=should_stop, watcher=watcher and tell)
-        self.pace.learn(found.observation.files, bool((words or "").strip()), found.timing_ms["total"] / 1000)
+        options = {"should_stop": turn and turn.should_stop, "watcher": watcher and tell}
+        waited_s = turn.waited_s if turn else 0.0  # for its first turn
+        found = self._judge(*files, text=words, name=name, **options)
+        took_s = found.timing_ms["total"] / 1000 - (turn.waited_s - waited_s if turn else 0.0)
+        self.pace.learn(found.observation.files, bool((words or "").strip()), took_s)
         self.monitor.timed(found.timing_ms)
         # Sessions hold results: the utterances have the crops they were judged by, all crops of a long clip are many
         # times that.

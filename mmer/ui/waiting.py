@@ -14,6 +14,7 @@ from mmer.ui.language import gettext
 from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
 from mmer.ui.timeline_html import Strip, overall_strip
+from mmer.ui.turns import Turn
 
 if TYPE_CHECKING:
     from mmer.perceive import Progress
@@ -31,7 +32,8 @@ _REMEMBERED = 8  # clips of a kind: what ran before under another load says litt
 class Waiting:
     """What one analysis has told so far; the thread that works writes it, the one that shows it reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn | None = None) -> None:
+        self._turn = turn  # None: it has none yet
         self.stage, self.share = "", None  # type: str, float | None
         self.early: EmotionResult | None = None
 
@@ -41,6 +43,8 @@ class Waiting:
 
     @property
     def sentence(self) -> str:
+        if self._turn is not None and self._turn.waits:
+            return gettext("Others have their turn")
         return gettext(dict(STAGES).get(self.stage, marked("Starting")))
 
     def card(self, seconds: float, expected_s: float | None, *, in_line: bool = False) -> str:
@@ -49,6 +53,7 @@ class Waiting:
         Args:
             in_line: others are served first.
         """
+        waited_s = self._turn.waited_s if self._turn else 0.0
         names = [name for name, _ in STAGES]
         now = names.index(self.stage) if self.stage in names else -1
         return render(
@@ -59,7 +64,7 @@ class Waiting:
             ],
             share=self.share,
             seconds=seconds,
-            left_s=None if expected_s is None else expected_s - seconds,
+            left_s=None if expected_s is None else expected_s + waited_s - seconds,
             early=self.early,
             channels=self._channels(),
             in_line=in_line,

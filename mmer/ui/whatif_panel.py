@@ -99,7 +99,8 @@ class WhatIfPanel:
             blur=_number(blur, "the blur"),
         )
         result = current(session).result
-        for seconds, found in run_in_background(lambda _: self.service.what_if(result, changes)):
+        turn = self.service.new_turn()
+        for seconds, found in run_in_background(turn, lambda: self.service.what_if(result, changes)):
             if found is None:
                 yield {self.status: result_html.status(gettext("Judging it again"), seconds)}
             else:
@@ -108,9 +109,10 @@ class WhatIfPanel:
     @report_errors("status")
     def search(self, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
         authorize(self.service, "analyse", request, profile)
-        result = current(session).result
+        result, turn = current(session).result, self.service.new_turn()
         # A list of one: what is not found is None, and so is what is not there yet.
-        for seconds, found in run_in_background(lambda stop: [self.service.smallest_turn(result, stop)]):
+        work = run_in_background(turn, lambda: [self.service.smallest_turn(result, turn.should_stop)])
+        for seconds, found in work:
             if found is None:
                 yield {self.status: result_html.status(gettext("Taking parts away"), seconds)}
             else:

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from mmer.ui.line import AT_ONCE
+from mmer.ui.line import PLACES
 from mmer.ui.service import Service
 from tests.test_app import new_checkpoint
 from tests.test_door import join
@@ -23,7 +23,7 @@ def test_the_line_stood_still_at_0_s_and_said_nothing(service, serve, visit):
     page = visit(serve(service))
     url = page.evaluate("location.origin")
     with service.predictor.perceiver._lock:  # of the text encoder: whoever needs it waits
-        for i in range(AT_ONCE):
+        for i in range(PLACES):
             data = [None, None, None, f"these are the words of {i}", None]
             assert join(url, service.line.page, "analyse", data, f"visitor{i}").status_code == 200
         page.locator("#example-surprise").click()
