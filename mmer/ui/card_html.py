@@ -5,6 +5,7 @@ from typing import Any
 
 from mmer import checkpoint
 from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.ui.media_uri import data_uri
 from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
 
@@ -28,6 +29,12 @@ def figures(name: str, root: Path) -> str:
         promise=promise,
         n_emotions=N_EMOTIONS,
     )
+
+
+def curves_of_corrections() -> str:
+    """Return the address of the picture of what simulated corrections gained; it comes with the shipped checkpoint."""
+    picture = checkpoint.folder_of(checkpoint.BASE, Path()) / "figures" / "corrections.svg"
+    return data_uri(picture.read_bytes(), "image/svg+xml")
 
 
 def whole_card() -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from annotations.training_runs import TrainingRun
 from mmer.messages import capital, marked
 from mmer.ui import language
+from mmer.ui.card_html import curves_of_corrections
 from mmer.ui.language import gettext
 from mmer.ui.numbers import percent
 from mmer.ui.render import render
@@ -66,6 +67,7 @@ def overview(
         fresh=fresh,
         outdated=outdated,
         automatic=automatic,
+        curves=curves_of_corrections(),
     )
 
 

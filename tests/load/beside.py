@@ -1,16 +1,16 @@
-"""How long a short clip waits beside a long one: a 5 s clip alone, then while a 60 s clip is analysed.
+"""How long a short clip waits beside long ones: a 5 s clip alone, then while 60 s clips are analysed.
 
-    python tests/load/beside.py talk-60s.mp4
+    python tests/load/beside.py talk-60s.mp4 --visitors 2
 
-The short clip is made here unless `--short` names one. Both go through the page's queue, each from a session of its
-own, as two visitors would send them.
+The short clip is made here unless `--short` names one. All go through the page's queue, each from a session of its
+own, as visitors would send them.
 """
 
 import argparse
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,23 +31,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("long", type=Path, help="the clip that is analysed meanwhile")
     parser.add_argument("--short", type=Path, help="the clip that waits (default: 5 s, made here)")
-    parser.add_argument("--after", type=float, default=2.0, help="seconds the long one has run when it comes")
+    parser.add_argument("--visitors", type=int, default=2, help="who send the long one at once (default 2)")
+    parser.add_argument("--after", type=float, default=2.0, help="seconds the long ones have run when it comes")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
         short = args.short or synth.write_clip(Path(folder) / "short.mp4", seconds=5)
-        first, second = (Client(server.url, verbose=False) for _ in range(2))
+        first, *others = (Client(server.url, verbose=False) for _ in range(1 + args.visitors))
         seconds(first, short)  # it waits for what is loaded once
         alone = min(seconds(first, short) for _ in range(3))
-        took: list[float] = []
-        long_one = threading.Thread(target=lambda: took.append(seconds(second, args.long)))
-        long_one.start()
-        time.sleep(args.after)
-        beside = seconds(first, short)
-        long_one.join()
-        long_alone = seconds(second, args.long)
+        long_alone = seconds(first, args.long)
+        with ThreadPoolExecutor(args.visitors) as pool:
+            long_ones = [pool.submit(seconds, client, args.long) for client in others]
+            time.sleep(args.after)
+            beside = seconds(first, short)
+            ended = sum(each.done() for each in long_ones)
+        took = ", ".join(f"{each.result():.1f}" for each in long_ones)
     print(
-        f"short clip alone {alone:.1f} s, beside the long one {beside:.1f} s\n"
-        f"long clip alone {long_alone:.1f} s, beside the short one {took[0]:.1f} s"
+        f"short clip alone {alone:.1f} s, beside {args.visitors} long ones {beside:.1f} s ({ended} had ended by then)\n"
+        f"long clip alone {long_alone:.1f} s, together with the short one {took} s"
     )
     return 0
 
