@@ -16,6 +16,10 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
 from annotations.accounts import Accounts
@@ -195,6 +199,30 @@ def test_a_kind_of_log_that_there_is_not(monkeypatch):
         Paths.from_env()
 
 
+def test_a_call_is_a_span_without_words_or_names(page, clips):
+    service, url, _ = page
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)
+    film = synth.write_clip(clips / "a_secret_name.mp4", seconds=2, face=synth.face())
+    client = Client(url, verbose=False)
+    client.predict(video=handle_file(film), text="a secret sentence", api_name="/analyse")
+    with pytest.raises(AppError):
+        client.predict(api_name="/analyse")
+
+    def ours() -> list:
+        return [span for span in kept.get_finished_spans() if span.instrumentation_scope.name == "mmer"]
+
+    until(lambda: len(ours()) == 2)
+    good, bad = ours()
+    assert (good.name, good.attributes["mmer.code"], good.attributes["mmer.clip_s"]) == ("analyse", "ok", 2.0)
+    assert good.attributes["mmer.checkpoint"] == service.predictor.checkpoint.id
+    assert 0 < good.attributes["mmer.decode_ms"] <= good.attributes["mmer.total_ms"]
+    assert (bad.name, bad.attributes["mmer.code"]) == ("analyse", "nothing_given")
+    assert bad.end_time > bad.start_time
+    assert "secret" not in str([dict(span.attributes) for span in (good, bad)])
+
+
 def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     paths = replace(Paths.from_env(), home=tmp_path)
     new_checkpoint(paths, 1)
@@ -209,7 +237,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
         wait_for(f"{url}/readyz", server)
         *runs, waits = (Client(url, verbose=False) for _ in range(PLACES + 1))
         running = [client.submit(video=handle_file(long), api_name="/analyse") for client in runs]
-        until(lambda: all(job.outputs() for job in running))
+        until(lambda: all(job.outputs() for job in running), seconds=180)
         waiting = waits.submit(video=handle_file(long), api_name="/analyse")
         until(lambda: figures(url)["mmer_queue_length", ("waiting",)] == 1)
         server.send_signal(signal.SIGTERM)

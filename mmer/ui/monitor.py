@@ -1,4 +1,4 @@
-"""What can be counted while the page serves, for Prometheus, and a line in the log for each call."""
+"""What can be counted while the page serves, for Prometheus; a line in the log and a span for each call."""
 
 import logging
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
@@ -28,6 +29,7 @@ class Call:
     def __init__(self, monitor: "Monitor", name: str):
         self._monitor, self._name, self._since = monitor, name, time.perf_counter()
         self._fields: dict[str, Any] = {}
+        self._span = trace.get_tracer("mmer").start_span(name)  # nobody's, unless the process was told where to
 
     def judged(self, result: Any) -> None:
         """Note a verdict the call came to: how long each stage took, of how long a clip, by which checkpoint."""
@@ -51,6 +53,17 @@ class Call:
         fields = {"call": self._name, "code": code, "ms": round(seconds * 1e3, 1), **self._fields}
         told = " ".join(f"{name}={value}" for name, value in fields.items() if name != "stages_ms")
         REQUESTS.info(told, extra={"fields": fields})
+        self._end_span(code)
+
+    def _end_span(self, code: str) -> None:
+        """End the span; like the line in the log it has no words, names or file names."""
+        stages = self._fields.get("stages_ms", {})
+        about = {name: value for name, value in self._fields.items() if name != "stages_ms" and value is not None}
+        about |= {f"{stage}_ms": ms for stage, ms in stages.items()}
+        self._span.set_attributes({"mmer.code": code, **{f"mmer.{name}": value for name, value in about.items()}})
+        if code == "internal":
+            self._span.set_status(trace.StatusCode.ERROR)
+        self._span.end()
 
 
 class Monitor:
