@@ -30,7 +30,7 @@ _WITH = {
 
 
 @dataclass(frozen=True)
-class Turn:
+class Counterfactual:
     """What has to go for another answer, and no part of it could stay."""
 
     branch: str
@@ -72,7 +72,7 @@ def smallest_turn(
     language: LanguageModel | None = None,
     transcriber: Transcriber | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> Turn | None:
+) -> Counterfactual | None:
     """Return the fewest parts of one channel whose loss turns the answer on an utterance; None where half of no
     channel's parts does.
 
@@ -116,7 +116,7 @@ class _Sentences:
 
 
 @torch.no_grad()
-def _turn(target: TargetLogit, parts: _Parts) -> Turn | None:
+def _turn(target: TargetLogit, parts: _Parts) -> Counterfactual | None:
     n, won = len(parts.names), int(target.fused.argmax())
     device = target.fused.device
 
@@ -149,7 +149,9 @@ def _turn(target: TargetLogit, parts: _Parts) -> Turn | None:
     logits = margins(_without(n, gone))[1][0]
     after = int(logits.argmax())
     names = tuple(parts.names[i] for i in sorted(gone.tolist()))
-    return Turn(parts.branch, names, len(gone) / n, EMOTIONS[won], EMOTIONS[after], float(logits.softmax(0)[after]))
+    return Counterfactual(
+        parts.branch, names, len(gone) / n, EMOTIONS[won], EMOTIONS[after], float(logits.softmax(0)[after])
+    )
 
 
 def _without(n: int, gone: Tensor) -> Tensor:

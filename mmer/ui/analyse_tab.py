@@ -368,8 +368,9 @@ class AnalyseTab:
         told: list = []  # explanations: what is known so far; the last one is shown
         n_shown = 0
         turn = self.service.new_turn()
-        asked = {"report": told.append, "utterance": which}
-        work = run_in_background(turn, lambda: self.service.explain(seen.result, turn.should_stop, **asked))
+        work = run_in_background(
+            turn, lambda: self.service.explain(seen.result, turn.should_stop, told.append, utterance=which)
+        )
         for seconds, why in work:
             if why is not None:
                 html = explanation(why, features, excerpts(seen.result, why))

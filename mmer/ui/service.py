@@ -34,7 +34,7 @@ from mmer.ui.turns import Turn, Turns
 from mmer.ui.waiting import Pace
 
 if TYPE_CHECKING:
-    from mmer.counterfactual import Turn
+    from mmer.counterfactual import Counterfactual
     from mmer.explanation import Explanation
     from mmer.perceive import Progress
     from mmer.predict import EmotionResult, Predictor, Segment
@@ -324,11 +324,15 @@ class Service:
 
         return what_if(self.predictor, result, changes)
 
-    def smallest_turn(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+    def smallest_turn(
+        self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None
+    ) -> "Counterfactual | None":
         """Return the smallest change that turns the answer on the utterance that decided, if there is one."""
         return self._turn_on_gpu(result, should_stop=should_stop)
 
-    def _smallest_turn(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> "Turn | None":
+    def _smallest_turn(
+        self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None
+    ) -> "Counterfactual | None":
         from mmer.counterfactual import smallest_turn
 
         features = to_explain(result)[0].features

@@ -8,7 +8,7 @@ from mmer.ui.language import gettext, number
 from mmer.ui.render import render
 
 if TYPE_CHECKING:
-    from mmer.counterfactual import Turn
+    from mmer.counterfactual import Counterfactual
     from mmer.whatif import WhatIf
 
 
@@ -24,7 +24,7 @@ def before_and_after(found: "WhatIf") -> str:
     return render("whatif.html", found=found, rows=rows, turned=turned, changes=changes)
 
 
-def smallest(turn: "Turn | None") -> str:
+def smallest(turn: "Counterfactual | None") -> str:
     """Return the smallest change that turns the answer as a sentence."""
     sentence = "" if turn is None else turn.told(gettext, _named)
     return render("turn.html", turn=turn, sentence=sentence)
