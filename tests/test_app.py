@@ -32,6 +32,7 @@ from mmer.ui.examples import EXAMPLES
 from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
+from mmer.ui.turns import Turn, Turns
 from tests import synth
 from tests.until import until
 
@@ -361,30 +362,25 @@ def test_five_megabytes_of_words_held_the_model(client, service):
         service.reread(None, "a" * 20_001)  # before anything is done with the result
 
 
+def until_stopped(turn: Turn, heard: threading.Event) -> None:
+    while not turn.should_stop():
+        time.sleep(0.01)
+    heard.set()
+
+
 def test_a_clip_that_takes_too_long_is_given_up(monkeypatch):
     monkeypatch.setattr("mmer.ui.handlers._MOST_S", 0.5)  # seconds instead of a quarter of an hour
-    heard = threading.Event()
-
-    def work(should_stop):
-        while not should_stop():
-            time.sleep(0.01)
-        heard.set()
+    heard, turn = threading.Event(), Turn(Turns(1))
 
     with pytest.raises(ClipError, match="takes longer than") as error:
-        list(run_in_background(work))
+        list(run_in_background(turn, lambda: until_stopped(turn, heard)))
     assert error.value.code == "too_slow"
     assert heard.wait(5)
 
 
 def test_what_is_stopped_hears_of_it():
-    heard = threading.Event()
-
-    def work(should_stop):
-        while not should_stop():
-            time.sleep(0.01)
-        heard.set()
-
-    going = run_in_background(work)
+    heard, turn = threading.Event(), Turn(Turns(1))
+    going = run_in_background(turn, lambda: until_stopped(turn, heard))
     assert next(going)[1] is None
     assert not heard.wait(0.2)
     going.close()

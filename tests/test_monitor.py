@@ -199,24 +199,25 @@ def test_a_kind_of_log_that_there_is_not(monkeypatch):
         Paths.from_env()
 
 
-def test_a_call_is_a_span_without_words_or_names(page, clips):
-    service, url, _ = page
+def test_a_call_is_a_span_without_words_or_names(tmp_path, clips):
     kept, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     trace.set_tracer_provider(provider)
-    film = synth.write_clip(clips / "a_secret_name.mp4", seconds=2, face=synth.face())
-    client = Client(url, verbose=False)
-    client.predict(video=handle_file(film), text="a secret sentence", api_name="/analyse")
-    with pytest.raises(AppError):
-        client.predict(api_name="/analyse")
 
     def ours() -> list:
         return [span for span in kept.get_finished_spans() if span.instrumentation_scope.name == "mmer"]
 
-    until(lambda: len(ours()) == 2)
+    film = synth.write_clip(clips / "a_secret_name.mp4", seconds=2, face=synth.face())
+    with served(tmp_path) as (service, url, _):
+        client = Client(url, verbose=False)
+        client.predict(video=handle_file(film), text="a secret sentence", api_name="/analyse")
+        with pytest.raises(AppError):
+            client.predict(api_name="/analyse")
+        until(lambda: len(ours()) == 2)
+        name = service.predictor.checkpoint.id
     good, bad = ours()
     assert (good.name, good.attributes["mmer.code"], good.attributes["mmer.clip_s"]) == ("analyse", "ok", 2.0)
-    assert good.attributes["mmer.checkpoint"] == service.predictor.checkpoint.id
+    assert good.attributes["mmer.checkpoint"] == name
     assert 0 < good.attributes["mmer.decode_ms"] <= good.attributes["mmer.total_ms"]
     assert (bad.name, bad.attributes["mmer.code"]) == ("analyse", "nothing_given")
     assert bad.end_time > bad.start_time

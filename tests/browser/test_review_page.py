@@ -83,7 +83,7 @@ def test_items_are_decided_by_keyboard_and_the_next_one_opens(service, serve, vi
     page.wait_for_function("document.querySelector('#review-project input')?.value === 'faces'")
     page.locator("#review-show").press("Enter")
     page.locator("#review-items label").first.wait_for()
-    assert "too few items to say" in page.locator("#review-agreement").inner_text()
+    expect(page.locator("#review-agreement")).to_contain_text("too few items to say")
     page.locator("#review-name input, #review-name textarea").wait_for(state="hidden")
     page.evaluate("document.activeElement.blur()")
     names = page.locator("#review-items label").all_inner_texts()
