@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,28 @@ class _Clock:
     def stop(self) -> dict[str, float]:
         self.add("total", self._start)
         return self.ms
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What of a clip's files is read, and how."""
+
+    infos: list[MediaInfo]
+    picture: MediaInfo | None
+    sound: MediaInfo | None
+    start_s: float | None
+    end_s: float | None
+    hears_voice: bool  # the sound is read for the voice, not for its words alone
+    denoise: bool
+
+    @property
+    def offset_s(self) -> float:
+        return self.start_s or 0.0
+
+    @property
+    def to_decode_s(self) -> float:
+        """How long it is, as far as is known; 0.0: it cannot be told how far the decoding is."""
+        return (self.end_s or _longest_s(self.picture, self.sound)) - self.offset_s
 
 
 @dataclass(frozen=True)
@@ -239,35 +262,12 @@ class Perceiver:
         worker = _FaceWorker(tracker, clock) if tracker else None
         watched = picture if worker is not None or face_crop else None
         tell = watcher or _nobody_watches
-        to_decode_s = (end_s or _longest_s(watched, sound)) - (start_s or 0.0)
-
-        def first_seconds(chunks: list[AudioChunk], share: float) -> bool:
-            """Tell of the utterances in what is decoded so far; whether there was one."""
-            samples = media.lay_out(chunks, config.voice.sample_rate, start_s or 0.0)
-            cuts = _ended(config, samples)
-            if cuts:
-                tracks, shown_s = worker.so_far() if worker else ([], [])
-                voiced = samples if wants_voice else None
-                items = self._utterances(config, cuts, tracks, shown_s, voiced, [], denoise=denoise, whole=False)
-                seen = Observation(tuple(infos), cuts[-1].end_s, tuple(items), (), OFF, (), clock.so_far())
-                tell(Progress("decode", share, early=seen))
-            return bool(cuts)
-
-        long = watcher is not None and not whole and to_decode_s > 2 * _EARLY_S
+        read = _Sources(infos, watched, sound, start_s, end_s, wants_voice, denoise)
+        tell_early = None
+        if watcher is not None and not whole and read.to_decode_s > 2 * _EARLY_S:
+            tell_early = partial(self._first_utterances, config, read, worker, clock, tell)
         try:
-            decoded = _decode(
-                config,
-                watched,
-                sound,
-                worker,
-                start_s,
-                end_s,
-                should_stop,
-                clock,
-                tell,
-                to_decode_s,
-                first_seconds if long else None,
-            )
+            decoded = _decode(config, read, worker, should_stop, clock, tell, tell_early)
             everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
             duration_s = _duration(infos, decoded.end_s, everything, start_s, end_s)
             tell(Progress("voice", None))
@@ -293,6 +293,27 @@ class Perceiver:
             items = self._read(items, transcript, whole, notices)
         so_far = replace(so_far, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
         return replace(so_far, view=view, timing_ms=clock.stop())
+
+    def _first_utterances(
+        self,
+        config: Config,
+        read: _Sources,
+        worker: _FaceWorker | None,
+        clock: _Clock,
+        tell: Watcher,
+        chunks: list[AudioChunk],
+        share: float,
+    ) -> bool:
+        """Tell of the utterances that have ended in what is decoded so far; return whether there was one."""
+        samples = media.lay_out(chunks, config.voice.sample_rate, read.offset_s)
+        cuts = _ended(config, samples)
+        if cuts:
+            tracks, shown_s = worker.so_far() if worker else ([], [])
+            voiced = samples if read.hears_voice else None
+            items = self._utterances(config, cuts, tracks, shown_s, voiced, [], denoise=read.denoise, whole=False)
+            seen = Observation(tuple(read.infos), cuts[-1].end_s, tuple(items), (), OFF, (), clock.so_far())
+            tell(Progress("decode", share, early=seen))
+        return bool(cuts)
 
     def _utterances(
         self,
@@ -397,28 +418,24 @@ def _longest_s(*infos: MediaInfo | None) -> float:
 
 def _decode(
     config: Config,
-    picture: MediaInfo | None,
-    sound: MediaInfo | None,
+    read: _Sources,
     worker: _FaceWorker | None,
-    start_s: float | None,
-    end_s: float | None,
     should_stop: Callable[[], bool] | None,
     clock: _Clock,
     tell: Watcher,
-    to_decode_s: float,
-    first_seconds: Callable[[list[AudioChunk], float], bool] | None,
+    tell_early: Callable[[list[AudioChunk], float], bool] | None,
 ) -> _Decoded:
     """Decode the picture and the sound of a clip once, giving every frame to the worker as it comes.
 
     Args:
-        to_decode_s: how long it is, as far as is known; 0.0: it cannot be told how far the decoding is.
-        first_seconds: gets the sound so far and how far the decoding is, until it returns true.
+        tell_early: gets the sound so far and how far the decoding is, until it returns true.
 
     Raises:
         ClipError: a file cannot be decoded.
         MmerError: `stopped`.
     """
-    since, offset_s, reached_s = time.perf_counter(), start_s or 0.0, 0.0
+    picture, sound, offset_s, to_decode_s = read.picture, read.sound, read.offset_s, read.to_decode_s
+    since, reached_s = time.perf_counter(), 0.0
     chunks: list[AudioChunk] = []
     crop: FaceTrack | None = None
     told_s, early_s = offset_s, _EARLY_S
@@ -427,8 +444,8 @@ def _decode(
             info.path,
             fps=config.face.fps,
             sample_rate=config.voice.sample_rate,
-            start_s=start_s,
-            end_s=end_s,
+            start_s=read.start_s,
+            end_s=read.end_s,
             picture=info is picture,
             sound=info is sound,
             limits=config.media,
@@ -442,8 +459,8 @@ def _decode(
                 tell(Progress("decode", min((told_s - offset_s) / to_decode_s, 1.0) if to_decode_s > 0 else None))
             if isinstance(piece, AudioChunk):
                 chunks.append(piece)
-                if first_seconds is not None and at_s - offset_s > early_s and (info is picture or picture is None):
-                    early_s = float("inf") if first_seconds(chunks, (at_s - offset_s) / to_decode_s) else 2 * early_s
+                if tell_early is not None and at_s - offset_s > early_s and (info is picture or picture is None):
+                    early_s = float("inf") if tell_early(chunks, (at_s - offset_s) / to_decode_s) else 2 * early_s
                 continue
             reached_s = piece.time_s + 1 / config.face.fps
             if worker is not None:
