@@ -368,9 +368,8 @@ def until_stopped(turn: Turn, heard: threading.Event) -> None:
     heard.set()
 
 
-def test_a_clip_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr("mmer.ui.handlers._MOST_S", 0.5)  # seconds instead of a quarter of an hour
-    heard, turn = threading.Event(), Turn(Turns(1))
+def test_a_clip_that_takes_too_long_is_given_up():
+    heard, turn = threading.Event(), Turn(Turns(1, most_s=0.5))
 
     with pytest.raises(ClipError, match="takes longer than") as error:
         list(run_in_background(turn, lambda: until_stopped(turn, heard)))

@@ -22,7 +22,6 @@ from mmer.ui.turns import Turn
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.3  # how long Stop may take
-_MOST_S = 900.0  # that one clip may take: ten minutes of talk take a third of it on two cores
 _WORKERS = ThreadPoolExecutor(4 * PLACES, thread_name_prefix="analyse")  # also what was stopped and has yet to end
 
 
@@ -60,10 +59,9 @@ def run_in_background(turn: Turn, work: Callable[[], T]) -> Iterator[tuple[float
     try:
         while not call.done():
             yield time.perf_counter() - since, None
-            if time.perf_counter() - since - turn.waited_s > _MOST_S:
-                raise ClipError(
-                    "too_slow", f"the clip takes longer than {_MOST_S:.0f} s here; give a shorter part of it"
-                )
+            if time.perf_counter() - since - turn.waited_s > turn.most_s:
+                message = f"the clip takes longer than {turn.most_s:.0f} s here; give a shorter part of it"
+                raise ClipError("too_slow", message)
             wait([call], timeout=_POLL_S)
         yield time.perf_counter() - since, call.result()
     finally:

@@ -197,7 +197,8 @@ class Service:
 
         Args:
             turn: the call's, which others are let go before between two steps.
-            watcher: told how far the work is, and once, while words are transcribed, the verdict on face and voice.
+            watcher: told how far the work is, and the verdict on face and voice: of a long clip's first utterances
+                while the rest is decoded, and of all while words are transcribed.
         """
         check_text(words or "", "words")
         name = " + ".join(Path(f).name for f in files) or "text"

@@ -14,10 +14,11 @@ class Turns:
     Args:
         at_once: calls that compute at the same time; more would only share the same cores.
         slice_s: how long a call computes before it gives way to one that waits.
+        most_s: that one call may take, its waiting apart: ten minutes of talk take a third of it on two cores.
     """
 
-    def __init__(self, at_once: int, slice_s: float = 2.0):
-        self.slice_s = slice_s
+    def __init__(self, at_once: int, slice_s: float = 2.0, most_s: float = 900.0):
+        self.slice_s, self.most_s = slice_s, most_s
         self._free = at_once
         self._waiting: deque[Turn] = deque()
         self._changed = threading.Condition()
@@ -79,6 +80,10 @@ class Turn:
                     self._wait()
                 self._since = time.monotonic()
         return self.stopped
+
+    @property
+    def most_s(self) -> float:
+        return self._turns.most_s
 
     @property
     def waited_s(self) -> float:
