@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from argon2 import PasswordHasher
@@ -22,7 +23,6 @@ except ImportError:  # Windows: of two who change the accounts at once the later
 ACTIONS = ("analyse", "label", "review", "manage")  # what each of ROLES adds to those before it
 MIN_PASSWORD = 8  # characters: what NIST SP 800-63B asks of a password
 _HASHER = PasswordHasher()  # argon2id: 64 MiB and some 50 ms a try
-_NOBODY = _HASHER.hash("nobody")  # an unknown name takes as long to refuse as a wrong password
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ class Accounts:
         """Return the person of this name and password, None when one of them is wrong."""
         row = self._rows().get(composed(name))
         secret = row["password"] if row else None
+        nobody = _nobody()  # asked of known names too: the first call takes its time
         try:
-            _HASHER.verify(secret or _NOBODY, password)
+            _HASHER.verify(secret or nobody, password)
         except (VerificationError, InvalidHashError):
             return None
         return Person(composed(name), row["role"]) if row and secret else None
@@ -172,6 +173,12 @@ class Accounts:
         finally:
             if fcntl:
                 os.close(folder)
+
+
+@cache
+def _nobody() -> str:
+    """Return what a password of an unknown name is held against, so that refusing it takes as long as a wrong one."""
+    return _HASHER.hash("nobody")
 
 
 def _name(name: str) -> str:
