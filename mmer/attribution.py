@@ -26,6 +26,7 @@ from mmer.face import FaceTrack
 from mmer.face_map import FaceLogit
 from mmer.features import Features, LanguageModel
 from mmer.labels import MODALITIES
+from mmer.prosody import Prosody, prosody
 from mmer.speech import Transcriber
 from mmer.target_logit import TargetLogit
 from mmer.trust import Trust, judge
@@ -118,7 +119,7 @@ def _identity(loaded: Checkpoint, features: Features, logit: TargetLogit, listen
     digest = hashlib.sha256()
     track, sound = features.face, features.sound
     face = () if track is None else (track.crops, track.blendshapes, track.regions, track.times_s)
-    heard = () if sound is None else (sound.mel, features.whisper, *(h.mel for h in features.heard))
+    heard = () if sound is None else (sound.mel, features.pitch_hz, features.whisper, *(h.mel for h in features.heard))
     for x in (*face, *heard, features.token_ids, features.text_states):
         digest.update(b"-" if x is None else str(tuple(x.shape)).encode() + x.cpu().contiguous().numpy().tobytes())
     weights = loaded.meta.get("weights_sha256")
@@ -141,7 +142,8 @@ def _maps(
     if track is not None:
         yield "face", lambda: _face(logit, track, features.landmarks)
     if sound is not None:
-        yield "voice", lambda: _voice(VoiceLogit(logit, features, sound, loaded.config.voice, transcriber))
+        contours = prosody(sound, features.pitch_hz, features.start_s, loaded.config.voice)
+        yield "voice", lambda: _voice(VoiceLogit(logit, features, sound, loaded.config.voice, transcriber), contours)
 
 
 def _face(logit: TargetLogit, track: FaceTrack, landmarks: bool) -> tuple[Trust, dict[str, Any]]:
@@ -154,9 +156,9 @@ def _face(logit: TargetLogit, track: FaceTrack, landmarks: bool) -> tuple[Trust,
     return judge(found, face.kept), {"face_map": whole, "face_regions": regions, "face_moments": moments}
 
 
-def _voice(voice: VoiceLogit) -> tuple[Trust, dict[str, Any]]:
+def _voice(voice: VoiceLogit, contours: Prosody) -> tuple[Trust, dict[str, Any]]:
     found = voice_map.METHODS[voice_map.DEFAULT if voice.heard else voice_map.DEFAULT_DEAF](voice)
-    parts = {"voice_map": voice.spread(found).cpu(), "voice_bands": voice.bands(found.scores)}
+    parts = {"voice_map": voice.spread(found).cpu(), "voice_bands": voice.bands(found.scores), "prosody": contours}
     return judge(found, voice.kept), parts
 
 

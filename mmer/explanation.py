@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mmer.messages import Say, capital, listed, marked, plain
+from mmer.prosody import Prosody
 from mmer.trust import MIN_GAP, VERDICTS, Trust
 
 _NOTHING = marked("{what}: nothing speaks for it clearly.")
@@ -47,6 +48,11 @@ _AT = {
     "jaw": marked(", strongest at the jaw"),
 }
 _AT_PITCH = marked(", strongest from {start:.1f} to {end:.1f} s at {low:.0f} to {high:.0f} Hz")
+_LIKE = {  # louder, higher
+    (True, True): marked(", where it is louder and higher than elsewhere"),
+    (True, False): marked(", where it is louder than elsewhere"),
+    (False, True): marked(", where it is higher than elsewhere"),
+}
 _AT_WORD = marked(', strongest in "{word}"')
 _MAP = {"face": marked("face"), "voice": marked("voice"), "text": marked("word")}
 _MEANING = {  # of one map, of several
@@ -76,6 +82,7 @@ class Explanation:
     trust: dict[str, Trust | None]
     face_map: Tensor | None = None  # (T_f, H, W); NaN in all but the `KEY_FRAMES` crops with the largest moments
     voice_map: Tensor | None = None  # (T_a, M)
+    prosody: Prosody | None = None  # how the voice ran
     token_scores: Tensor | None = None  # (S,)
     against: str | None = None  # the emotion it is held against: the scores are then shares of both logits' difference
     pending: tuple[str, ...] = ()  # branches whose maps are still to come
@@ -131,7 +138,12 @@ class Explanation:
             return ""
         if branch == "voice":
             best = max(self.voice_bands, key=lambda band: band["score"])
-            return say(_AT_PITCH, start=best["start_s"], end=best["end_s"], low=best["low_hz"], high=best["high_hz"])
+            where = say(_AT_PITCH, start=best["start_s"], end=best["end_s"], low=best["low_hz"], high=best["high_hz"])
+            if self.prosody is None:
+                return where
+            span = best["start_s"], best["end_s"]
+            like = _LIKE.get((self.prosody.louder(*span), self.prosody.higher(*span)))
+            return where + (say(like) if like else "")
         scores = self.face_regions if branch == "face" else self.words
         if not scores:
             return ""
@@ -154,6 +166,7 @@ class Explanation:
             "alone": self.alone,
             "words": [{"word": w, "score": round(s, 4)} for w, s in self.words],
             "voice_bands": [{k: round(v, 4) for k, v in band.items()} for band in self.voice_bands],
+            "voice_contours": None if self.prosody is None else self.prosody.to_dict(),
             "face_regions": [{"region": r, "score": round(s, 4)} for r, s in self.face_regions],
             "face_moments": [{"time_s": round(t, 3), "score": round(s, 4)} for t, s in self.face_moments],
             "trust": {

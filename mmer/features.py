@@ -139,6 +139,7 @@ class Features:
     face: FaceTrack | None = None  # only the frames of this utterance
     landmarks: bool = True  # false where the crop came from a corpus and has no landmark fit
     sound: LogMel | None = None
+    pitch_hz: Tensor | None = None  # (T_a,) at each frame of `sound`, NaN where no voice sounds: nothing but told
     whisper: Tensor | None = None  # (depths, 2 * width) from Whisper's encoder, where the model reads it
     heard: tuple[Heard, ...] = ()  # what that encoder read: where an explanation of its part starts
     words: tuple[str, ...] = ()
@@ -168,7 +169,7 @@ class Features:
         if "face" not in modalities:
             cleared["face"] = None
         if "voice" not in modalities:
-            cleared.update(sound=None, whisper=None, heard=())
+            cleared.update(sound=None, pitch_hz=None, whisper=None, heard=())
         if "text" not in modalities:
             cleared.update(words=(), token_ids=None, token_words=None, text_states=None)
         return replace(self, **cleared)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmer import assets, english, media, sources, voice
+from mmer import assets, english, media, prosody, sources, voice
 from mmer import face as faces
 from mmer.config import Config, Paths
 from mmer.errors import AssetError, ClipError, MmerError, Notice
@@ -538,7 +538,9 @@ def _cut_out(
         item = replace(item, face=track, landmarks=track is not None and bool(track.regions.any()))
     if sound is not None:
         samples = sound[int(cut.start_s * rate) : int(cut.end_s * rate)]
-        item = replace(item, sound=voice.log_mel(samples, config.voice))
+        heard = voice.log_mel(samples, config.voice)
+        pitch_hz = prosody.pitch(samples, config.voice, len(heard.mel))
+        item = replace(item, sound=heard, pitch_hz=pitch_hz)
     return item
 
 

@@ -4,11 +4,12 @@ The two colours are told apart with every kind of colour blindness; outlines, si
 background is transparent and the ink a grey that is read on white and on black, so one picture serves both themes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +23,7 @@ from mmer.features import Features
 from mmer.labels import SIGNS
 from mmer.messages import Say, marked, plain
 from mmer.numerals import seconds, signed
+from mmer.prosody import PITCH_HZ, Prosody
 from mmer.voice_map import mel_centres, voice_edges
 
 INK = "#7b7b7b"  # 4.2 to 1 on white, 4.5 to 1 on #0b0f19
@@ -105,8 +107,9 @@ def voice(
             0.5 if hz >= centres[-1] else -0.5 if hz <= centres[0] else 0
         )
 
-    figure = _figure(6.4, 2.8)
-    axes = figure.add_subplot()
+    contours = explanation.prosody
+    figure = _figure(6.4, 2.8 if contours is None else 4.2)
+    axes, *under = figure.subplots(3, 1, sharex=True, height_ratios=(4, 1, 1)) if contours else (figure.add_subplot(),)
     extent = (start, end, -0.5, len(centres) - 0.5)
     axes.imshow(mel.T, cmap="gray", origin="lower", aspect="auto", extent=extent, vmin=-2.5, vmax=3.5)
     _overlay(axes, _smooth(shares, 6, 2).T, extent=extent)
@@ -129,12 +132,35 @@ def voice(
             va="center",
             bbox=shade,
         )
+    axes.set_xlim(start, end)
     axes.set_yticks([bin_of(hz) for hz in edges], [f"{hz:g}" for hz in edges])
-    axes.set_xlabel(say(marked("seconds")), **_STYLE)
     axes.set_ylabel("Hz", **_STYLE)
     _plain(axes)
+    if contours is not None:
+        _contours(under, contours, say)
+    (under[-1] if under else axes).set_xlabel(say(marked("seconds")), **_STYLE)
     _legend(figure, explanation.target, say)
     return _drawn(figure)
+
+
+def _contours(axes: Sequence[Axes], contours: Prosody, say: Say) -> None:
+    """Draw loudness and pitch over time, pauses as grey."""
+    loudness, pitch = axes
+    times = contours.times_s.numpy()
+    loudness.plot(times, contours.loudness_db.clamp_min(-60), color=INK, linewidth=1)
+    loudness.set_ylim(-60, 3)
+    loudness.set_ylabel("dB", **_STYLE)
+    if not bool(contours.pitch_hz.isnan().all()):
+        pitch.plot(times, contours.pitch_hz, ".", color=INK, markersize=2)
+    pitch.set_ylim(PITCH_HZ)
+    pitch.set_yscale("log")
+    pitch.set_yticks([100, 200, 400], ["100", "200", "400"])
+    pitch.minorticks_off()
+    pitch.set_ylabel(say(marked("pitch, Hz")), **_STYLE)
+    for axis in axes:
+        for start, end in contours.pauses:
+            axis.axvspan(start, end, color=INK, alpha=0.15, linewidth=0)
+        _plain(axis)
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:

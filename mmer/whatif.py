@@ -234,7 +234,7 @@ def _heard_again(
     whisper = features.whisper
     if features.heard and transcriber is not None:
         whisper = transcriber.encode_heard(heard)
-    return replace(features, sound=sound, heard=heard, whisper=whisper)
+    return replace(features, sound=sound, pitch_hz=None, heard=heard, whisper=whisper)
 
 
 def _noisy(features: Features, snr_db: float, config: VoiceConfig, transcriber: Transcriber | None) -> Features:

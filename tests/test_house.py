@@ -18,7 +18,7 @@ FLOORS = [
     {"assets"},
     {"media"},
     {"face", "voice", "speech", "sources", "efficientnet"},
-    {"encoders", "correction"},
+    {"encoders", "correction", "prosody"},
     {"model"},
     {"features", "checkpoint", "branch_states", "shapley"},
     {"perceive", "versions", "trust", "target_logit"},

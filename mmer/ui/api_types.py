@@ -62,6 +62,7 @@ class Reasons(TypedDict):
     modality: dict[str, float | None]
     words: list[dict[str, Any]]
     voice_bands: list[dict[str, Any]]
+    voice_contours: dict[str, Any] | None
     face_regions: list[dict[str, Any]]
     face_moments: list[dict[str, Any]]
     trust: dict[str, dict[str, Any]]

@@ -9,6 +9,7 @@ from mmer import plots
 from mmer.explanation import Explanation
 from mmer.features import Features
 from mmer.messages import marked
+from mmer.prosody import Prosody
 from mmer.ui.excerpts import Excerpts
 from mmer.ui.language import Texts, gettext
 from mmer.ui.media_uri import data_uri
@@ -30,6 +31,9 @@ _MEANINGS = Texts(
         "no clear evidence": marked("This channel hardly moved the answer, so its map means little"),
     }
 )
+_PITCH = marked("pitch {low} to {high} Hz, at the median {middle}")
+_ONE_PAUSE = marked("a pause of {longest:.1f} s")
+_PAUSES = marked("{n} pauses, the longest {longest:.1f} s")
 _REGIONS = Texts(
     {
         "brows": marked("brows"),
@@ -86,14 +90,28 @@ def _voice(why: Explanation, features: Features, shown: Excerpts) -> dict:
     strongest = sorted(why.voice_bands, key=lambda cell: -abs(cell["score"]))[:3]
     return {
         "picture": _picture(plots.voice(features, why, say=gettext)),
-        "caption": gettext("Where the voice speaks for or against it, by time and pitch"),
+        "caption": gettext("Where the voice speaks for or against it, by time and frequency; below, how it ran"),
         "numbers": [
             f"{stretch(c['start_s'], c['end_s'])}, {c['low_hz']:.0f}–{c['high_hz']:.0f} Hz {signed(c['score'])}"
             for c in strongest
-        ],
+        ]
+        + ([] if why.prosody is None else _contours(why.prosody)),
         "words": None,
         "sounds": [(start, end, score, data_uri(wav, "audio/wav")) for start, end, score, wav in shown.sounds],
     }
+
+
+def _contours(of: Prosody) -> list[str]:
+    """Return the pitch and the pauses of a voice in words: its picture is not for every reader."""
+    said = []
+    voiced = of.pitch_hz[~of.pitch_hz.isnan()]
+    if len(voiced):
+        low, middle, high = (float(voiced.quantile(share)) for share in (0.1, 0.5, 0.9))
+        said.append(gettext(_PITCH, low=f"{low:.0f}", high=f"{high:.0f}", middle=f"{middle:.0f}"))
+    if of.pauses:
+        n, longest = len(of.pauses), max(end - start for start, end in of.pauses)
+        said.append(gettext(_ONE_PAUSE if n == 1 else _PAUSES, n=n, longest=longest))
+    return said
 
 
 def _words(why: Explanation) -> dict:
