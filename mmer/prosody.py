@@ -12,6 +12,7 @@ from mmer.voice import LogMel
 
 PITCH_HZ = (75.0, 600.0)  # from a deep man's voice to a scream
 PAUSE_DB, PAUSE_S = -35.0, 0.15  # below the loudest moment, and for so long: nobody speaks
+_ROOM_DB, _LOUDEST_ROOM_DB = 8.0, -25.0  # nor does anybody so little above the quietest twentieth, where that is quiet
 LOUDER_DB = 3.0  # from here on one part of an utterance is louder than its voiced rest
 HIGHER = 2 ** (2 / 12)  # and higher: by two semitones
 _VOICED_DB = -25.0  # below the loudest moment no pitch is told: it would be that of the room
@@ -118,7 +119,8 @@ def prosody(sound: LogMel, pitch_hz: Tensor | None, start_s: float, config: Voic
 
 
 def _pauses(loudness: Tensor, times: Tensor, hop_s: float) -> tuple[tuple[float, float], ...]:
-    quiet = torch.nn.functional.pad((loudness < PAUSE_DB).int(), (1, 1))
+    room = float(loudness.quantile(0.05)) + _ROOM_DB
+    quiet = torch.nn.functional.pad((loudness < min(max(room, PAUSE_DB), _LOUDEST_ROOM_DB)).int(), (1, 1))
     begins, ends = ((quiet.diff() == step).nonzero().flatten().tolist() for step in (1, -1))
     spans = ((float(times[b]), float(times[e - 1]) + hop_s) for b, e in zip(begins, ends, strict=True))
     return tuple(span for span in spans if span[1] - span[0] >= PAUSE_S)

@@ -64,6 +64,17 @@ def test_a_pause_lies_where_nothing_is_heard():
     assert end == pytest.approx(11.5, abs=0.04)
 
 
+def test_a_pause_in_a_room_that_hums_is_found_whole():
+    sound, hum = np.concatenate([buzz(120, 1.0), np.zeros(SAMPLE_RATE), buzz(240, 1.0)]), 0.003
+    noisy = sound + hum * np.random.default_rng(1).standard_normal(len(sound)).astype(np.float32)
+    contours = prosody(log_mel(noisy), None, 0.0, CONFIG)
+    room = float(contours.loudness_db[130:170].median())
+    ((start, end),) = contours.pauses
+    assert -35 < room < -28
+    assert start == pytest.approx(1.0, abs=0.05)
+    assert end == pytest.approx(2.0, abs=0.05)
+
+
 def test_without_a_measured_pitch_loudness_and_pauses_are_told():
     sound, _, start_s = run()
     contours = prosody(sound, None, start_s, CONFIG)

@@ -608,6 +608,25 @@ def test_raters_votes_are_a_share_of_the_target_where_there_are_any():
     torch.testing.assert_close(targets[1], torch.eye(7)[0])
 
 
+def test_a_report_tells_agreement_with_what_most_raters_saw():
+    from training.experiments.evaluation import report
+
+    seen = (
+        (0.1, 0.0, 0.8, 0.0, 0.0, 0.1, 0.0),  # fear, as answered
+        (0.0, 0.0, 0.0, 0.9, 0.1, 0.0, 0.0),  # happiness; sadness was answered, as the label says
+        (0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0),  # no majority
+        (),  # nobody voted
+    )
+    rows = [
+        Row((label,), votes=votes) for label, votes in zip(("anger", "sadness", "anger", "anger"), seen, strict=True)
+    ]
+    answers = np.eye(7)[[EMOTIONS.index(e) for e in ("fear", "sadness", "anger", "anger")]] * 0.94 + 0.01
+    found = report(rows, answers / answers.sum(1, keepdims=True), [], "some")
+    assert found["accuracy"] == 0.75
+    assert (found["majority"]["n"], found["majority"]["accuracy"]) == (2, 0.5)
+    assert report(rows[3:], answers[3:], [], "some")["majority"] is None
+
+
 def test_evaluate_reports_what_the_contract_says(trained, corpora_folder, tmp_path):
     home, name = trained
     for corpus, rows in corpora.read_all(corpora_folder, tmp_path / "images").items():

@@ -4,8 +4,9 @@
 
 Each row is one utterance: it is not cut further. Rows that cannot be read, and rows in which none of the modalities
 asked for is found, are counted as failed and named; they are not part of the figures. Besides the figures over all
-rows there are those of each group of speakers (column `group`), the error rate against the share answered, and what
-the checkpoint's own threshold for abstaining does here.
+rows there are those of each group of speakers (column `group`), those against what most raters saw (column `votes`,
+without ties), the error rate against the share answered, and what the checkpoint's own threshold for abstaining does
+here.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -92,6 +93,8 @@ def main() -> int:
     others = ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items())
     uar = f"UAR {found['uar']:.3f} {found['ci95']['uar']}"
     print(f"{found['n']} rows, {found['failed']} failed: {uar}, {others}")
+    if most := found["majority"]:
+        print(f"raters' majority, {most['n']} rows: UAR {most['uar']:.3f}, accuracy {most['accuracy']:.3f}")
     return 0
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmer.errors import ClipError, MmerError
 from mmer.features import Features
-from mmer.labels import EMOTIONS
+from mmer.labels import EMOTIONS, N_EMOTIONS
 from mmer.metrics import area_under_risk_coverage, bootstrap, by_group, classification, headline, risk_coverage
 from mmer.predict import Predictor
 from training.data.manifest import Row
@@ -100,6 +100,7 @@ def report(
             for corpus in sorted({r.corpus for r in rows})
             if (where := np.array([r.corpus == corpus for r in rows])).any()
         },
+        "majority": _majority(rows, probs),
         "by_group": groups["groups"],
         "gaps": groups["gaps"],
         "aurc": area_under_risk_coverage(confidence, right),
@@ -117,6 +118,14 @@ def report(
         "checkpoint": checkpoint,
         "failures": list(failed),
     }
+
+
+def _majority(rows: Sequence[Row], probs: np.ndarray) -> dict | None:
+    """Return the figures against what most raters saw, over the rows on which one emotion has most of their votes."""
+    votes = np.array([r.votes or (0.0,) * N_EMOTIONS for r in rows])
+    most = votes.max(1, initial=0.0)
+    clear = (most > 0) & ((votes == most[:, None]).sum(1) == 1)
+    return headline(classification(votes[clear].argmax(1), probs[clear])) if clear.any() else None
 
 
 def draw(folder: Path, found: dict, truth: np.ndarray, probs: np.ndarray) -> list[str]:
