@@ -141,6 +141,10 @@ def test_the_command_writes_the_table_and_goes_on_where_it_was_stopped(rows, mea
     measured(*command)
     assert (tmp_path / "r.clips.jsonl").read_text() == clips
     assert json.loads((tmp_path / "r.json").read_text()) == found
+    kept, cut = clips.splitlines()[:2], clips.splitlines()[2]
+    (tmp_path / "r.clips.jsonl").write_text("\n".join([*kept, cut[: len(cut) // 2]]) + "\n")  # as a kill leaves it
+    measured(*command)
+    assert (tmp_path / "r.clips.jsonl").read_text().splitlines()[-1].startswith('{"clip"')
     measured("--manifest", rows, "--report", tmp_path / "few.json", "--compare", 0, "--checks", 0, "--longest", 1.0)
     few = json.loads((tmp_path / "few.json").read_text())
     assert {b: list(m) for b, m in few["branches"].items()} == {"face": [face_map.DEFAULT], "text": [word_map.DEFAULT]}

@@ -94,6 +94,9 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     loaded = checkpoint.load(after["checkpoint"], paths.checkpoints)
     assert loaded.meta["parent"] == "base"
     assert loaded.meta["aggregation"] == "soft"
+    base = checkpoint.load("base", paths.checkpoints)
+    # A voice without Whisper's weights too: it abstained always after a retraining, for want of a threshold.
+    assert set(loaded.meta["abstain"]["subsets"]) == set(base.meta["abstain"]["subsets"])
     report = json.loads(next((paths.home / "runs").glob("*/report.json")).read_text())
     assert str(report).count("uar") >= 2
     assert checkpoint.roll_back(paths.checkpoints) == "base"
@@ -149,6 +152,8 @@ def test_what_reviewers_decide_is_what_is_learnt(tmp_path, voices):
     for method in METHODS:
         assert learnt(method)[second] == {"disgust": 1.0}  # where the annotator could not tell
         assert third not in learnt(method)
+    items, _ = gather(list(store.labels(OUTCOMES)), final=final_labels(store))
+    assert all(i.label_ids for i in items)  # the record of what a run learned from has it too
     adjudicate(store, 2, None, None, "all", None, "rita")
     assert set(learnt("soft")) == {first}
 
@@ -196,3 +201,21 @@ def test_a_sentence_that_came_as_a_row_teaches_its_words(tmp_path):
     store.add_label(clip, "anna", "anger")
     (item,), skipped = gather(list(store.labels(OUTCOMES)))
     assert (item.words, set(item.targets), skipped) == (words, {"all"}, [])
+    store.add_label(clip, "bert", "fear", transcript="I hate this!")
+    (item,), skipped = gather(list(store.labels(OUTCOMES)))
+    assert (item.words, set(item.targets), skipped) == ("I hate this!", {"all"}, [])  # it is still that sentence
+
+
+def test_labels_of_one_sentence_by_one_person_ended_in_a_traceback(tmp_path, voices):
+    paths = home_with(tmp_path / "home", [])
+    store = Store(paths.database_url, paths.media, paths.features)
+    for clip, emotion in voices[:24]:
+        words, speaker = "kids are talking by the door", "anna"
+        found = store.register_clip(
+            clip, media.content_hash(clip), name=clip.name, consent_text="test", speaker=speaker, words=words
+        )
+        store.utterance(found, transcript=words)
+        store.add_label(found, "bert", emotion)
+    done = retrain(paths)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

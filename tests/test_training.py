@@ -608,6 +608,21 @@ def test_raters_votes_are_a_share_of_the_target_where_there_are_any():
     torch.testing.assert_close(targets[1], torch.eye(7)[0])
 
 
+def test_nobody_else_talks_behind_a_speaker_of_a_split():
+    from training.data.voice_views import crowds, views
+
+    samples = [np.full(4000, v, np.float32) for v in (0.1, 0.2, 0.3)]
+    behind = crowds(samples, ["ann", "bo", "ann"])
+    assert [[float(x[0]) for x in crowd] for crowd in behind] == [
+        [pytest.approx(0.1), pytest.approx(0.3)],
+        [pytest.approx(0.2)],
+        [pytest.approx(0.1), pytest.approx(0.3)],
+    ]
+    again = [list(views(samples[0], behind[0], 2)) for _ in range(2)]
+    for first, second in zip(*again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_a_report_tells_agreement_with_what_most_raters_saw():
     from training.experiments.evaluation import report
 

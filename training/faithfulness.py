@@ -115,13 +115,15 @@ def _measure(
     loaded = predictor.checkpoint
     kept = args.report.with_suffix(".clips.jsonl")
     args.report.parent.mkdir(parents=True, exist_ok=True)
-    lines, done = _known(kept, loaded.id, args.seed)
+    known = _known(kept, loaded.id, args.seed, modalities)
+    lines: list[dict] = []
     limit, failed, left_out = args.limit or len(rows), 0, 0
     with kept.open("a", encoding="utf-8") as out, tqdm(total=min(limit, len(rows)), unit="clip", mininterval=2) as bar:
         for clip, row in rows:
             if bar.n == limit:
                 break
-            if clip in done:
+            if clip in known:
+                lines += known[clip]
                 bar.update()
                 continue
             try:
@@ -146,7 +148,7 @@ def _measure(
                 continue
             bar.update()
             lines += found
-            entry = {"clip": clip, "checkpoint": loaded.id, "seed": args.seed, "lines": found}
+            entry = {"clip": clip, **_made_with(loaded.id, args.seed, modalities), "lines": found}
             print(json.dumps(entry), file=out, flush=True)
     return lines, failed, left_out
 
@@ -155,11 +157,21 @@ def _names(files: list[Path]) -> str:
     return ", ".join(map(str, files))
 
 
-def _known(file: Path, checkpoint: str, seed: int) -> tuple[list[dict], set[str]]:
-    """Return what an earlier run measured with the same checkpoint and seed, and of which clips."""
-    entries = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
-    own = [e for e in entries if (e["checkpoint"], e["seed"]) == (checkpoint, seed)]
-    return [line for e in own for line in e["lines"]], {e["clip"] for e in own}
+def _made_with(checkpoint: str, seed: int, modalities: list[str]) -> dict:
+    return {"checkpoint": checkpoint, "seed": seed, "modalities": sorted(modalities)}
+
+
+def _known(file: Path, checkpoint: str, seed: int, modalities: list[str]) -> dict[str, list[dict]]:
+    """Return what an earlier run measured of each clip in the same way; a line that was cut off is measured again."""
+    found, wanted = {}, _made_with(checkpoint, seed, modalities)
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if {k: entry.get(k) for k in wanted} == wanted:
+            found[entry["clip"]] = entry["lines"]
+    return found
 
 
 if __name__ == "__main__":

@@ -61,10 +61,10 @@ def main() -> int:
     paths = Paths.from_env()
     found = pool(paths, rows, checkpoint_name(paths, args.checkpoint), args.out / "cache")
     kinds = product(args.orders, args.wrong, [True, False] if args.without_exemplars else [True])
-    file, rounds = args.out / "simulation.json", []
+    file, rounds, digest = args.out / "simulation.json", [], _digest(config, [i.key for i in found.items])
     for (order, wrong, exemplars), seed in product(list(kinds), range(args.seed, args.seed + args.seeds)):
         curve = Curve(order, wrong, exemplars, seed)
-        kept = args.out / "cache" / f"{order}-{wrong:g}-{exemplars:d}-{seed}-{found.served.id}-{_digest(config)}.json"
+        kept = args.out / "cache" / f"{order}-{wrong:g}-{exemplars:d}-{seed}-{found.served.id}-{digest}.json"
         if not kept.is_file():
             part = kept.with_suffix(".part")
             part.write_text(json.dumps(session(found, curve, config)))
@@ -82,10 +82,10 @@ def main() -> int:
     return 0
 
 
-def _digest(config) -> str:
+def _digest(config, clips: list[str]) -> str:
     import hashlib
 
-    return hashlib.sha256(json.dumps(asdict(config)).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([asdict(config), clips]).encode()).hexdigest()[:8]
 
 
 if __name__ == "__main__":

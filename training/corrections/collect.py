@@ -104,14 +104,15 @@ def gather(
         states = first.states if first.media is None else None
         if first.media is None and states is None:
             # Of a recording that was not kept, only a label about the words can be learned from.
-            typed = words and hashlib.sha256(words.encode()).hexdigest() == sha256
+            typed = any(said and hashlib.sha256(said.encode()).hexdigest() == sha256 for said in (words, first.words))
             targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
             if not targets:
                 skipped.append(
                     Skipped(sha256, first.name, "media_missing: the recording was not kept, or is no longer there")
                 )
                 continue
-        ids = tuple(r.id for r in rows if r.target in targets and r.outcome == "label")
+        decided = {o for o in targets if (sha256, start_s, end_s, o) in (final or {})}  # whatever annotators said
+        ids = tuple(r.id for r in rows if r.target in targets and (r.outcome == "label" or r.target in decided))
         items.append(
             TrainingExample(
                 sha256=sha256,

@@ -89,7 +89,8 @@ def of_speakers(speakers: Sequence[str | None], groups: Sequence[int]) -> Folds 
     for i, (speaker, g) in enumerate(zip(speakers, groups, strict=True)):
         if speaker and len(whose[g]) == 1:
             parts[part[speaker]].append(i)
-    return _of(parts, len(groups))
+    folds = _of(parts, len(groups))
+    return folds if folds.parts else None
 
 
 def _of(parts: Sequence[Sequence[int]], n: int) -> Folds:

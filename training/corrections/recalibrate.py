@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES
+from mmer.metrics import DEAF_VOICE
 from mmer.model import EmotionModel
 from training.corrections.adapt import Examples
 from training.learn.exemplars import Exemplar, Exemplars
@@ -56,7 +57,10 @@ def recalibrate(
         return promise
     states, _, targets = tuples.draw(N_TUPLES, torch.Generator().manual_seed(seed), subsets=False)
     fused = subset_probs(copy.deepcopy(model), states)
-    return fit_abstention(fused, targets.argmax(1).numpy(), alone, target=promise["target"])
+    found = fit_abstention(fused, targets.argmax(1).numpy(), alone, target=promise["target"])
+    if (deaf := promise["subsets"].get(DEAF_VOICE)) is not None:
+        found["subsets"][DEAF_VOICE] = deaf  # exemplars were heard with Whisper: without it the base's stands
+    return found
 
 
 def _judgements(ex: Examples, logits: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:

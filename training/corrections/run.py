@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from annotations.choices import TRAIN
 from annotations.db.schema import OUTCOMES, TrainingRunRecord
 from annotations.retention import delete_files
 from annotations.review.adjudication import final_labels
@@ -121,21 +122,29 @@ def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) 
     if missing := too_few(items, config):
         return TooFew(missing, skipped)
     predictor = Predictor(paths, checkpoint.promoted(paths.checkpoints))
+    hashes = {item.sha256 for item in items}
     items, examples, unread = read(predictor, items, speech=speech, cache=paths.features)
     skipped += unread
+    if gone := store.deleted(hashes):
+        delete_files([paths.features], sorted(gone))  # what was cached of clips that were deleted meanwhile
     missing = too_few(items, config)
     if missing or examples is None:
         return TooFew(missing or "no clip can be read", skipped)
+    groups = _groups(items, examples)
+    if len({g for g, item in zip(groups, items, strict=True) if item.side == TRAIN}) < 2:
+        return TooFew(
+            "all clips for training are copies, or takes of the same words by one person; label others", skipped
+        )
     served = predictor.checkpoint
     exemplars = of_checkpoint(served, paths.checkpoints)
     if exemplars is None:
         print(f"no exemplars fit {served.id}: its corrections will count for all clips, near or far", file=sys.stderr)
     else:
-        exemplars = as_heard(exemplars, served.model, _share_heard(examples, served.model))
+        exemplars = as_heard(exemplars, served.model, share_heard(examples, served.model))
     return Collected(items, skipped, served, examples, exemplars, learned_from(store, served.id), partial(looks, store))
 
 
-def _share_heard(ex: Examples, model: EmotionModel) -> float:
+def share_heard(ex: Examples, model: EmotionModel) -> float:
     """Return in which share of the voices Whisper's encoder listened; 1 where there are none."""
     spoken = ex.present[:, MODALITIES.index("voice")]
     pooled = ex.pooled[MODALITIES.index("voice")][spoken]
@@ -157,7 +166,7 @@ def _reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
 def train(found: Collected, config: RetrainConfig) -> Trained:
     """Return a model trained on what may be learned from, and what the gate says of it."""
     items, ex, served = found.items, found.examples, found.served
-    groups = near_duplicates([i.likeness for i in items], *_clip_states(ex))
+    groups = _groups(items, ex)
     who = sides(items, groups, found.known)
     index = torch.nonzero(who.learn).flatten()
     learn, learners = ex.part(index), [items[i] for i in index.tolist()]
@@ -243,6 +252,11 @@ def _weigh(
     return people, strangers, measured, changed
 
 
+def _groups(items: Sequence[TrainingExample], ex: Examples) -> list[int]:
+    """Return the group of near-duplicates that each clip is in."""
+    return near_duplicates([i.likeness for i in items], *_clip_states(ex))
+
+
 def _clip_states(ex: Examples) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Return what each branch pooled of a clip (N, C), mean over its utterances, and which it has (N, 3)."""
     n = len(ex.targets)
@@ -309,11 +323,12 @@ def _conclude(
         delete_files([paths.features], sorted(gone))  # what this run cached of them since
         report["reasons"].append(f"{len(gone)} of its clips were deleted meanwhile; run again")
         report["verdict"] = "refused"
+    folder = paths.home / "runs" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{run}"
     try:
         if report["verdict"] != "refused":
             report["checkpoint"] = _save(paths, served, trained)
         # The files name no clip: a deletion cleans the database's copy of the report, which does.
-        write_report(paths.home / "runs" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{run}", report)
+        write_report(folder, report)
         clips = {"skipped_clips": {one.sha256 for one in found.skipped}, JUDGED: trained.measured}
         ids = [label for i in items for label in i.label_ids]
         store.finish_run(
@@ -324,6 +339,7 @@ def _conclude(
     except BaseException:
         if report["checkpoint"] and report["checkpoint"] != checkpoint.promoted(paths.checkpoints):
             shutil.rmtree(paths.checkpoints / report["checkpoint"], ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # it would tell of a promotion
         raise
 
 

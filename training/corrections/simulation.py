@@ -31,10 +31,10 @@ from training.corrections.adapt import Examples, answers, probabilities
 from training.corrections.collect import TrainingExample, read
 from training.corrections.config import RetrainConfig
 from training.corrections.evidence import base_uar
-from training.corrections.run import Collected, train
+from training.corrections.run import Collected, share_heard, train
 from training.data.load import save_atomically
 from training.data.manifest import Row
-from training.learn.exemplars import Exemplars, of_checkpoint
+from training.learn.exemplars import Exemplars, as_heard, of_checkpoint
 
 ORDERS = ("random", "entropy", "margin", "branches", "diversity")
 _ASIDE = 0.5  # of a labelled speaker's clips, which measure and are never labelled
@@ -97,7 +97,10 @@ def pool(paths: Paths, rows: Sequence[Row], checkpoint_id: str, cache: Path) -> 
         kept = {name: getattr(found, name) for name in ("middles", "pooled", *_TENSORS)}
         save_atomically({**kept, "items": [place[id(item)] for item in readable]}, file)
         items, ex = readable, found
-    return Pool(served, items, ex, of_checkpoint(served, paths.checkpoints))
+    exemplars = of_checkpoint(served, paths.checkpoints)
+    if exemplars is not None:
+        exemplars = as_heard(exemplars, served.model, share_heard(ex, served.model))
+    return Pool(served, items, ex, exemplars)
 
 
 def _item(row: Row) -> TrainingExample:

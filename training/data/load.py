@@ -186,8 +186,8 @@ def load_voices(
     corpora = tuple(r.corpus for _, r in readable)
     sizes = Counter(corpora)
     views = [min(n_views, max(VIEWS_IN_ALL // sizes[c], 1)) for c in corpora]
-    states = None if whisper is None else whisper_states(samples, whisper, work, views)
     speakers = tuple(r.speaker or "" for _, r in readable)
+    states = None if whisper is None else whisper_states(samples, speakers, whisper, work, views)
     return Voices(samples, targets_of(tuple(r for _, r in readable)), corpora, states, speakers)
 
 
@@ -205,20 +205,27 @@ def load_every_voice(
     return voices
 
 
-def whisper_states(samples: list[np.ndarray], whisper: Transcriber, work: Path, n_views: Sequence[int]) -> Tensor:
+def whisper_states(
+    samples: list[np.ndarray], speakers: Sequence[str], whisper: Transcriber, work: Path, n_views: Sequence[int]
+) -> Tensor:
     """Return the pooled states (N, V, depths, 2 * width) of Whisper's encoder; V is 1 + the most views of any.
 
-    Of an utterance with fewer, they come again. They are kept by the utterance's hash, every few minutes: an hour
-    need not be repeated by a run that was stopped.
+    Of an utterance with fewer, they come again. They are kept by the hashes of the utterance and of those that talk
+    behind it, every few minutes: an hour need not be repeated by a run that was stopped.
     """
     identity = "-".join(map(str, whisper.encoder_size()))
     file = work / f"whisper_states-{identity}-{voice_views.VERSION}.pt"
     known: dict[str, Tensor] = torch.load(file, weights_only=True) if file.is_file() else {}
     keys = [hashlib.sha256(x.tobytes()).hexdigest() for x in samples]
+    crowds = voice_views.crowds(samples, speakers)
+    behind: dict[str, str] = {}
+    for key, speaker in zip(keys, speakers, strict=True):
+        behind[speaker] = hashlib.sha256((behind.get(speaker, "") + key).encode()).hexdigest()
+    keys = [f"{k} {behind[s]}" if n else k for k, s, n in zip(keys, speakers, n_views, strict=True)]
     missing = [i for i, key in enumerate(keys) if key not in known or len(known[key]) <= n_views[i]]
     since = time.monotonic()
     for i in tqdm(missing, desc="Whisper's encoder", mininterval=5):
-        sounds = voice_views.views(samples[i], samples, n_views[i])
+        sounds = voice_views.views(samples[i], crowds[i], n_views[i])
         known[keys[i]] = torch.stack([whisper.encode(x) for x in sounds]).half()
         if time.monotonic() - since > 300:
             save_atomically(known, file)

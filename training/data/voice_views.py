@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from mmer.config import SAMPLE_RATE
 from training.data import augment
 
-VERSION = 1  # of the views: what is cached of another one is not used
+VERSION = 2  # of the views: what is cached of another one is not used
 
 
 def telephone(samples: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,7 +52,7 @@ def view(samples: np.ndarray, others: Sequence[np.ndarray], generator: torch.Gen
     """Return an utterance (L,) at another speed and pitch, and often in another room, in noise or over another line.
 
     Args:
-        others: utterances that may talk in the background.
+        others: utterances that may talk in the background, as `crowds` gives them.
     """
     x = augment.waveform(samples, len(samples) * 2, generator)
     room, line, crowd, phone, snr = torch.rand(5, generator=generator).tolist()
@@ -67,8 +67,19 @@ def view(samples: np.ndarray, others: Sequence[np.ndarray], generator: torch.Gen
     return (x / x.abs().max().clamp_min(1.0)).numpy()
 
 
+def crowds(samples: Sequence[np.ndarray], speakers: Sequence[str]) -> list[list[np.ndarray]]:
+    """Return for each utterance those that may talk behind it: its own speaker's.
+
+    Another's would carry a voice that is to be new from one side of a split to the other.
+    """
+    own: dict[str, list[np.ndarray]] = {}
+    for x, speaker in zip(samples, speakers, strict=True):
+        own.setdefault(speaker, []).append(x)
+    return [own[speaker] for speaker in speakers]
+
+
 def views(samples: np.ndarray, others: Sequence[np.ndarray], n: int) -> Iterator[np.ndarray]:
-    """Yield an utterance as it is and `n` views of it, the same ones at each call."""
+    """Yield an utterance as it is and `n` views of it, the same ones at each call with the same others."""
     seed = int.from_bytes(hashlib.sha256(samples.tobytes()).digest()[:6], "big")
     generator = torch.Generator().manual_seed(seed)
     yield samples

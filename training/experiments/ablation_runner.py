@@ -208,7 +208,7 @@ class Ablation:
             babble = voices.samples if row.how == "babble" else ()
             samples = [corruptions.noisy(x, row.level, rng, babble) for x in voices.samples]
             whisper, nothing = self.data.whisper, [0] * len(samples)
-            states = None if whisper is None else whisper_states(samples, whisper, work, nothing)
+            states = None if whisper is None else whisper_states(samples, voices.speakers, whisper, work, nothing)
             return replace(voices, samples=samples, whisper=states)
         if row.modality == "face":
             return _worse_faces(self.data.faces("val"), row)

@@ -84,13 +84,14 @@ def encode_voices(
         with_whisper: False: as where Whisper's weights are not to be had.
     """
     states = data.whisper if with_whisper and model.encoders["voice"].whisper is not None else None
+    crowds = voice_views.crowds(data.samples, data.speakers) if view else []
 
     def inputs() -> Iterator[tuple]:
         for i, samples in enumerate(tqdm(data.samples, desc="voice states", leave=False, mininterval=5)):
             if noisy is not None:
                 samples = augment.waveform(samples, min(len(samples), 5 * SAMPLE_RATE), noisy)
             elif view:
-                *_, samples = voice_views.views(samples, data.samples, view)
+                *_, samples = voice_views.views(samples, crowds[i], view)
             mel = log_mel(samples).mel[None]
             extra = () if states is None else (states[i, view][None].float(), torch.ones(1, dtype=torch.bool))
             yield mel, torch.ones(mel.shape[:2], dtype=torch.bool), *extra
