@@ -8,19 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from mmer.captum_attr import captum_attr
 from mmer.trust import MAX_DELTA, MIN_GAP
 
 PIECES = (4, 16)  # of an integral, at first and at most
 STEPS = 4  # in each piece
-
-
-def _captum():
-    import matplotlib
-
-    matplotlib.use("Agg")  # captum imports pyplot, which looks for a display
-    import captum.attr
-
-    return captum.attr
 
 
 def slopes(function, inputs: tuple, baselines: tuple, arguments: tuple = ()) -> tuple[tuple, float]:
@@ -33,7 +25,7 @@ def slopes(function, inputs: tuple, baselines: tuple, arguments: tuple = ()) -> 
     Args:
         function: inputs of B rows, then `arguments` -> (B,).
     """
-    method = _captum().IntegratedGradients(function, multiply_by_inputs=False)
+    method = captum_attr().IntegratedGradients(function, multiply_by_inputs=False)
     ways = tuple(x - b for x, b in zip(inputs, baselines, strict=True))
 
     def at(share: float) -> tuple[Tensor, ...]:

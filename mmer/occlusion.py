@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mmer.captum_attr import captum_attr
 from mmer.trust import N_RANDOM, random_orders, steps
 
 NOISES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of what one unit may add, squared: how far the logit is from a sum
@@ -15,7 +16,7 @@ def occluded(
 ) -> tuple[Tensor, float]:
     """Return what each unit adds (n,), and f(everything) - f(nothing), which they sum to.
 
-    Each group of each partition goes once. A unit gets its part of what its groups took away, averaged over the
+    Each group of each partition goes once (Captum's feature ablation). A unit gets its part of what its groups took away, averaged over the
     partitions. What no single group takes away is divided equally, as costs that cannot be separated are
     (Moulin, The separability axiom and equal-sharing methods, 1985).
 
@@ -25,20 +26,23 @@ def occluded(
         both_ways: also leave each group alone, and average: the first and the last step of a Shapley value's many.
             https://arxiv.org/abs/1705.07874
     """
-    n = len(partitions[0])
-    masks = [torch.arange(int(p.max()) + 1, device=p.device)[:, None] == p for p in partitions]  # (groups, n)
-    inside = torch.cat(masks)
-    ends = torch.stack([torch.ones_like(inside[0]), torch.zeros_like(inside[0])])
-    logits = logit_of(torch.cat([ends, ~inside, inside] if both_ways else [ends, ~inside]))
-    whole, nothing, taken, left = logits.split([1, 1, len(inside), len(logits) - 2 - len(inside)])
-    effects = whole - taken
-    if both_ways:
-        effects = (effects + left - nothing) / 2
-    scores = logits.new_zeros(n)
-    for mask, effect in zip(masks, effects.split([len(m) for m in masks]), strict=True):
-        scores += (mask * (effect / mask.sum(1))[:, None]).sum(0) / len(masks)
-    gap = whole - nothing
-    return scores + (gap - scores.sum()) / n, float(gap)
+    everything = torch.ones(1, len(partitions[0]), device=partitions[0].device)
+    nothing = torch.zeros_like(everything)
+    method = captum_attr().FeatureAblation(lambda kept: logit_of(kept > 0.5))
+
+    def effects(there: Tensor, other: Tensor, groups: Tensor) -> Tensor:
+        """Return the logit of `there` less that with each unit's group as in `other` (n,)."""
+        at_once = int(groups.max()) + 1
+        return method.attribute(there, other, feature_mask=groups[None], perturbations_per_eval=at_once)[0]
+
+    scores = torch.zeros_like(everything[0])
+    for groups in partitions:
+        found = effects(everything, nothing, groups)
+        if both_ways:
+            found = (found - effects(nothing, everything, groups)) / 2
+        scores += found / groups.bincount()[groups] / len(partitions)
+    gap = torch.sub(*logit_of(torch.cat([everything, nothing]) > 0.5))
+    return scores + (gap - scores.sum()) / len(scores), float(gap)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ FLOORS = [
     {"encoders", "correction", "prosody"},
     {"model"},
     {"features", "checkpoint", "branch_states", "shapley"},
-    {"perceive", "versions", "trust", "target_logit"},
+    {"perceive", "versions", "trust", "target_logit", "captum_attr"},
     {"integrated_gradients", "occlusion", "explanation"},
     {"face_map", "voice_map", "word_map"},
     {"predict", "attribution", "hub"},
