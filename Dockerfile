@@ -32,7 +32,7 @@ RUN case "$DEVICE" in \
     && pip install -r runtime.txt \
     && rm runtime.txt torch.txt
 
-COPY app.py LICENSE README.md ./
+COPY app.py LICENSE README.md pyproject.toml setup.py ./
 COPY mmer mmer
 COPY annotations annotations
 COPY training training

@@ -60,6 +60,7 @@ class Reasons(TypedDict):
     logit: float
     baseline_logit: float
     modality: dict[str, float | None]
+    alone: dict[str, str]
     words: list[dict[str, Any]]
     voice_bands: list[dict[str, Any]]
     voice_contours: dict[str, Any] | None
@@ -111,6 +112,7 @@ class _Checkpoint(TypedDict):
     created_at: str
     parent: str | None
     metrics: dict[str, Any] | None
+    problem: str  # why it cannot be read; empty where it can
 
 
 class Versions(TypedDict):
