@@ -16,9 +16,9 @@ def occluded(
 ) -> tuple[Tensor, float]:
     """Return what each unit adds (n,), and f(everything) - f(nothing), which they sum to.
 
-    Each group of each partition goes once (Captum's feature ablation). A unit gets its part of what its groups took away, averaged over the
-    partitions. What no single group takes away is divided equally, as costs that cannot be separated are
-    (Moulin, The separability axiom and equal-sharing methods, 1985).
+    Each group of each partition goes once (Captum's feature ablation). A unit gets its part of what its groups took
+    away, averaged over the partitions. What no single group takes away is divided equally, as costs that cannot be
+    separated are (Moulin, The separability axiom and equal-sharing methods, 1985).
 
     Args:
         logit_of: kept units (R, n) bool -> logits (R,).
