@@ -106,7 +106,12 @@ def _summaries(session: Session, target: str, item_ids: Sequence[int] | None) ->
 
 
 def same_segment(left, right):
-    """Return the condition that two records with `clip_id, start_s, end_s` are of the same segment of the same clip."""
+    """Return the condition that two records are of the same segment of the same clip.
+
+    Args:
+        left: a class of records with `clip_id, start_s, end_s`.
+        right: such a class too, or a loaded row.
+    """
     return and_(
         left.clip_id == right.clip_id,
         left.start_s.is_not_distinct_from(right.start_s),

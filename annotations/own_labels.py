@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotations.db.schema import AnnotatorRecord, ClipRecord, CurrentLabelRecord, LabelRecord
+from annotations.item_summary import same_segment
 from annotations.store import Store, find_annotator
 from mmer.errors import LabelError
 
@@ -32,9 +33,7 @@ class OwnLabel:
     features: bool  # the model's numbers are kept
 
 
-def own_labels(
-    store: Store, *, annotator: str | None = None, ids: Collection[int] = (), limit: int = 200
-) -> list[OwnLabel]:
+def own_labels(store: Store, *, annotator: str | None = None, ids: Collection[int] = ()) -> list[OwnLabel]:
     """Return labels that count and were not asked for by a project, the newest first.
 
     Args:
@@ -50,7 +49,6 @@ def own_labels(
             .join(ClipRecord, ClipRecord.id == LabelRecord.clip_id)
             .where(or_(*mine), LabelRecord.item_id.is_(None))
             .order_by(LabelRecord.id.desc())
-            .limit(limit)
         )
         return [_own(label, clip) for label, clip in session.execute(query)]
 
@@ -96,29 +94,33 @@ def delete(store: Store, label_id: int) -> bool:
     """
     with store.writing() as session:
         label, annotator = _current(session, label_id)
-        clip = session.get_one(ClipRecord, label.clip_id)
-        others = (
-            select(LabelRecord.id)
-            .where(LabelRecord.clip_id == clip.id)
-            .where(or_(LabelRecord.annotator_id != label.annotator_id, LabelRecord.item_id.is_not(None)))
-        )
-        alone = clip.source == "upload" and not clip.path and session.scalar(others.limit(1)) is None
-        if not alone:
+        alone = _is_judged_only_by(label.annotator_id)
+        sha256 = session.scalar(select(ClipRecord.sha256).where(ClipRecord.id == label.clip_id, alone))
+        if sha256 is None:
             _take_back(store, session, label, annotator)
-        sha256 = clip.sha256
-    if alone:
-        store.delete_clip(sha256, actor=annotator)
-    return alone
+            return False
+    try:
+        store.delete_clip(sha256, actor=annotator, only_if=alone)
+    except LabelError as error:
+        if error.code != "unknown_clip":
+            raise
+        return delete(store, label_id)  # somebody else judged the clip between the two transactions, or deleted it
+    return True
+
+
+def _is_judged_only_by(annotator_id: int) -> ColumnElement[bool]:
+    """Return the condition that a clip is an upload which nobody but this annotator judged, and that for no project."""
+    others = (LabelRecord.annotator_id != annotator_id) | LabelRecord.item_id.is_not(None)
+    judged = select(LabelRecord.id).where(LabelRecord.clip_id == ClipRecord.id, others)
+    return and_(ClipRecord.source == "upload", ClipRecord.path.is_(None), ~judged.exists())
 
 
 def _take_back(store: Store, session: Session, label: LabelRecord, annotator: str) -> None:
     """Undo an annotator's rows about the same segment and target until none counts; their words go."""
     own = (
-        (LabelRecord.clip_id == label.clip_id)
+        same_segment(LabelRecord, label)
         & (LabelRecord.annotator_id == label.annotator_id)
         & (LabelRecord.target == label.target)
-        & LabelRecord.start_s.is_not_distinct_from(label.start_s)
-        & LabelRecord.end_s.is_not_distinct_from(label.end_s)
         & LabelRecord.item_id.is_(None)
     )
     counting = select(CurrentLabelRecord.label_id).join(LabelRecord, LabelRecord.id == CurrentLabelRecord.label_id)

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -360,7 +360,6 @@ class Store:
         emotions: str | Mapping[str, float] | None = None,
         *,
         prediction_id: int | None = None,
-        supersedes: int | None = None,
         item_id: int | None = None,
         assignment_id: int | None = None,
         session: Session | None = None,
@@ -383,7 +382,6 @@ class Store:
         Args:
             emotions: one emotion, or weights of several; None for the outcomes skip, cannot_tell and broken.
             prediction_id: the prediction the annotator saw.
-            supersedes: a label of another segment or target that this one corrects.
             item_id: the item of a project that was judged, and `assignment_id` the lease it was judged under.
             confidence, intensity, valence, arousal: ranges as in `check_label`.
             lead_time_s: from the item's first sight to the answer.
@@ -413,11 +411,8 @@ class Store:
             session.flush()
             _check_clip(session, clip_id, item_id, prediction_id)
             person = annotator_id(session, annotator)
-            if supersedes is not None:
-                self._own_label(session, supersedes, person, clip_id)
             values |= {"clip_id": clip_id, "annotator_id": person, "prediction_id": prediction_id}
-            values |= {"supersedes": supersedes, "item_id": item_id, "assignment_id": assignment_id}
-            return self._append(session, values)
+            return self._append(session, values | {"item_id": item_id, "assignment_id": assignment_id})
 
     def undo(self, label_id: int, annotator: str, session: Session | None = None) -> int:
         """Return the id of a new row that takes an annotator's own label back; the one before it counts again.
@@ -427,7 +422,9 @@ class Store:
         """
         with self.writing(session) as session:
             person = find_annotator(session, annotator)
-            label = self._own_label(session, label_id, person)
+            label = _require(session, LabelRecord, label_id, "label_id")
+            if label.annotator_id != person:
+                raise LabelError("not_yours", f"label {label_id} is another annotator's; add your own instead")
             undone = select(LabelRecord.id).filter_by(supersedes=label_id, outcome=UNDO)
             if label.outcome == UNDO or session.scalar(undone) is not None:
                 raise LabelError("already_undone", f"label {label_id} is undone already; label the clip again instead")
@@ -465,28 +462,14 @@ class Store:
             item_summary.refresh_summaries(session, target, [item_id])
         return label_id
 
-    def _own_label(self, session: Session, label_id: int, annotator_id: int | None, clip_id: int | None = None):
-        label = _require(session, LabelRecord, label_id, "label_id")
-        if label.annotator_id != annotator_id:
-            raise LabelError("not_yours", f"label {label_id} is another annotator's; add your own instead")
-        if clip_id not in (None, label.clip_id):
-            raise LabelError("unknown_label_id", f"label {label_id} is of another clip")
-        return label
-
     def labels(
-        self,
-        outcomes: Iterable[str] = ("label",),
-        *,
-        sha256: str | None = None,
-        unconsumed: bool = False,
-        by_clip: bool = False,
+        self, outcomes: Iterable[str] = ("label",), *, sha256: str | None = None, by_clip: bool = False
     ) -> Iterator[Label]:
         """Stream the current labels in the order they were stored.
 
         Args:
             outcomes: which kinds to return.
             sha256: only those of this clip.
-            unconsumed: only those no training run has used.
             by_clip: clip after clip, so that each clip's labels follow each other.
         """
         query = (
@@ -503,8 +486,6 @@ class Store:
         )
         if sha256:
             query = query.where(ClipRecord.sha256 == sha256.lower())
-        if unconsumed:
-            query = query.where(LabelRecord.id.not_in(select(training_run_labels.c.label_id)))
         with self._readers() as session:
             for *shared, annotator, sha256, name, speaker, stored, path, features, words, side in session.execute(
                 query
@@ -594,16 +575,24 @@ class Store:
                 there = select(literal(run_id), LabelRecord.id).where(LabelRecord.id.in_(label_ids[i : i + 1000]))
                 session.execute(training_run_labels.insert().from_select(["run_id", "label_id"], there))
 
-    def delete_clip(self, sha256: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
+    def delete_clip(
+        self,
+        sha256: str,
+        *,
+        keep_labels: bool = False,
+        only_if: ColumnElement[bool] | None = None,
+        actor: str = "system",
+    ) -> retention.Removal:
         """Delete a clip's media, features, predictions, labels and consents, and check that no trace is left.
 
         Args:
             keep_labels: the label rows stay, of a clip without hash, name, speaker, words or comments.
+            only_if: what has to hold of the clip's row in the transaction that deletes it; else it is as if not there.
 
         Raises:
             LabelError: `unknown_clip`, `trace_left`.
         """
-        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}", (), keep_labels, actor)
+        return self._delete(ClipRecord.sha256 == sha256.lower(), f"clip {sha256}", (), keep_labels, actor, only_if)
 
     def delete_speaker(self, speaker: str, *, keep_labels: bool = False, actor: str = "system") -> retention.Removal:
         """Delete all clips of a speaker, as `delete_clip` does one."""
@@ -616,22 +605,34 @@ class Store:
         return replace(removal, alike=tuple(sorted({*near} - {*spelt})))
 
     def _delete(
-        self, condition, what: str, speakers: tuple[str, ...], keep_labels: bool, actor: str
+        self,
+        condition: ColumnElement[bool],
+        what: str,
+        speakers: tuple[str, ...],
+        keep_labels: bool,
+        actor: str,
+        only_if: ColumnElement[bool] | None = None,
     ) -> retention.Removal:
         with self.writing(sends=False) as session:
-            hashes = list(session.scalars(select(ClipRecord.sha256).where(condition)))
+            query = select(ClipRecord.sha256).where(condition)
+            if only_if is not None:
+                session.execute(query.with_for_update()).all()  # on a server, who is labelling it now is waited for
+                query = query.where(only_if)
+            hashes = list(session.scalars(query))
             if not hashes:
                 raise LabelError("unknown_clip", f"no {what} on record")
             removal = retention.remove_clips(session, self._folders, hashes, keep_labels=keep_labels)
             counted = {"n_clips": removal.clips, "n_labels": removal.labels, "labels_kept": keep_labels}
             session.add(RemovalRecord(**counted))
             self.audit(actor, "speaker.delete" if speakers else "clip.delete", counted, session)
-        # After the transaction: other writers need not wait until every upload is read.
-        n_uploads = retention.delete_uploads(self.uploads_dir, hashes) if self.uploads_dir else 0
-        removal = replace(removal, files=removal.files + n_uploads)
-        retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
-        if self.backup:
-            self.backup.purge()
+        try:
+            # After the transaction: other writers need not wait until every upload is read.
+            n_uploads = retention.delete_uploads(self.uploads_dir, hashes) if self.uploads_dir else 0
+            removal = replace(removal, files=removal.files + n_uploads)
+            retention.verify_no_trace(self.engine, self._folders, hashes, speakers)
+        finally:  # the rows are gone, whatever is left here: the backup must not keep them
+            if self.backup:
+                self.backup.purge()
         return replace(removal, copies=retention.older_copies_with(self.engine, hashes))
 
     def expire(self, *, given_before: datetime | None = None, actor: str = "system") -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Agreement checked against published and hand-made tables; aggregation against annotators whose mistakes are known."""
 
+import unicodedata
 from datetime import datetime, timezone
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from annotations.db.schema import CurrentLabelRecord, GoldRecord, ItemRecord, ProjectRecord
 from annotations.item_summary import entropy
 from annotations.label import Label
+from annotations.queue import projects
 from annotations.review.aggregate import METHODS, aggregate
 from annotations.review.agreement import Ratings, agreement, alpha, cohen_kappas, gold_accuracy, kappa, one_against_rest
 from mmer.errors import LabelError
@@ -175,6 +177,11 @@ def test_unknown_projects_and_targets_are_named(labelled):
         agreement(labelled, "x")
     with pytest.raises(LabelError, match="target 'nose' is none of all, face, voice, text"):
         agreement(labelled, target="nose")
+
+
+def test_a_project_was_not_found_under_the_other_unicode_form_of_its_name(store):
+    projects.create(store, "Zo\u00eb", actor="boss")
+    assert agreement(store, unicodedata.normalize("NFD", "Zo\u00eb")).n_items == 0
 
 
 def test_nothing_labelled_is_no_error(store):

@@ -103,6 +103,20 @@ def test_a_dataset_from_elsewhere_cannot_name_files_outside(store, tmp_path):
         import_labels(store, tmp_path / "in", "hf")
 
 
+def test_a_damaged_table_lost_the_rows_before_it_and_their_report(store, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    row = {"sha256": "a" * 64, "label": "fear", "annotator": "ann"}
+    (tmp_path / "a" / "metadata.jsonl").write_text(json.dumps(row))
+    (tmp_path / "b" / "metadata.parquet").write_bytes(b"PAR1 cut off")
+    report = import_labels(store, tmp_path, "hf")
+    assert (report.imported, len(list(store.labels()))) == (1, 1)
+    assert [line.split(": ")[1] for line in report.bad] == ["unreadable_file"]
+    assert "after a row 1: " in report.bad[0]
+    with pytest.raises(LabelError, match="has no metadata.parquet that can be read"):
+        import_labels(store, tmp_path / "b", "hf")
+
+
 class Hub(BaseHTTPRequestHandler):
     """As much of the hub's API as a push needs: one repository whose files are kept in `repo`."""
 

@@ -9,6 +9,7 @@ from pyarrow import parquet
 from sqlalchemy import select
 
 from annotations.__main__ import main
+from annotations.choices import HELD_OUT, TRAIN
 from annotations.db.schema import ClipRecord, ConsentRecord, UtteranceRecord
 from annotations.media_file import content_hash
 from annotations.queue import projects
@@ -287,3 +288,30 @@ def test_the_models_answers_come_in_and_decide_the_order(tmp_path, capsys):
     store = Store(f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "media")
     assert store.counts()["predictions"] == 2
     assert [t.name for t in Queue(store, projects.project(store, "voices")).next("ann", 2)] == ["1.wav", "0.wav"]
+
+
+def test_a_speakers_takes_of_one_sentence_were_on_both_sides(store, project, tmp_path):
+    rows = [(f"{sentence}-{take}.wav", f"sentence {sentence}") for sentence in range(10) for take in range(3)]
+    for number, (name, _) in enumerate(rows):
+        sound(tmp_path / name, number)
+    table = tmp_path / "rows.csv"
+    table.write_text("path,text,speaker\n" + "".join(f"{name},{text},zoe\n" for name, text in rows))
+    assert import_media(store, project, table).items == 30
+    with store.reading() as session:
+        sides = dict(session.execute(select(ClipRecord.name, ClipRecord.side)).all())
+    by_sentence = [{sides[f"{sentence}-{take}.wav"] for take in range(3)} for sentence in range(10)]
+    assert all(len(found) == 1 for found in by_sentence)
+    assert {TRAIN, HELD_OUT} == set().union(*by_sentence)
+
+
+def test_a_damaged_table_lost_the_rows_before_it_and_their_report(store, project, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "metadata.csv").write_text("text\nso it is\nand so on\n")
+    (tmp_path / "b" / "metadata.parquet").write_bytes(b"PAR1 cut off")
+    report = import_media(store, project, tmp_path)
+    assert report.items == 2
+    (bad,) = report.bad
+    assert bad.startswith("after a/metadata.csv line 3: bad_file: ")
+    with pytest.raises(LabelError, match="is no parquet"):
+        import_media(store, project, tmp_path / "b")

@@ -1,12 +1,13 @@
 """The queue on real databases: leases, slots, gold, undo, and ranks worked out by hand."""
 
 import threading
+import unicodedata
 from collections import Counter
 from datetime import timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from annotations.db.schema import (
     UNDO,
@@ -16,6 +17,7 @@ from annotations.db.schema import (
     ItemRecord,
     ItemSummaryRecord,
     LabelRecord,
+    ProjectRecord,
     now,
 )
 from annotations.queue import projects
@@ -122,6 +124,25 @@ def test_a_change_keeps_the_old_value_in_the_audit_log_and_moves_the_slots(store
         projects.project(store, "faces")
     with pytest.raises(LabelError, match="already; choose another"):
         projects.create(store, "voices", actor="boss")
+
+
+def test_a_change_shifted_the_slots_by_what_another_had_changed_meanwhile(store):
+    _queue, ids = a_queue(store, 2)
+
+    def labels():  # asked for after the project was read, and before it is locked
+        projects.change(store, "voices", actor="ada", per_item=4)
+        yield from ("anger", "fear")
+
+    assert projects.change(store, "voices", actor="boss", label_set=labels()).per_item == 4
+    assert slots(store) == dict.fromkeys(ids, 4)
+
+
+def test_a_project_whose_name_was_stored_in_another_unicode_form_could_not_be_changed(store):
+    projects.create(store, "Zo\u00eb", actor="boss")
+    with store.writing() as session:  # as an earlier version stored it
+        session.execute(update(ProjectRecord).values(name=unicodedata.normalize("NFD", "Zo\u00eb")))
+    assert projects.change(store, "Zo\u00eb", actor="boss", guidelines="new").guidelines == "new"
+    assert projects.change(store, "Zo\u00eb", actor="boss", new_name="Zo\u00eb").name == "Zo\u00eb"
 
 
 # Leases

@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from annotations.__main__ import main
-from annotations.db.schema import OUTCOMES, VERSION
+from annotations.db.schema import OUTCOMES, VERSION, AnnotatorRecord
 from annotations.formats.import_export import export_labels, import_labels
 from annotations.formats.label_row import COLUMNS
 from annotations.label import Label
@@ -252,3 +253,23 @@ def test_a_correction_from_a_table_keeps_what_it_does_not_speak_of(store, tmp_pa
         if new == "a typo":
             assert (after.comment, after.intensity, after.lead_time_s, after.blind) == ("a typo", 1.0, 2.5, True)
     assert (after.emotions, after.intensity, after.blind) == ({"fear": 1.0}, None, None)
+
+
+def test_labels_of_a_name_stored_in_another_unicode_form_came_in_twice(store, tmp_path):
+    with store.writing() as session:  # as an earlier version stored it
+        session.add(AnnotatorRecord(name=unicodedata.normalize("NFD", "Zo\u00eb")))
+    store.add_label(store.register_clip(None, "a" * 64, name="a"), "Zo\u00eb", "anger")
+    export_labels(store, tmp_path / "labels.csv", "csv")
+    report = import_labels(store, tmp_path / "labels.csv", "csv")
+    assert (report.imported, report.present, store.counts()["labels"]) == (0, 1, 1)
+
+
+def test_an_import_registered_an_upload_that_lay_elsewhere(clip, tmp_path):
+    path, _ = clip
+    uploads = tmp_path / "elsewhere"
+    uploads.mkdir()
+    path = path.rename(uploads / "talk.mp4")
+    store = Store(f"sqlite:///{tmp_path / 'home' / 'mmer.db'}", tmp_path / "home" / "media", uploads_dir=uploads)
+    (tmp_path / "labels.csv").write_text(f"clip,label,annotator\n{path},anger,ann\n")
+    (bad,) = import_labels(store, tmp_path / "labels.csv", "csv", allow_outside=True).bad
+    assert ": own_file: " in bad

@@ -150,8 +150,8 @@ def test_an_older_database_keeps_every_row_and_knows_which_count(database, tmp_p
     assert (found[2].speaker, found[2].confidence, found[2].comment) == ("zoe", 0.9, "hm")
     assert found[2].created_at == datetime(2026, 1, 2, 12, tzinfo=timezone.utc)
     assert store.counts()["current"] | {"fear": 1, "cannot_tell": 1, "anger": 0} == store.counts()["current"]
-    assert [label.id for label in store.labels(OUTCOMES, unconsumed=True)] == [5]
     with store.reading() as session:
+        assert session.scalars(text("SELECT label_id FROM training_run_labels")).all() == [2]
         spans = session.execute(text("SELECT start_s, end_s FROM utterances ORDER BY id")).all()
         assert spans == [(None, None), (0.0, 1.5)]
         assert session.execute(text("SELECT text, scope FROM consents")).all() == [("keep it", "media")]
@@ -191,7 +191,8 @@ def test_a_database_of_version_0002_keeps_every_row(tmp_path):
     assert set(labels) == {1, 2, 4, 5, 8}
     assert (labels[8].emotions, labels[8].target, labels[8].start_s) == ({"anger": 0.3, "fear": 0.7}, "voice", 0.5)
     assert (labels[2].comment, labels[2].lead_time_s, labels[2].words) == ("low", 3.5, "so it is")
-    assert [label.id for label in store.labels(unconsumed=True)] == [2, 4, 5, 8]
+    with store.reading() as session:
+        assert session.scalars(text("SELECT label_id FROM training_run_labels")).all() == [1]
     assert final_labels(store) == {("b" * 64, None, None, "all"): {"fear": 1.0}}
     assert [(d.item_id, d.entropy, d.decided) for d in disagreements(store, "voices")] == [
         (2, 1.0, True),

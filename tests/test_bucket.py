@@ -77,7 +77,7 @@ def work(store: Store) -> None:
     """Do a little of everything that people do."""
     clip = store.register_clip(None, HASH, name="a.wav", speaker="zaphod")
     first = store.add_label(clip, "ann", "anger", comment="é\u2028 'quoted'", confidence=0.1 + 0.2)
-    store.add_label(clip, "bea", {"fear": 2, "anger": 1}, supersedes=None)
+    store.add_label(clip, "bea", {"fear": 2, "anger": 1})
     store.undo(first, "ann")
     store.add_label(clip, "ann", outcome="skip")
     store.utterance(clip, 0.5, 1.5, transcript="so", embedding=bytes(range(256)))

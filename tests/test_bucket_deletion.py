@@ -71,6 +71,15 @@ def test_a_deletion_left_the_person_in_the_backup(tmp_path, monkeypatch, capsys)
     crash(again)
 
 
+def test_a_trace_left_here_left_the_person_in_the_backup_too(tmp_path):
+    store = people(tmp_path)
+    store.add_label(2, "cyd", "fear", comment=f"as in {SHA256}")
+    with pytest.raises(LabelError, match="table labels, column comment"):
+        store.delete_clip(SHA256)
+    assert {trace.split(": ")[1] for trace in traces_in(tmp_path / "bucket")} == {repr(SHA256[:20].encode())}
+    crash(store)
+
+
 def test_anonymous_labels_kept_their_clip_in_the_backup(tmp_path):
     store = people(tmp_path)
     store.delete_speaker("zaphod", keep_labels=True)

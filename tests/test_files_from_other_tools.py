@@ -385,6 +385,18 @@ def test_label_studio_names_one_person_in_one_way(folder):
     assert report.notes == {"labels without a known annotator, stored as 'label-studio user unknown'": 1}
 
 
+def test_of_two_annotators_whose_accounts_were_deleted_one_lost_their_vote(folder):
+    both = task([choice("emotion", "anger")], completed_by=None)
+    both["annotations"] += task([choice("emotion", "sad")], completed_by=None, id=2)["annotations"]
+    report, labels = imported(label_studio(folder, both))
+    assert [(label[1], label[-1]) for label in labels] == [
+        ("label-studio user unknown", "anger"),
+        ("label-studio user unknown 2", "sadness"),
+    ]
+    assert report.notes == {"labels without a known annotator, stored as 'label-studio user unknown'": 2}
+    assert imported(folder / "x.json")[0].present == 2
+
+
 @pytest.mark.parametrize("lead_time", [1e7, -0.5, "long", [], float("nan"), True])
 def test_an_odd_lead_time_goes_and_the_label_stays(folder, lead_time):
     report, labels = imported(label_studio(folder, task([choice("emotion", "anger")], lead_time=lead_time)))

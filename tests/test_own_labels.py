@@ -1,5 +1,8 @@
 """One's own labels: listed, changed by a newer row, deleted with what was typed beside them, and nobody else's."""
 
+import threading
+import time
+
 import pytest
 
 from annotations import own_labels
@@ -72,3 +75,24 @@ def test_the_owners_recording_stays_when_an_answer_to_it_is_deleted(store):
     store.register_clip(None, SHA, name="one", source="import")
     assert own_labels.delete(store, saved(store, "ann")) is False
     assert (store.counts()["clips"], list(store.labels())) == (1, [])
+
+
+def test_only_the_newest_200_could_be_changed_or_deleted(store):
+    clip = store.register_clip(None, SHA, name="one")
+    with store.writing() as session:
+        ids = [store.add_label(clip, "ann", "fear", start_s=i, end_s=i + 1, session=session) for i in range(201)]
+    assert [label.id for label in own_labels.own_labels(store, annotator="ann")] == ids[::-1]
+
+
+def test_a_label_given_while_another_was_deleted_went_with_the_clip(store):
+    """Who waits to write is served in turn: the label comes between the deletion's look and the deletion."""
+    label = saved(store, "ann")
+    deletion = threading.Thread(target=own_labels.delete, args=(store, label))
+    answer = threading.Thread(target=saved, args=(store, "bea", "anger"))
+    with store.writing():
+        for thread in (deletion, answer):
+            thread.start()
+            time.sleep(0.5)
+    for thread in (deletion, answer):
+        thread.join(60)
+    assert [label.annotator for label in store.labels()] == ["bea"]

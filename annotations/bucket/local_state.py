@@ -31,9 +31,5 @@ def write_state(database: Path, state: LocalState) -> None:
     os.replace(part, _file(database))
 
 
-def forget_state(database: Path) -> None:
-    _file(database).unlink(missing_ok=True)
-
-
 def _file(database: Path) -> Path:
     return Path(f"{database}.backup.json")

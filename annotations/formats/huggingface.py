@@ -24,7 +24,7 @@ from annotations.db.schema import ClipRecord, ConsentRecord
 from annotations.formats.atomic_write import new_folder
 from annotations.formats.label_row import DETAILS, FIELDS, REQUIRED
 from annotations.formats.text_table import METADATA_TABLES, open_table, open_text, read_jsonl
-from annotations.label import Label
+from annotations.label import Label, heaviest
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS
@@ -126,7 +126,7 @@ def _copy(file: Path, folder: Path) -> str:
 def _row(label: Label) -> dict:
     return {
         **{name: getattr(label, name) for name in (*_SAME_NAME, *DETAILS)},
-        "label": max(label.emotions, key=lambda name: label.emotions[name]) if label.emotions else label.outcome,
+        "label": heaviest(label.emotions) or label.outcome,
         "emotions": label.emotions or None,
     }
 

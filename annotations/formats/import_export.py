@@ -8,21 +8,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from annotations.choices import FORMATS
 from annotations.clip_files import ClipFiles
-from annotations.db.schema import OUTCOMES, AnnotatorRecord, ClipRecord, CurrentLabelRecord, LabelRecord
+from annotations.db.schema import OUTCOMES, ClipRecord, CurrentLabelRecord, LabelRecord
 from annotations.formats import csv_jsonl, elan, huggingface, labelstudio_export, labelstudio_import, webvtt
 from annotations.formats.label_row import FIELDS, NUMBERS, ParsedRow, RowReader, is_set
 from annotations.formats.text_table import METADATA_TABLES
 from annotations.label import Label, check_label
 from annotations.media_file import content_hash
-from annotations.store import Store
+from annotations.store import Store, find_annotator
 from mmer.errors import LabelError
 
 __all__ = ["FORMATS", "ExportReport", "ImportReport", "content_hash", "export_labels", "format_of", "import_labels"]
@@ -37,6 +39,7 @@ _READERS = {
     "elan": elan.read,
     "webvtt": webvtt.read,
 }
+Row = TypeVar("Row")
 BATCH = 200  # rows per transaction: the disk is waited for once, and other writers wait for one batch at most
 
 
@@ -99,13 +102,14 @@ def import_labels(
         allow_outside: files outside of it may be registered too: for a file whose maker one trusts.
 
     Raises:
-        LabelError: `unreadable_file`, `missing_column`: nothing was imported then.
+        LabelError: `unreadable_file`, `missing_column`: nothing was imported then; where rows before were read, the
+            report has it.
     """
     report = ImportReport()
     files = clip_files(store, file, media_root=media_root, allow_outside=allow_outside)
     reader = RowReader(files, report.notes)
-    rows = iter(progress(_READERS[format](file, files, report.left_out)))
-    while batch := _take(rows, file):
+    rows = iter(progress(rows_before_damage(_read(file, format, files, report))))
+    while batch := list(islice(rows, BATCH)):
         parsed = []
         for where, row in batch:
             with _recording_bad_row(report, file, where):
@@ -126,7 +130,7 @@ def clip_files(store: Store, source: Path, *, media_root: Path | None, allow_out
             return session.scalar(select(ClipRecord.id).filter_by(path=str(path)).limit(1)) is not None
 
     folder = source if source.is_dir() else source.parent
-    private = (store.media_dir, store.features_dir, store.media_dir.parent / "uploads")
+    private = (store.media_dir, store.features_dir, store.uploads_dir)
     return ClipFiles(folder, root=media_root, allow_outside=allow_outside, private=private, is_registered=is_registered)
 
 
@@ -176,9 +180,24 @@ def export_labels(
     return report
 
 
-def _take(rows: Iterator, file: Path) -> list:
+def rows_before_damage(rows: Iterable[tuple[str, Row | LabelError]]) -> Iterator[tuple[str, Row | LabelError]]:
+    """Yield the rows of a source; one that turns out damaged after some of them ends with the error as a row.
+
+    Readers look at a part at a time, so rows before are stored by then, and their report must not be lost.
+    """
+    last = None
     try:
-        return list(islice(rows, BATCH))
+        for last, row in rows:
+            yield last, row
+    except LabelError as error:
+        if last is None:
+            raise
+        yield f"after {last}", error
+
+
+def _read(file: Path, format: str, files: ClipFiles, report: ImportReport) -> Iterator[tuple[str, dict | LabelError]]:
+    try:
+        yield from _READERS[format](file, files, report.left_out)
     except OSError as error:
         raise LabelError("unreadable_file", f"cannot read {file}: {error.strerror}") from None
 
@@ -199,9 +218,9 @@ def _is_present(session: Session, clip_id: int, label: dict) -> bool:
     annotator, values = check_label(**label)
     stated = {name: values[name] for name in values if name in label or name in _ALWAYS_COMPARED}
     created_at = stated.pop("created_at", None)
-    key = {"clip_id": clip_id, "annotator": annotator, "created_at": created_at}
     return any(
-        all(getattr(row, name) == stated[name] for name in stated) for row in session.scalars(_STORED_LABELS, key)
+        all(getattr(row, name) == stated[name] for name in stated)
+        for row in _stored_labels(session, clip_id, annotator, created_at)
     )
 
 
@@ -211,8 +230,7 @@ def _inherited_fields(session: Session, clip_id: int, label: dict) -> dict:
     What described the answer itself (how strong, how long, whether blind) stays only with the same answer.
     """
     annotator, values = check_label(**label)
-    key = {"clip_id": clip_id, "annotator": annotator, "created_at": None}
-    for row in session.scalars(_STORED_LABELS, key):
+    for row in _stored_labels(session, clip_id, annotator):
         newer = values["created_at"] is None or values["created_at"] >= row.created_at
         if newer and all(getattr(row, name) == values[name] for name in ("target", "start_s", "end_s")):
             same = (row.emotions, row.outcome) == (values["emotions"], values["outcome"])
@@ -221,13 +239,21 @@ def _inherited_fields(session: Session, clip_id: int, label: dict) -> dict:
     return {}
 
 
+def _stored_labels(
+    session: Session, clip_id: int, annotator: str, created_at: datetime | None = None
+) -> Iterable[LabelRecord]:
+    """Return an annotator's labels of a clip that are current or of the given time."""
+    person = find_annotator(session, annotator)
+    key = {"clip_id": clip_id, "annotator_id": person, "created_at": created_at}
+    return () if person is None else session.scalars(_STORED_LABELS, key)
+
+
 _INHERITED_BY_SEGMENT = ("transcript", "prediction_id", "item_id", "assignment_id")
 _INHERITED_BY_SAME_ANSWER = ("confidence", "comment", *NUMBERS, "blind")
 _ALWAYS_COMPARED = ("emotions", "outcome", "target", "start_s", "end_s")  # what a row that lacks them still says
 _STORED_LABELS = (  # built once: putting a statement together takes longer than running it
     select(LabelRecord)
-    .join(AnnotatorRecord, LabelRecord.annotator_id == AnnotatorRecord.id)
     .outerjoin(CurrentLabelRecord, CurrentLabelRecord.label_id == LabelRecord.id)
-    .where(LabelRecord.clip_id == bindparam("clip_id"), AnnotatorRecord.name == bindparam("annotator"))
+    .where(LabelRecord.clip_id == bindparam("clip_id"), LabelRecord.annotator_id == bindparam("annotator_id"))
     .where(CurrentLabelRecord.label_id.is_not(None) | (LabelRecord.created_at == bindparam("created_at")))
 )

@@ -18,7 +18,7 @@ from typing import Any
 
 from annotations.clip_files import ClipFiles
 from annotations.db.schema import OUTCOMES
-from annotations.label import Label, check_label, is_lead_time, weights
+from annotations.label import Label, check_label, heaviest, is_lead_time, weights
 from mmer.errors import LabelError
 
 COLUMNS = ("clip", "label", "annotator", "target", "confidence", "comment", "created_at", "speaker")
@@ -111,7 +111,7 @@ class RowReader:
         clip = {"path": path, "sha256": sha256, "name": name, "speaker": values["speaker"], "source": "import"}
         if _given(row, "lead_time_s") and lead_time_s is None:
             self._notes["impossible lead times dropped, the labels kept"] += 1
-        if values["annotator"] == UNKNOWN_ANNOTATOR:
+        if re.fullmatch(rf"{UNKNOWN_ANNOTATOR}( \d+)?", values["annotator"]):
             self._notes[f"labels without a known annotator, stored as {UNKNOWN_ANNOTATOR!r}"] += 1
         return ParsedRow(clip, label, values[TASK_TEXT] if path is None and not values["clip"] else None)
 
@@ -186,10 +186,9 @@ def _words(name: str) -> list[str]:
 def _emotion(value: str) -> str | None:
     """Return the heaviest emotion of a `label` of a row, None when it names none."""
     try:
-        shares = weights(_emotions(value).get("emotions") or {})
+        return heaviest(weights(_emotions(value).get("emotions") or {}))
     except LabelError:
         return None
-    return max(shares, key=lambda name: shares[name], default=None)
 
 
 def _given(row: dict, name: str) -> bool:

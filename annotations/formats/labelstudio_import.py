@@ -62,18 +62,23 @@ def read(file: Path, files: ClipFiles, left_out: Counter[str]) -> Iterator[tuple
         if not isinstance(task, dict) or not isinstance(task.get("annotations"), list):
             yield f"task {n}", LabelError("bad_row", "a task has data and a list of annotations")
             continue
+        n_unknown = 0  # annotators of this task whom Label Studio forgot: each has a vote of their own
         for annotation in task["annotations"]:
             where = f"task {task.get('id', n)}"
             try:
                 where += f" annotation {annotation.get('id')}"
-                rows = list(_rows(task["data"], annotation, files, project, left_out))
+                person = _person(annotation)
+                if person is None:
+                    n_unknown += 1
+                    person = UNKNOWN_ANNOTATOR if n_unknown == 1 else f"{UNKNOWN_ANNOTATOR} {n_unknown}"
+                rows = list(_rows(task["data"], annotation, person, files, project, left_out))
             except _MALFORMED as error:
                 rows = [_malformed(error)]
             yield from ((where, row) for row in rows)
 
 
 def _rows(
-    data: dict, annotation: dict, files: ClipFiles, project: Project, left_out: Counter[str]
+    data: dict, annotation: dict, person: str, files: ClipFiles, project: Project, left_out: Counter[str]
 ) -> Iterator[dict | LabelError]:
     judged: dict[tuple[Span, str], dict] = {}
     side_fields: dict[Span, dict] = {}
@@ -103,15 +108,15 @@ def _rows(
         left_out["empty annotation"] += 1
     for span in side_fields.keys() - {span for span, _ in judged}:
         left_out.update(side_fields[span].keys() - {"annotator"})
-    about = _about(data, annotation, files)
+    about = _about(data, annotation, person, files)
     yield from ({**about, **row, **side_fields.get(span, {})} for (span, _), row in judged.items())
 
 
-def _about(data: dict, annotation: dict, files: ClipFiles) -> dict:
+def _about(data: dict, annotation: dict, person: str, files: ClipFiles) -> dict:
     """Return what all rows of an annotation have in common."""
     return {
         **_clip(data, files),
-        "annotator": _person(annotation),
+        "annotator": person,
         "created_at": annotation.get("updated_at") or annotation.get("created_at"),
         "lead_time_s": annotation.get("lead_time"),
         "sha256": data.get("sha256"),
@@ -249,13 +254,13 @@ def _is_address(value: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://|/data/|/?[A-Za-z]:[\\/]", value) is not None or ending in ENDINGS
 
 
-def _person(annotation: dict) -> str:
-    """Return the annotator: one person whether the export has a number, an object or nothing any more."""
+def _person(annotation: dict) -> str | None:
+    """Return the annotator: one person whether the export has a number or an object; None when it has them no more."""
     by: Any = annotation.get("completed_by", "")
     if isinstance(by, dict):
         by = by["id"] if by.get("id") is not None else by.get("email") or None
     if by is None:
-        return UNKNOWN_ANNOTATOR
+        return None
     return f"label-studio user {by}" if re.fullmatch(r"\d+", str(by)) else str(by)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from annotations.clip_files import ClipFiles
 from annotations.db.schema import ClipRecord, PredictionRecord
-from annotations.formats.import_export import clip_files
+from annotations.formats.import_export import clip_files, rows_before_damage
 from annotations.formats.label_row import words_hash
 from annotations.formats.text_table import METADATA_TABLES, open_table, open_text, read_jsonl
 from annotations.label import check_segment
@@ -75,7 +75,8 @@ def import_media(
         allow_outside: files outside of it may be registered too: for a table whose maker one trusts.
 
     Raises:
-        LabelError: `no_file, no_media, missing_column, bad_file, embedded_media`: the source as a whole cannot be used.
+        LabelError: `no_file, no_media, missing_column, bad_file, embedded_media`: the source as a whole cannot be used;
+            where rows before were read, the report has it.
     """
     report = MediaImportReport()
     source = Path(source)
@@ -83,7 +84,7 @@ def import_media(
     reader = _Source(files, report, store.media_dir if consent_text else None)
     batch: list[tuple[str, _Row, str]] = []
     try:
-        for place, row in progress(reader.rows(source)):
+        for place, row in progress(rows_before_damage(reader.rows(source))):
             try:
                 if isinstance(row, LabelError):
                     raise row
@@ -183,6 +184,7 @@ def _register(
         source="import",
         consent_text=consent_text,
         in_place=in_place,
+        words=row.text,
         session=session,
     )
 

@@ -16,6 +16,7 @@ from annotations.db.schema import (
     ProjectRecord,
     UtteranceRecord,
 )
+from annotations.item_summary import same_segment
 from annotations.label import weights
 from annotations.store import Store, annotator_id
 from annotations.text import check_text, clean_name, composed
@@ -97,11 +98,20 @@ def project(store: Store, name: str) -> Project:
         LabelError: `unknown_project`.
     """
     with store.reading() as session:
-        record = _named(session, name)
-        if record is None:
-            names = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name).limit(10)))
-            raise LabelError("unknown_project", f"there is no project {name!r}; there is {names or 'none yet'}")
-        return _project(record)
+        return _project(project_record(session, name))
+
+
+def project_record(session: Session, name: str) -> ProjectRecord:
+    """Return the row of the project of that name.
+
+    Raises:
+        LabelError: `unknown_project`.
+    """
+    record = _named(session, name)
+    if record is None:
+        names = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name).limit(10)))
+        raise LabelError("unknown_project", f"there is no project {name!r}; there is {names or 'none yet'}")
+    return record
 
 
 def change(
@@ -129,18 +139,18 @@ def change(
     named = {
         "name": new_name,
         "guidelines": guidelines,
-        "label_set": label_set,
-        "targets": targets,
+        "label_set": None if label_set is None else tuple(label_set),
+        "targets": None if targets is None else tuple(targets),
         "per_item": per_item,
         "gold_share": gold_share,
         "blind": blind,
         "lease_s": lease_s,
     }
     changes = {field: value for field, value in named.items() if value is not None}
-    values = _checked(asdict(old) | changes)
     with store.writing() as session:
         record = _locked(session, old)
-        if values["name"] != record.name:
+        values = _checked(asdict(_project(record)) | changes)  # of the row as it is now: `old` may have changed since
+        if "name" in changes and _named(session, values["name"]) is not record:
             _refuse_taken(session, values["name"])
         before = {field: getattr(record, field) for field in changes if getattr(record, field) != values[field]}
         more = values["per_item"] - record.per_item
@@ -285,11 +295,8 @@ class Pending:
 def pending(store: Store, project: Project, checkpoint: str | None) -> Iterator[Pending]:
     """Yield the items of a project that a checkpoint has not answered, all of them without one."""
     after = 0
-    answered: Select = (
-        select(literal_column("1"))
-        .where(PredictionRecord.checkpoint == checkpoint, PredictionRecord.clip_id == UtteranceRecord.clip_id)
-        .where(PredictionRecord.start_s.is_not_distinct_from(UtteranceRecord.start_s))
-        .where(PredictionRecord.end_s.is_not_distinct_from(UtteranceRecord.end_s))
+    answered: Select = select(literal_column("1")).where(
+        PredictionRecord.checkpoint == checkpoint, same_segment(PredictionRecord, UtteranceRecord)
     )
     query = (
         select(ItemRecord.id, UtteranceRecord.clip_id, ClipRecord.name, ClipRecord.media, ClipRecord.path)

@@ -24,7 +24,7 @@ from annotations.db.schema import (
     PredictionRecord,
     UtteranceRecord,
 )
-from annotations.item_summary import model_emotion, refresh_summaries
+from annotations.item_summary import model_emotion, refresh_summaries, same_segment
 from annotations.label import check_segment, weights
 from annotations.review.agreement import project_id_of
 from annotations.store import Store, annotator_id, find_annotator
@@ -289,7 +289,7 @@ def adjudicate(
             session.scalars(
                 select(ItemRecord.id)
                 .join(UtteranceRecord, UtteranceRecord.id == ItemRecord.utterance_id)
-                .where(*_same_segment_as(UtteranceRecord, record))
+                .where(same_segment(UtteranceRecord, record))
             )
         )
         record.annotator_id = annotator_id(session, reviewer)
@@ -331,7 +331,7 @@ def history(store: Store, item_id: int) -> list[Event]:
     with store.reading() as session:
         utterance, clip = _utterance_and_clip(session, item_id)
         names = {key: name for key, name in session.execute(select(AnnotatorRecord.id, AnnotatorRecord.name))}
-        predictions = session.scalars(select(PredictionRecord).where(*_same_segment_as(PredictionRecord, utterance)))
+        predictions = session.scalars(select(PredictionRecord).where(same_segment(PredictionRecord, utterance)))
         events = [
             Event(
                 p.created_at,
@@ -350,11 +350,11 @@ def history(store: Store, item_id: int) -> list[Event]:
             who = names[lease.annotator_id]
             events.append(Event(lease.leased_at, "lease", who, None, lease.state, live, detail=until))
         counting = set(session.scalars(select(CurrentLabelRecord.label_id).filter_by(clip_id=clip.id)))
-        for label in session.scalars(select(LabelRecord).where(*_same_segment_as(LabelRecord, utterance))):
+        for label in session.scalars(select(LabelRecord).where(same_segment(LabelRecord, utterance))):
             events.append(_label_event(label, names[label.annotator_id], label.id in counting))
         gold = select(GoldRecord).filter_by(item_id=item_id).order_by(GoldRecord.id)
         events += _decision_events("gold", session.scalars(gold), names)
-        final = select(AdjudicationRecord).where(*_same_segment_as(AdjudicationRecord, utterance))
+        final = select(AdjudicationRecord).where(same_segment(AdjudicationRecord, utterance))
         events += _decision_events("decision", session.scalars(final.order_by(AdjudicationRecord.id)), names)
     order = ("prediction", "lease", "label", "undo", "gold", "decision")
     return sorted(events, key=lambda e: (e.at, order.index(e.kind), e.detail.get("label_id", 0)))
@@ -406,20 +406,11 @@ def _utterance_and_clip(session: Session, item_id: int) -> tuple[UtteranceRecord
     return utterance, clip
 
 
-def _same_segment_as(record, place) -> tuple:
-    """Return the conditions that a record is of the same segment as a loaded row."""
-    return (
-        record.clip_id == place.clip_id,
-        record.start_s.is_not_distinct_from(place.start_s),
-        record.end_s.is_not_distinct_from(place.end_s),
-    )
-
-
 def _final_word(session: Session, place, target: str) -> tuple[dict[str, float], str | None]:
     """Return the newest decision about a segment, its emotions and its outcome; ({}, None) while there is none."""
     newest = (
         select(AdjudicationRecord.emotions, AdjudicationRecord.outcome)
-        .where(*_same_segment_as(AdjudicationRecord, place))
+        .where(same_segment(AdjudicationRecord, place))
         .filter_by(target=target)
         .order_by(AdjudicationRecord.id.desc())
     )

@@ -29,6 +29,7 @@ from annotations.db.schema import (
     UtteranceRecord,
 )
 from annotations.item_summary import model_emotion
+from annotations.queue.projects import project_record
 from annotations.store import Store
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, N_EMOTIONS
@@ -256,13 +257,7 @@ def gold_accuracy(
 
 def project_id_of(session: Session, name: str | None) -> int | None:
     """Return a project's id, None for no project; raise `unknown_project`."""
-    if name is None:
-        return None
-    project_id = session.scalar(select(ProjectRecord.id).filter_by(name=name))
-    if project_id is None:
-        known = ", ".join(session.scalars(select(ProjectRecord.name).order_by(ProjectRecord.name)))
-        raise LabelError("unknown_project", f"there is no project {name!r}; there is {known or 'none yet'}")
-    return project_id
+    return None if name is None else project_record(session, name).id
 
 
 def _in_project(query: Select, project_id: int | None) -> Select:
