@@ -141,7 +141,7 @@ def _current(session: Session, label_id: int) -> tuple[LabelRecord, str]:
         raise LabelError("unknown_label_id", f"there is no label {label_id}; it was deleted")
     if session.get(CurrentLabelRecord, label_id) is None:
         raise LabelError("not_current", f"label {label_id} was changed or taken back meanwhile; look at the list again")
-    return row.tuple()
+    return row[0], row[1]
 
 
 def _own(label: LabelRecord, clip: ClipRecord) -> OwnLabel:

@@ -34,7 +34,7 @@ from mmer.voice_map import VoiceLogit
 from mmer.word_map import WordLogit
 
 _KEPT = 32  # explanations remembered; one of 6 s is half a megabyte
-_KEEP_S = 3600  # for so long
+_KEEP_S = 3600.0  # for so long; a server that nobody asks any more forgets with its hourly tidying
 _known: OrderedDict[tuple, tuple[float, Explanation]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -99,6 +99,14 @@ def explain(
     return found
 
 
+def forget(older_s: float = _KEEP_S) -> None:
+    """Forget the explanations that were made longer ago than that: they have words and a face's outlines in them."""
+    oldest = time.monotonic() - older_s
+    with _lock:
+        for key in [key for key, (made, _) in _known.items() if made < oldest]:
+            del _known[key]
+
+
 def _remember(key: tuple, found: Explanation) -> None:
     with _lock:
         _known[key] = time.monotonic(), found
@@ -107,10 +115,9 @@ def _remember(key: tuple, found: Explanation) -> None:
 
 
 def _remembered(key: tuple) -> Explanation | None:
-    """Return what was explained not long ago; what is older is forgotten: it has words and a face's outlines in it."""
+    """Return what was explained not long ago."""
+    forget()
     with _lock:
-        for old in [k for k, (since, _) in _known.items() if time.monotonic() - since > _KEEP_S]:
-            del _known[old]
         return _known[key][1] if key in _known else None
 
 

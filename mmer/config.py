@@ -35,7 +35,7 @@ def sqlite_url(file: Path) -> str:
 
 
 def _days(value: str) -> int:
-    if not value.isdigit():
+    if not value.isdecimal():
         raise MmerError("bad_setting", f"MMER_KEEP_DAYS is {value!r}; a whole number of days is needed, 0 for no end")
     return int(value)
 
@@ -46,7 +46,7 @@ def _hosts(value: str) -> tuple[str, ...]:
 
 def _count(name: str) -> int:
     value = os.environ.get(name) or "0"
-    if not value.isdigit():
+    if not value.isdecimal():
         raise MmerError("bad_setting", f"{name} is {value!r}; a whole number of labels is needed, 0 for never")
     return int(value)
 

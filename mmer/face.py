@@ -155,7 +155,9 @@ class FaceTracker:
             for x, y, square in _squares(frame.rgb):
                 faces += [replace(f, points=f.points + np.array([x, y])) for f in self._looker(True).look(square)]
         sightings: list[_Sighting] = []
-        for face in faces[: self.config.max_faces]:
+        for face in faces:
+            if len(sightings) == self.config.max_faces:  # different ones: overlapping squares may find one twice
+                break
             sighting = _sighting(frame, face, self.config)
             if all(_overlap(sighting.box, other.box) < _TWICE for other in sightings):
                 sightings.append(sighting)

@@ -376,19 +376,24 @@ class _Sound(_Decoder):
 
 
 def _checked(path: str | os.PathLike, limits: MediaLimits) -> tuple[Path, int]:
+    """Return a clip's path and size; errors name it without its folder, which may say what it shows and where it lies.
+
+    Annotators read them of a clip that is registered in place.
+    """
     path = Path(path)
+    name = path.name or str(path)  # of "." or "/"
     if not os.path.exists(path):  # Path.exists raises for a name that is too long
-        raise ClipError("not_found", f"{path} does not exist; give the path of a clip")
+        raise ClipError("not_found", f"{name} does not exist; give the path of a clip")
     if not path.is_file():
-        raise ClipError("not_a_file", f"{path} is a folder or a device; give the path of a clip")
+        raise ClipError("not_a_file", f"{name} is a folder or a device; give the path of a clip")
     if not os.access(path, os.R_OK):
-        raise ClipError("not_readable", f"{path} may not be read by this user; change its permissions")
+        raise ClipError("not_readable", f"{name} may not be read by this user; change its permissions")
     size = path.stat().st_size
     if size == 0:
-        raise ClipError("empty_file", f"{path.name} is empty (0 bytes); record or export it again")
+        raise ClipError("empty_file", f"{name} is empty (0 bytes); record or export it again")
     if size > limits.max_bytes:
         most = limits.max_bytes / 2**20
-        raise ClipError("too_large", f"{path.name} has {size / 2**20:.1f} MB; clips up to {most:.1f} MB are accepted")
+        raise ClipError("too_large", f"{name} has {size / 2**20:.1f} MB; clips up to {most:.1f} MB are accepted")
     return path, size
 
 

@@ -66,6 +66,7 @@ def classification(truth: np.ndarray, probs: np.ndarray, names: Sequence[str] = 
 
 
 def _members(groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups' names and of each row the index of its own; a row without a name is a group of one."""
     return np.unique([g or f"row {i}" for i, g in enumerate(groups)], return_inverse=True)
 
 
@@ -267,7 +268,7 @@ def _error_over_speakers(confidence: np.ndarray, right: np.ndarray, speakers: Se
     n = np.arange(1, len(order) + 1)
     share = np.cumsum(np.asarray(right, bool)[order]) / n
     squares, among = np.zeros(len(n)), np.zeros(len(n), int)
-    names, whose = np.unique([name or f"row {i}" for i, name in enumerate(speakers)], return_inverse=True)
+    names, whose = _members(speakers)
     for speaker in range(len(names)):
         here = (whose == speaker)[order]
         said = np.cumsum(here)

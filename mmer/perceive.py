@@ -1,6 +1,7 @@
 """From a clip to what is seen, heard and said in it: decoded once, the face followed while the sound is heard."""
 
 import hashlib
+import logging
 import queue
 import threading
 import time
@@ -23,6 +24,12 @@ from mmer.media import AudioChunk, MediaInfo, VideoFrame
 from mmer.speech import OFF, UNKNOWN_LANGUAGE, Transcriber, Transcript, check_words, typed
 from mmer.voice import Span
 
+_LOG = logging.getLogger(__name__)
+_LACKING = {
+    "asset_missing": "weights are missing; `python -m mmer doctor` says which",
+    "asset_damaged": "weights are damaged; `python -m mmer doctor` says which",
+}
+_UNUSABLE = "what reads it does not start; the server's log says why"
 _SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
 _TELL_S = 0.5  # of media, after which a watcher hears again how far the decoding is
 _EARLY_S = 8.0  # of media, after which the utterances in it are told of; if there is none yet, after twice as much
@@ -98,20 +105,41 @@ Watcher = Callable[[Progress], None]
 
 
 class _Clock:
-    """Adds up milliseconds by name; parts run at the same time, so they need not sum to the total."""
+    """Adds up milliseconds by name; parts run at the same time, so they need not sum to the total.
 
-    def __init__(self) -> None:
+    Whoever asks whether to stop may be kept waiting while others have their turn: no stage took that time.
+
+    Args:
+        should_stop: as `Perceiver.observe` takes it.
+    """
+
+    def __init__(self, should_stop: Callable[[], bool] | None = None) -> None:
         self.ms: dict[str, float] = {}
         self._start = time.perf_counter()
+        self._should_stop = should_stop
+        self._waited_s = 0.0
 
-    def add(self, name: str, since: float) -> None:
-        self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - since) * 1e3
+    def should_stop(self) -> bool:
+        if self._should_stop is None:
+            return False
+        since = time.perf_counter()
+        try:
+            return self._should_stop()
+        finally:
+            self._waited_s += time.perf_counter() - since
+
+    def now(self) -> float:
+        """Return the time in seconds, on a clock that stands still while `should_stop` is asked."""
+        return time.perf_counter() - self._waited_s
+
+    def add(self, name: str, seconds: float) -> None:
+        self.ms[name] = self.ms.get(name, 0.0) + seconds * 1e3
 
     def so_far(self) -> dict[str, float]:
         return {**self.ms, "total": (time.perf_counter() - self._start) * 1e3}
 
     def stop(self) -> dict[str, float]:
-        self.add("total", self._start)
+        self.add("total", time.perf_counter() - self._start)
         return self.ms
 
 
@@ -165,7 +193,7 @@ class _FaceWorker:
                         continue
                     since = time.perf_counter()
                     self._tracker.add(frame)
-                    self._clock.add("face", since)
+                    self._clock.add("face", time.perf_counter() - since)
         except BaseException as error:  # finish() raises it in the caller's thread
             self._error = error
             while (frame := self._frames.get()) is not None:
@@ -201,6 +229,7 @@ class Perceiver:
             Transcriber("base", device, download_root=paths.assets / "whisper") if other else self.transcriber
         )
         self._language: LanguageModel | None = None
+        self._lacked: set[str] = set()  # what the log was told of already
         self._lock = threading.Lock()
 
     @property
@@ -250,7 +279,7 @@ class Perceiver:
             ClipError: a file cannot be read, or neither a file nor text was given (`nothing_given`).
             MmerError: `stopped`.
         """
-        clock = _Clock()
+        clock = _Clock(should_stop)
         text = _checked(files, text, modalities)
         infos = [media.probe(f, config.media, whole=start_s is None and end_s is None) for f in files]
         wants_voice, wants_words = "voice" in modalities, "text" in modalities and speech and not text
@@ -267,7 +296,7 @@ class Perceiver:
         if watcher is not None and not whole and read.to_decode_s > 2 * _EARLY_S:
             tell_early = partial(self._first_utterances, config, read, worker, clock, tell)
         try:
-            decoded = _decode(config, read, worker, should_stop, clock, tell, tell_early)
+            decoded = _decode(config, read, worker, clock, tell, tell_early)
             everything = all((i is watched or not i.has_picture) and (i is sound or not i.has_sound) for i in infos)
             duration_s = _duration(infos, decoded.end_s, everything, start_s, end_s)
             tell(Progress("voice", None))
@@ -277,18 +306,18 @@ class Perceiver:
             if worker is not None:
                 worker.finish()  # it is at most its queue behind
         tracks = _tracks(decoded, tracker, notices)
-        since = time.perf_counter()
+        since = clock.now()
         # A row of a corpus is known to hold an utterance, even one that voice activity misses.
         voiced = decoded.samples if wants_voice and (spans or whole) else None
         still = not duration_s or (picture is not None and picture.kind == "image")
         shown_s = [] if tracker is None else tracker.times_s
         items = self._utterances(config, cuts, tracks, shown_s, voiced, notices, denoise=denoise, whole=whole or still)
-        clock.add("voice", since)
+        clock.add("voice", clock.now() - since)
         several = _several_faces(config, cuts, tracks, shown_s, whole or still)
         view = tracker.view(tracks) if tracker is not None and several else None
         so_far = Observation(tuple(infos), duration_s, tuple(items), tuple(tracks), OFF, tuple(notices), clock.so_far())
         tell(Progress("speech", 0.0 if wants_words and spans else None, early=so_far))
-        transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock, should_stop)
+        transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock)
         if transcript.text.strip() and "text" in modalities:
             items = self._read(items, transcript, whole, notices)
         so_far = replace(so_far, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
@@ -341,19 +370,26 @@ class Perceiver:
             model = assets.find("face_landmarker", self.paths)
             return FaceTracker(config.face, still=picture.kind == "image", model_path=model)
         except AssetError as error:
-            notices.append(Notice("face_unavailable", f"the face was not read: {error}"))
+            notices.append(Notice("face_unavailable", f"the face was not read: {self._lacking(error)}"))
             return None
 
-    def _transcribe(self, samples, spans, text, wants_words, clock, should_stop) -> Transcript:
+    def _lacking(self, error: AssetError) -> str:
+        """Return why weights cannot be had, for visitors; where on the disk they belong the log is told, once."""
+        if error.message not in self._lacked:
+            self._lacked.add(error.message)
+            _LOG.warning("%s", error)
+        return _LACKING.get(error.code, _UNUSABLE)
+
+    def _transcribe(self, samples, spans, text, wants_words, clock: _Clock) -> Transcript:
         if text:
             return text if isinstance(text, Transcript) else typed(text)
         if not wants_words:
             return OFF
         if samples is None:
             return Transcript("", None, (), "no_speech", "there is no sound to transcribe")
-        since = time.perf_counter()
-        transcript = self.transcriber.transcribe(samples, spans, should_stop)
-        clock.add("speech", since)
+        since = clock.now()
+        transcript = self.transcriber.transcribe(samples, spans, clock.should_stop)
+        clock.add("speech", clock.now() - since)
         return transcript
 
     def encode(self, config: Config, items: list[Features], sound, notices: list[Notice]) -> list[Features]:
@@ -362,7 +398,8 @@ class Perceiver:
         try:
             size = self.encoder.encoder_size()
         except AssetError as error:
-            notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {error.message}"))
+            why = self._lacking(error)
+            notices.append(Notice("whisper_unavailable", f"the voice was heard without Whisper: {why}"))
             return items
         if size != wanted:
             what = f"the voice branch reads a Whisper of {wanted[0] - 1} layers and width {wanted[1]}"
@@ -381,7 +418,7 @@ class Perceiver:
         try:
             language = self.language
         except AssetError as error:
-            notices.append(Notice("text_unavailable", f"the words were not read: {error}"))
+            notices.append(Notice("text_unavailable", f"the words were not read: {self._lacking(error)}"))
             return items
         if whole and transcript.status == "typed" and not any(any(item.present) for item in items):
             # A row of a corpus that is nothing but words is known to be an utterance.
@@ -420,7 +457,6 @@ def _decode(
     config: Config,
     read: _Sources,
     worker: _FaceWorker | None,
-    should_stop: Callable[[], bool] | None,
     clock: _Clock,
     tell: Watcher,
     tell_early: Callable[[list[AudioChunk], float], bool] | None,
@@ -435,7 +471,7 @@ def _decode(
         MmerError: `stopped`.
     """
     picture, sound, offset_s, to_decode_s = read.picture, read.sound, read.offset_s, read.to_decode_s
-    since, reached_s = time.perf_counter(), 0.0
+    since, reached_s = clock.now(), 0.0
     chunks: list[AudioChunk] = []
     crop: FaceTrack | None = None
     told_s, early_s = offset_s, _EARLY_S
@@ -451,7 +487,7 @@ def _decode(
             limits=config.media,
         )
         for piece in pieces:
-            if should_stop is not None and should_stop():
+            if clock.should_stop():
                 raise MmerError("stopped", "stopped before the end of the clip")
             at_s = piece.start_s if isinstance(piece, AudioChunk) else piece.time_s
             if at_s - told_s > _TELL_S:
@@ -467,7 +503,7 @@ def _decode(
                 worker.add(replace(piece, time_s=piece.time_s - offset_s))
             else:
                 crop = corpus_face(piece.rgb, config.face.crop_size)
-    clock.add("decode", since)
+    clock.add("decode", clock.now() - since)
     samples = media.lay_out(chunks, config.voice.sample_rate, offset_s) if chunks else None
     if samples is not None:
         reached_s = max(reached_s, len(samples) / config.voice.sample_rate + offset_s)
@@ -490,10 +526,10 @@ def _tracks(decoded: _Decoded, tracker: FaceTracker | None, notices: list[Notice
 def _find_speech(samples: np.ndarray | None, notices: list[Notice], clock: _Clock) -> list[Span]:
     if samples is None:
         return []
-    since = time.perf_counter()
+    since = clock.now()
     spans = voice.speech_spans(samples)
     notices += voice.voice_notices(samples, spans)
-    clock.add("voice", since)
+    clock.add("voice", clock.now() - since)
     return spans
 
 
@@ -561,9 +597,8 @@ def _several_faces(
 
 
 def _words_in(item: Features, transcript: Transcript) -> str:
-    """Return the words of an utterance: those whose middle lies in it."""
-    inside = (w for w in transcript.words if item.start_s <= (w.start_s + w.end_s) / 2 < item.end_s)
-    return " ".join(w.text.strip() for w in inside)
+    """Return the words of an utterance."""
+    return " ".join(w.text.strip() for w in transcript.words_in(item.start_s, item.end_s))
 
 
 def _duration(

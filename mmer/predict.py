@@ -21,6 +21,7 @@ from mmer.perceive import Observation, Perceiver, Watcher
 from mmer.speech import Transcriber, Transcript
 
 _LOG = logging.getLogger(__name__)
+_RETRY_S = 60.0  # after which a refused checkpoint is tried again even if nothing changed: memory may have been short
 TIMED = ("decode", "face", "voice", "speech", "model", "explain", "total")
 
 
@@ -85,10 +86,10 @@ class EmotionResult:
             "duration_s": None if self.duration_s is None else round(self.duration_s, 3),
             "emotion": self.emotion,
             "abstain": self.abstain,
-            "probs": _named(self.probs),
+            "probs": named(self.probs),
             "present": self.present,
             "per_modality": {
-                m: {"probs": _named(p), "emotion": EMOTIONS[int(p.argmax())]} if self.present[m] else None
+                m: {"probs": named(p), "emotion": EMOTIONS[int(p.argmax())]} if self.present[m] else None
                 for m, p in zip(MODALITIES, self.branch_probs, strict=True)
             },
             "contribution": {m: round(float(c), 4) for m, c in zip(MODALITIES, self.contribution, strict=True)},
@@ -107,7 +108,7 @@ class EmotionResult:
                     "start_s": round(s.start_s, 3),
                     "end_s": round(s.end_s, 3),
                     "emotion": s.emotion,
-                    "probs": _named(s.probs),
+                    "probs": named(s.probs),
                     "present": dict(zip(MODALITIES, s.present, strict=True)),
                 }
                 for s in self.segments
@@ -118,12 +119,42 @@ class EmotionResult:
         }
 
 
-def _named(probs: np.ndarray) -> dict[str, float]:
+def named(probs: np.ndarray) -> dict[str, float]:
+    """Return probabilities (K,) by emotion, as the JSON objects have them."""
     return {e: round(float(p), 4) for e, p in zip(EMOTIONS, probs, strict=True)}
 
 
 def _summary(emotion: str | None, probs: np.ndarray) -> str:
     return "no emotion" if emotion is None else f"{emotion} {probs.max():.2f}"
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A promoted checkpoint that did not load."""
+
+    name: str
+    why: CheckpointError
+    state: tuple  # of its files when it was tried
+    tried: float  # when, by `time.monotonic`
+
+    def still(self, name: str, state: tuple) -> bool:
+        """Return whether another try would find the same."""
+        return (self.name, self.state) == (name, state) and time.monotonic() - self.tried < _RETRY_S
+
+
+def _state(name: str, root: Path) -> tuple:
+    """Return what changes when a checkpoint is promoted, mended or replaced: the stamps of its files and the pointer's.
+
+    The time of a file's status is among them: a file that may be read at last has changed in nothing else.
+    """
+    found: list[tuple[int, ...] | None] = []
+    for file in (root / "PROMOTED", root / name / checkpoint.META, root / name / checkpoint.WEIGHTS):
+        try:
+            stat = file.stat()
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        except OSError:  # it is not there, or not to be looked at
+            found.append(None)
+    return tuple(found)
 
 
 class Predictor:
@@ -144,7 +175,7 @@ class Predictor:
         self._name = name
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = None
-        self._refused: tuple[str, CheckpointError] | None = None  # a promoted checkpoint that did not load, and why
+        self._refused: _Refused | None = None
         self.perceiver = Perceiver(self.paths, self.device)
 
     @staticmethod
@@ -172,14 +203,17 @@ class Predictor:
             if self._checkpoint is not None and self._checkpoint.id == name:
                 self._refused = None
                 return self._checkpoint
+            refused, state = self._refused, _state(name, self.paths.checkpoints)
+            if self._checkpoint is not None and refused is not None and refused.still(name, state):
+                return self._checkpoint
             try:
                 loaded = checkpoint.load(name, self.paths.checkpoints)
             except CheckpointError as error:
                 if self._checkpoint is None:
                     raise
-                if self._refused is None or self._refused[0] != name:
+                if refused is None or refused.name != name:
                     _LOG.error("%s; %s goes on answering", error, self._checkpoint.id)
-                self._refused = name, error
+                self._refused = _Refused(name, error, state, time.monotonic())
                 return self._checkpoint
             loaded.model.to(self.device)
             self._checkpoint, self._refused = loaded, None
@@ -188,10 +222,10 @@ class Predictor:
     @property
     def refusal(self) -> Notice | None:
         """Why the promoted checkpoint does not answer, None while it does."""
-        if self._refused is None or self._checkpoint is None:
+        refused, loaded = self._refused, self._checkpoint  # read once: another thread may take them back meanwhile
+        if refused is None or loaded is None:
             return None
-        name, error = self._refused
-        message = f"the promoted checkpoint {name!r} does not answer, {self._checkpoint.id!r} does: {error}"
+        message = f"the promoted checkpoint {refused.name!r} does not answer, {loaded.id!r} does: {refused.why}"
         return Notice("checkpoint_refused", message)
 
     def checkpoint_of(self, result: EmotionResult) -> Checkpoint:

@@ -78,6 +78,10 @@ class Transcript:
     status: str  # ok | low_confidence | no_speech | typed | off | unavailable
     message: str = ""  # why, in one line, when not ok
 
+    def words_in(self, start_s: float, end_s: float) -> tuple[Word, ...]:
+        """Return the words of a stretch: those whose middle lies in it."""
+        return tuple(w for w in self.words if start_s <= (w.start_s + w.end_s) / 2 < end_s)
+
 
 @dataclass(frozen=True)
 class Heard:

@@ -12,13 +12,16 @@ from mmer.config import SAMPLE_RATE, VoiceConfig
 from mmer.errors import ClipError
 from mmer.face_map import soften
 from mmer.features import Features, LanguageModel, with_text
-from mmer.labels import EMOTIONS, MODALITIES, check_modalities
+from mmer.labels import MODALITIES, check_modalities
 from mmer.messages import Say, marked, plain
-from mmer.predict import EmotionResult, Predictor, Segment
+from mmer.predict import EmotionResult, Predictor, Segment, named
 from mmer.speech import ENCODER_S, FRAME, Heard, Transcriber, encoder_mel_of_power, encoder_power
+from mmer.voice_map import WHISPER_HOP
 
-_WHISPER_HOP = 160  # samples between the frames that the encoder reads, two for each of its states
-_PER_STATE = FRAME // _WHISPER_HOP
+_PER_STATE = FRAME // WHISPER_HOP  # frames that the encoder reads for each of its states
+# From where noise or voice is all there is to where nothing is heard or changed; beyond, single precision overflows.
+_LEAST_DB, _MOST_DB = -60.0, 100.0
+_LEAST_BLUR, _MOST_BLUR = 0.1, 48.0  # pixels: nothing changes; a crop is one grey
 _CHANNELS = {"face": "the face", "voice": "the voice", "text": "the words"}
 _WITHOUT = {
     "face": marked("without the face"),
@@ -87,9 +90,6 @@ class WhatIf:
 
 
 def _verdict(segment: Segment) -> dict[str, Any]:
-    def named(probs) -> dict[str, float]:
-        return {e: round(float(p), 4) for e, p in zip(EMOTIONS, probs, strict=True)}
-
     return {
         "start_s": round(segment.start_s, 3),
         "end_s": round(segment.end_s, 3),
@@ -142,7 +142,7 @@ def chosen(result: EmotionResult, utterance: int | None) -> Segment:
 def word_times(result: EmotionResult, segment: Segment) -> tuple[tuple[float, float], ...] | None:
     """Return when each word of an utterance begins and ends, None where the transcript does not say."""
     words = result.transcript.words
-    inside = tuple(w for w in words if segment.start_s <= (w.start_s + w.end_s) / 2 < segment.end_s)
+    inside = result.transcript.words_in(segment.start_s, segment.end_s)
     for some in (inside, words):  # a clip that is one utterance has all of them
         if " ".join(w.text.strip() for w in some).split() == list(segment.features.words):
             # A word of the transcript may be several of the branch's: "New York" said as one.
@@ -213,8 +213,8 @@ def _without(features: Features, channels: Sequence[str]) -> Features:
 def _blurred(features: Features, pixels: float) -> Features:
     if features.face is None:
         raise ClipError("no_such_channel", "there is no face to blur in this utterance")
-    if not pixels > 0:
-        raise ClipError("bad_change", f"a blur is wider than nothing; {pixels:g} pixels is not")
+    if not _LEAST_BLUR <= pixels <= _MOST_BLUR:
+        raise ClipError("bad_change", f"a blur is {_LEAST_BLUR:g} to {_MOST_BLUR:g} pixels wide; {pixels:g} is not")
     crops = soften(features.face.crops, pixels)
     return replace(features, face=replace(features.face, crops=crops), landmarks=False)
 
@@ -239,10 +239,13 @@ def _heard_again(
 
 def _noisy(features: Features, snr_db: float, config: VoiceConfig, transcriber: Transcriber | None) -> Features:
     """Add the power of white noise to the power of the voice: on the average their phases cancel out."""
+    if not _LEAST_DB <= snr_db <= _MOST_DB:
+        raise ClipError("bad_change", f"noise is {_LEAST_DB:g} to {_MOST_DB:g} dB below the voice; {snr_db:g} is not")
     sound = _voiced(features, transcriber)
     power = voice.power_of(sound, config)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(max(len(power) - 1, 1) * config.hop_length, generator=generator)
+    # At least one window of it: a cut may have left less.
+    noise = torch.randn(max((len(power) - 1) * config.hop_length, config.n_fft), generator=generator)
     spectrum = voice.mel_power(noise, config)[: len(power)]
     spectrum = torch.cat([spectrum, spectrum[-1:].expand(len(power) - len(spectrum), -1)])
     level = power.sum() / spectrum.sum() / 10 ** (snr_db / 10)  # mel filters add up to one: their sum is the power
@@ -259,8 +262,8 @@ def _with_noise(mel: Tensor, noise: Tensor) -> Tensor:
     import whisper
 
     bands, n_frames = mel.shape
-    padding = max(n_frames * _WHISPER_HOP - len(noise), 0)
-    own = whisper.log_mel_spectrogram(noise[: n_frames * _WHISPER_HOP], bands, padding=padding)
+    padding = max(n_frames * WHISPER_HOP - len(noise), 0)
+    own = whisper.log_mel_spectrogram(noise[: n_frames * WHISPER_HOP], bands, padding=padding)
     return encoder_mel_of_power(encoder_power(mel) + encoder_power(own[:, :n_frames]))
 
 
@@ -276,17 +279,17 @@ def _cut(
     sound = _voiced(features, transcriber)
     step_s = config.hop_length / config.sample_rate
     stays = _outside(len(sound.mel), step_s, features.start_s, start_s, end_s)
-    if not bool(stays.any()):
-        return out.only([m for m, here in zip(MODALITIES, out.present, strict=True) if here and m != "voice"])
     heard = []
     for i, h in enumerate(features.heard):
         n_own = h.n_frames * _PER_STATE
         begin_s = features.start_s + i * (ENCODER_S - 1)
-        kept = _outside(h.mel.shape[1], _WHISPER_HOP / SAMPLE_RATE, begin_s, start_s, end_s)
+        kept = _outside(h.mel.shape[1], WHISPER_HOP / SAMPLE_RATE, begin_s, start_s, end_s)
         kept[n_own:] = True  # the second of silence at the end
         n_frames = int(kept[:n_own].sum()) // _PER_STATE
         if n_frames:
             heard.append(Heard(h.mel[:, kept], n_frames))
+    if not bool(stays.any()) or (features.heard and not heard):  # under 20 ms is left: nothing that Whisper could hear
+        return out.only([m for m, here in zip(MODALITIES, out.present, strict=True) if here and m != "voice"])
     shorter = voice.of_power(voice.power_of(sound, config)[stays], config)
     return _heard_again(out, shorter, tuple(heard), transcriber)
 
@@ -310,7 +313,7 @@ def _at_rate(features: Features, rate: float, config: VoiceConfig, transcriber: 
     heard = []
     for h in features.heard:
         n_own = min(h.n_frames * _PER_STATE, h.mel.shape[1])
-        own = squeezed(h.mel[:, :n_own].T).T[:, : (ENCODER_S - 1) * SAMPLE_RATE // _WHISPER_HOP]
+        own = squeezed(h.mel[:, :n_own].T).T[:, : (ENCODER_S - 1) * SAMPLE_RATE // WHISPER_HOP]
         heard.append(Heard(torch.cat([own, h.mel[:, n_own:]], 1), max(own.shape[1] // _PER_STATE, 1)))
     power = squeezed((voice.power_of(sound, config) + config.floor).log()).exp() - config.floor
     return _heard_again(features, voice.of_power(power, config), tuple(heard), transcriber)

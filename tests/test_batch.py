@@ -202,6 +202,18 @@ def test_a_batch_whose_process_dies_is_tried_clip_by_clip(paths, folder):
     assert not [row for row in found if "error" in row]
 
 
+def test_a_device_that_is_none_wrote_every_clip_off(paths, folder, tmp_path):
+    """Each worker died of it, each clip was said to have crashed, and the journal kept that for good."""
+    out = tmp_path / "r.jsonl"
+    args = ("analyse", folder, "--no-speech", "--out", out, "--workers", 1)
+    command = [sys.executable, "-m", "mmer", *map(str, args)]
+    env = {**environment(paths), "MMER_DEVICE": "quantum"}
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+    assert run.returncode
+    assert "MMER_DEVICE is 'quantum'; use auto, cpu or cuda" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_results_of_two_checkpoints_do_not_mix(paths, folder, tmp_path):
     out = tmp_path / "r.jsonl"
     analyse(paths, folder / "group 1", "--out", out, "--workers", 1, timeout=240)

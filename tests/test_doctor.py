@@ -23,7 +23,7 @@ from mmer.assets import ASSETS
 from mmer.commands import backup_check, doctor
 from mmer.commands.doctor import BAD, NOTE, OK
 from mmer.config import ROOT, Paths, sqlite_url
-from mmer.errors import LabelError
+from mmer.errors import LabelError, MmerError
 from tests.dataset_hub import TOKEN, dataset_hub
 
 
@@ -85,6 +85,14 @@ def test_a_setting_that_is_none_is_told_in_the_doctors_line(paths):
     found = run(paths, MMER_KEEP_DAYS="soon")
     assert found.returncode == 1
     assert "BAD   settings         MMER_KEEP_DAYS is 'soon'; a whole number of days is needed" in found.stdout
+
+
+def test_a_digit_that_is_no_number_is_no_setting(monkeypatch):
+    for name in ("MMER_KEEP_DAYS", "MMER_RETRAIN_AFTER"):
+        with monkeypatch.context() as only:
+            only.setenv(name, "²")
+            with pytest.raises(MmerError, match=f"{name} is '²'; a whole number"):
+                Paths.from_env()
 
 
 def test_versions_that_do_not_fit_are_named():

@@ -160,6 +160,15 @@ def test_a_small_face_in_a_long_picture_is_found():
     assert len(filmed.times_s) == 3
 
 
+def test_a_face_found_twice_took_the_place_of_another():
+    """Two squares show the one at the left, and two faces are looked for."""
+    picture = canvas(1280, 480, synth.face(size=190), (277, 150))
+    picture.paste(synth.face(size=190), (1050, 150))
+    with FaceTracker(FaceConfig(max_faces=2), still=True) as tracker:
+        tracker.add(VideoFrame(0.0, np.asarray(picture)))
+    assert sorted(round(float(t.boxes[0, [0, 2]].mean()), 1) for t in tracker.tracks()) == [0.3, 0.9]
+
+
 def test_pictures_without_a_face_give_no_track():
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     assert film(noise, noise) == []

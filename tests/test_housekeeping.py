@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 import pytest
 
+from mmer import attribution
 from mmer.config import Paths
 from mmer.ui import housekeeping
 from mmer.ui.page import LAUNCH, build
@@ -43,6 +44,14 @@ def test_an_upload_that_was_broken_off_lay_for_ever(service):
     assert left == {"tmpcd34", "young", "young/face.mp4", "deep_links"}  # the last empty, and young as of now
     assert housekeeping.sweep(service.paths.uploads, -1) == 2
     assert list(service.paths.uploads.iterdir()) == []
+
+
+def test_an_explanation_of_last_night_lay_in_memory(service):
+    attribution._known["old"] = time.monotonic() - 4000, None
+    attribution._known["young"] = time.monotonic() - 10, None
+    housekeeping.tidy(service)
+    assert attribution._known.keys() & {"old", "young"} == {"young"}
+    attribution.forget(older_s=-1.0)
 
 
 def test_what_killed_processes_left_was_never_cleaned(service):

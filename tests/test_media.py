@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import subprocess
 import sys
 import wave
@@ -505,6 +506,24 @@ def test_bad_input_is_one_line_with_a_code_and_the_next_clip_works(tmp_path, cap
             probe(path)
     assert len(parts(silent_face)[0]) == 10
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("what", ["not there", "folder", "empty", "not readable"])
+def test_an_error_told_the_folder_a_clip_lies_in(tmp_path, what):
+    """Annotators read it of a clip registered in place: the folder may be called what they are to say."""
+    path = tmp_path / "anger" / "x.mp4"
+    path.parent.mkdir()
+    if what == "folder":
+        path.mkdir()
+    elif what != "not there":
+        path.write_bytes(b"" if what == "empty" else b"sound")
+    if what == "not readable":
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("nothing stops this user")
+    with pytest.raises(ClipError, match=r"^x\.mp4 ") as caught:
+        probe(path)
+    assert "anger" not in caught.value.message
 
 
 def test_limits_are_the_ones_given(silent_face, voice_only):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_a_video_without_sound_is_cut_into_equal_stretches(predictor, tmp_path, 
     assert [round(s.start_s, 1) for s in result.segments] == pytest.approx([0, 6], abs=0.2)
 
 
-def test_missing_weights_are_named_and_the_rest_is_read(offline, home, talk, tmp_path):
+def test_missing_weights_are_named_and_the_rest_is_read(offline, home, talk, tmp_path, caplog):
     bare = Predictor(
         replace(Paths.from_env(), home=home, assets=tmp_path / "empty", device="cpu", whisper=str(tmp_path / "no.pt"))
     )
@@ -160,6 +161,10 @@ def test_missing_weights_are_named_and_the_rest_is_read(offline, home, talk, tmp
     assert result.present == {"face": False, "voice": True, "text": False}
     assert "storage.googleapis.com:443" in offline
     assert "face_unavailable" in codes(result)
+    told = "\n".join(n.message for n in result.quality)
+    assert "the face was not read: weights are missing; `python -m mmer doctor` says which" in told
+    assert str(tmp_path) not in told  # visitors read it; the log names the place
+    assert f"put it at {tmp_path / 'empty' / 'face_landmarker.task'}" in caplog.text
     assert result.transcript.status == "unavailable"
     assert "no.pt" in result.transcript.message
     assert result.emotion in EMOTIONS
@@ -202,6 +207,30 @@ def test_a_bad_promotion_leaves_the_good_checkpoint_in_memory_answering(home, pr
     assert (started_anew["status"], started_anew["checkpoint"]) == ("error", "bad")
     assert service.health()["status"] == "ok"
     assert "checkpoint_refused" not in codes(predictor.analyse(voice_only, speech=False))
+
+
+def test_a_refused_checkpoint_was_loaded_again_at_every_access(home, predictor):
+    own = Predictor(predictor.paths)
+    good = own.checkpoint
+    root = home / "checkpoints"
+    checkpoint.save(make_model(seed=7), CONFIG, root, {"parent": "first"}, name="mended")
+    weights = root / "mended" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"no weights")
+    checkpoint.promote("mended", root)
+    try:
+        assert own.checkpoint is good
+        first = own._refused
+        assert own.checkpoint is good
+        assert own._refused is first  # looked at, not loaded
+        checkpoint.promote("mended", root)
+        assert own.checkpoint is good
+        assert own._refused is not first  # who promotes it again wants it tried again
+        weights.write_bytes(whole)
+        assert own.checkpoint.id == "mended"
+        assert own.refusal is None
+    finally:
+        checkpoint.promote("first", root)
 
 
 def test_a_checkpoint_with_a_threshold_abstains_below_it_and_still_names_its_guess(home, predictor, voice_only):
@@ -261,6 +290,19 @@ def test_work_can_be_stopped(predictor, talk):
         predictor.analyse(talk, should_stop=lambda: True)
     assert caught.value.code == "stopped"
     assert predictor.analyse(talk, speech=False).emotion in EMOTIONS
+
+
+def test_a_stage_took_the_time_that_others_had_their_turn(predictor, voice_only):
+    def give_way() -> bool:
+        time.sleep(0.05)
+        asked.append(1)
+        return False
+
+    asked: list[int] = []
+    ms = predictor.observe(voice_only, speech=False, should_stop=give_way).timing_ms
+    assert len(asked) > 4
+    waited_ms = 50 * len(asked)
+    assert ms["decode"] < waited_ms < ms["total"]  # who asked waited for it all the same
 
 
 def test_shares_sum_to_the_logit_and_an_absent_branch_gets_none(predictor):

@@ -1,6 +1,8 @@
 """What if: each change does to what was kept what it would do to the recording, and nothing else."""
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +89,40 @@ def test_a_cut_leaves_what_a_shorter_recording_would(transcriber):
     assert found.heard[0].mel.shape == real.heard[0].mel.shape
     with pytest.raises(ClipError, match="nothing of the utterance is left"):
         changed(heard(transcriber, samples), Changes(cut_s=(-1.0, 9.0)), VOICE, transcriber=transcriber)
+
+
+def test_a_cut_that_leaves_less_than_whisper_hears_crashed(transcriber):
+    """Of 2.00 s cut from 0 to 2 one frame of the log-mel is left, and nothing that is 20 ms long."""
+    samples = synth.voice(2.0)
+    features = replace(heard(transcriber, samples), text_states=torch.zeros(1, 3, 4), words=("so",))
+    found = changed(features, Changes(cut_s=(0.0, 2.0)), VOICE, transcriber=transcriber)
+    assert found.present == (False, False, True)
+    with pytest.raises(ClipError, match="nothing of the utterance is left"):
+        changed(heard(transcriber, samples), Changes(cut_s=(0.0, 2.0)), VOICE, transcriber=transcriber)
+    little = Changes(cut_s=(0.0, 1.975), noise_db=5.0)
+    left = changed(heard(transcriber, samples), little, VOICE, transcriber=transcriber)
+    assert left.heard[0].n_frames == 1
+    assert torch.isfinite(left.sound.mel).all()
+
+
+@pytest.mark.parametrize("db", [-60.5, 100_000.0, float("nan")])
+def test_noise_without_bounds_overflowed(transcriber, db):
+    with pytest.raises(ClipError, match="noise is -60 to 100 dB below the voice; .* is not") as caught:
+        changed(heard(transcriber, synth.voice(0.5)), Changes(noise_db=db), VOICE, transcriber=transcriber)
+    assert caught.value.code == "bad_change"
+
+
+@pytest.mark.parametrize("pixels", [0.0, 1e-300, 1e6, float("nan")])
+def test_a_blur_without_bounds_gave_no_number(everything, pixels):  # noqa: F811
+    with pytest.raises(ClipError, match="a blur is 0.1 to 48 pixels wide; .* is not"):
+        changed(everything, Changes(blur=pixels), VOICE)
+
+
+@pytest.mark.parametrize("change", [{"blur": 0.1}, {"blur": 48.0}, {"noise_db": -60.0}, {"noise_db": 100.0}])
+def test_the_outermost_changes_give_numbers(everything, change):  # noqa: F811
+    found = changed(everything, Changes(**change), VOICE)
+    assert torch.isfinite(found.face.crops).all()
+    assert torch.isfinite(found.sound.mel).all()
 
 
 def test_a_cut_takes_frames_and_words_of_its_stretch(everything, language):  # noqa: F811
@@ -259,3 +295,14 @@ def test_the_command_says_what_cannot_be_changed(command, voice_only):
     status, _, complaint = command(voice_only)
     assert status == 2
     assert "asks for at least one change" in complaint
+    status, _, complaint = command("--text", "so glad", "--replace-word", "²", "sad")  # a digit, and no number
+    assert status == 2
+    assert "'²' is no number" in complaint
+
+
+def test_a_name_that_is_not_utf_8_was_not_printed(command, voice_only, tmp_path):
+    clip = tmp_path / os.fsdecode(b"so \xff.wav")
+    shutil.copy(voice_only, clip)
+    status, found, complaint = command(clip, "--no-speech", "--rate", "1.5")
+    assert status == 0, complaint
+    assert found["clip"] == str(clip)

@@ -1,7 +1,6 @@
 """`python -m mmer analyse`: one JSON object for each clip."""
 
 import argparse
-import io
 import json
 import sys
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mmer.commands import tasks
-from mmer.commands.answers import Options, answer, predictor_of
+from mmer.commands.answers import Options, answer, any_name_prints, predictor_of
 from mmer.config import Paths
 from mmer.labels import EMOTIONS
 
@@ -52,7 +51,7 @@ def add(commands) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
     return int(text)
 
@@ -91,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = predictor_of(options)
     predictor.checkpoint  # noqa: B018  a missing checkpoint ends the run, not each clip
     failed = 0
-    # A name that is not UTF-8 holds halves of characters: they are written as JSON escapes them.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    any_name_prints()
     with ExitStack() as stack:
         outputs: list[TextIO] = [sys.stdout]
         if args.out:

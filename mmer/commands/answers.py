@@ -1,6 +1,8 @@
 """Clips to rows: what `python -m mmer analyse` says of one, whatever happens to it."""
 
+import io
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +87,15 @@ def _explanation(predictor: "Predictor", result: "EmotionResult", row: dict, opt
 def answer_all(predictor: "Predictor", tasks: Sequence[Task], options: Options) -> list[dict[str, Any]]:
     """Return a row for each task, with its id."""
     return [{"id": task.id, **answer(predictor, task, options)} for task in tasks]
+
+
+def any_name_prints() -> None:
+    """Have rows printed whatever clips are called: a name that is not UTF-8 holds halves of characters.
+
+    They are written as JSON escapes them.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def failed(task: Task, code: str, message: str) -> dict[str, Any]:

@@ -23,7 +23,12 @@ def run(args: argparse.Namespace, options: Options) -> int:
     """Answer what `args.clips` names and is not answered yet; 1 where a clip failed, now or before."""
     if not args.out:
         args.parser.error("many clips need --out R.jsonl or R.parquet; a run that is stopped goes on from there")
+    from mmer.predict import Predictor  # with torch, which a wrong call need not wait for
+
     n_workers = args.workers or min(cores(), _MOST_WORKERS)
+    if args.engine == "processes":
+        # Every worker would die of it, and each clip's row would say that it crashed: for good, by the journal.
+        Predictor.device_of(options.paths.device)
     with Journal(args.out) as journal:
         options = replace(options, checkpoint=_pinned(options, journal))
         before, since = len(journal.done), time.perf_counter()

@@ -38,14 +38,10 @@ def _serve(pipe: Connection, options: Options, n_threads: int) -> None:
 
 
 class Pool:
-    """Workers that each hold the model.
+    """Workers that each hold the model; they share the cores out."""
 
-    Args:
-        n_threads: of a worker's model; None: the cores are shared out.
-    """
-
-    def __init__(self, options: Options, n_workers: int, n_threads: int | None = None):
-        self._options, self._n_threads = options, n_threads or max(1, cores() // n_workers)
+    def __init__(self, options: Options, n_workers: int):
+        self._options, self._n_threads = options, max(1, cores() // n_workers)
         self._context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._workers = [self._start() for _ in range(n_workers)]
 

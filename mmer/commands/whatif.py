@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from mmer.commands.answers import any_name_prints
 from mmer.config import Paths
 from mmer.errors import MmerError
 from mmer.labels import MODALITIES
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print before and after; 1 where the clip cannot be read or changed so."""
     if not args.clip and not (args.text or "").strip():
         args.parser.error("give a CLIP, or --text")
-    numbers = [n for n, _ in args.replace_word if not n.isdigit()]
+    numbers = [n for n, _ in args.replace_word if not n.isdecimal()]
     if numbers:
         args.parser.error(f"--replace-word takes the number of a word and a word; {numbers[0]!r} is no number")
     asked = (args.cut, args.rate, args.noise, args.blur, *args.replace_word, *args.drop_word, *args.hide)
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     except MmerError as error:
         print(json.dumps({"clip": args.clip or "text", "error": {"code": error.code, "message": error.message}}))
         return 1
+    any_name_prints()
     print(json.dumps(found, ensure_ascii=False))
     return 0
 

@@ -30,7 +30,7 @@ def _cues(result: "EmotionResult", segment: "Segment") -> Iterator[tuple[float, 
     verdict = ""
     if segment.emotion is not None:
         verdict = f"({SIGNS[segment.emotion].symbol} {emotion(segment.emotion)} {likely(float(segment.probs.max()))})"
-    inside = [w for w in result.transcript.words if segment.start_s <= (w.start_s + w.end_s) / 2 < segment.end_s]
+    inside = result.transcript.words_in(segment.start_s, segment.end_s)
     if not inside:
         said = " ".join(segment.features.words)
         yield segment.start_s, segment.end_s, "\n".join(filter(None, (_escape(said), verdict)))

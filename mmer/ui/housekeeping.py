@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -26,7 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def tidy(service: Service) -> None:
-    """Delete uploads that are old, what killed processes left, and recordings whose retention period is over."""
+    """Delete uploads that are old, what killed processes left, recordings whose retention period is over; forget
+    explanations that are old.
+    """
     uploads = service.paths.uploads
     private_folder(uploads)
     with suppress(PermissionError):
@@ -36,6 +39,10 @@ def tidy(service: Service) -> None:
         for pattern in patterns:
             for left in (service.paths.home / folder).glob(pattern):
                 _delete_unfinished(left)
+    if "mmer.attribution" in sys.modules:  # else nothing was explained, and the start need not wait for torch
+        from mmer.attribution import forget
+
+        forget()
     try:
         service.store.expire()
     except LabelError as error:
