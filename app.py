@@ -1,6 +1,7 @@
 """The page in a browser: `python app.py`. A Hugging Face Space runs this file as it is."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ try:
 except MmerError as error:
     sys.exit(f"error: {error}")
 os.environ["GRADIO_TEMP_DIR"] = str(paths.uploads)  # gradio takes note of it when it is imported
+# Threads of torch that wait shall sleep: turning over, they took half of the time from a second call beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 try:
     import spaces  # lends a GPU per call on ZeroGPU; it has to be imported before torch
 except ImportError:
@@ -43,13 +46,22 @@ if options and options.host:
     paths = replace(paths, host=options.host)
 try:
     service = Service(paths, lender(spaces)) if spaces else Service(paths)
+    demo = build(service)
+    if spaces:
+        service.warm()  # a GPU is lent to what this thread has loaded
 except MmerError as error:
     sys.exit(f"error: {error}")
-demo = build(service)
-warming = threading.Thread(target=service.warm, daemon=True)
-if spaces:
-    service.warm()  # a GPU is lent to what this thread has loaded
-elif options is None:
+
+
+def warm() -> None:
+    try:
+        service.warm()
+    except MmerError as error:  # whoever asks for an answer is told, and another checkpoint may be promoted
+        logging.getLogger("mmer.server").error("nothing can be answered yet: %s", error)
+
+
+warming = threading.Thread(target=warm, daemon=True)
+if not spaces and options is None:
     warming.start()
 
 if options:

@@ -114,13 +114,15 @@ def delete_files(folders: Iterable[Path], hashes: list[str]) -> int:
 def delete_uploads(folder: Path, hashes: list[str]) -> int:
     """Delete the uploads that are one of the clips, whatever their name, or speak of one; return how many files it was.
 
-    gradio kept the state of a shared page in `deep_links`, words, names and comments with it: none of it stays.
+    What was made of one to be played is known by the hash in its name. gradio kept the state of a shared page in
+    `deep_links`, words, names and comments with it: none of it stays.
     """
     files = [entry for entry in folder.rglob("*") if entry.is_file()]
     n_files = 0
     for file in files:
         with suppress(FileNotFoundError):  # swept meanwhile, or moved by its upload
-            if "deep_links" in file.parts or content_hash(file) in hashes or _in_bytes([file], hashes):
+            named = "deep_links" in file.parts or any(sha256 in file.name for sha256 in hashes)
+            if named or content_hash(file) in hashes or _in_bytes([file], hashes):
                 file.unlink()
                 n_files += 1
     return n_files

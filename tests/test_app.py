@@ -27,7 +27,7 @@ from mmer.errors import ClipError, LabelError
 from mmer.labels import EMOTIONS, MODALITIES
 from mmer.model import EmotionModel
 from mmer.speech import Transcript, Word
-from mmer.ui import render, result_html
+from mmer.ui import card_html, render, result_html
 from mmer.ui.examples import EXAMPLES
 from mmer.ui.handlers import run_in_background
 from mmer.ui.page import LAUNCH, build
@@ -486,6 +486,20 @@ def test_app_py_asks_who_is_there_once_there_are_accounts(tmp_path):
             with pytest.raises(HTTPError, match="401"):
                 urlopen(url + page)
         assert Client(url, auth=("ada", "long enough"), verbose=False).predict(api_name="/health")["status"] == "ok"
+
+
+def test_a_promoted_checkpoint_that_is_gone_or_damaged_kept_the_page_from_starting(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # put back at the end: another page of this file runs
+    paths = replace(Paths.from_env(), home=tmp_path, database_url=f"sqlite:///{tmp_path / 'mmer.db'}", device="cpu")
+    name = new_checkpoint(paths, 1)
+    (paths.checkpoints / name / checkpoint.META).write_text("{")
+    build(Service(paths))
+    assert f"{name}&#39; cannot be used" in card_html.figures(name, paths.checkpoints)
+    (paths.checkpoints / "PROMOTED").write_text("gone\n")
+    build(Service(paths))
+    assert "checkpoint &#39;gone&#39; is not in checkpoints/; there are base" in card_html.figures(
+        "gone", paths.checkpoints
+    )
 
 
 def test_bad_settings_end_with_one_line(tmp_path):

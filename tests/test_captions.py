@@ -1,4 +1,4 @@
-"""Captions as players read them."""
+"""Captions as players read them, and what is drawn over a clip's time."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from mmer.predict import Segment
 from mmer.speech import Transcript, Word
 from mmer.ui.captions import webvtt
 from mmer.ui.service import Service
+from mmer.ui.timeline_html import overall_strip
 from tests.test_app import new_checkpoint
 from tests.test_label_tab import paths_in
 
@@ -37,3 +38,15 @@ def test_words_stand_in_short_captions_with_the_verdict_beneath(tmp_path, voice_
     said = [word for cue in cues for word in cue.split("\n")[1].split()]
     assert len(said) == 21
     assert max(len(cue.split("\n")[1]) for cue in cues) <= 42
+
+
+def test_a_stretch_in_which_nothing_was_read_was_drawn_as_anger(tmp_path, voice_only):
+    paths = paths_in(tmp_path)
+    new_checkpoint(paths, 1)
+    result = Service(paths).analyse([str(voice_only)], None)
+    sad = segment(result.segments[0], 0.0, 5.0, "sadness")
+    even = np.full(len(EMOTIONS), 1 / len(EMOTIONS))
+    unread = replace(sad, start_s=5.0, end_s=10.0, emotion=None, probs=even, present=(False,) * 3)
+    strip = overall_strip("Together", replace(result, duration_s=10.0, segments=(sad, unread)))
+    assert strip.tops == [(0.0, 50.0, "sadness")]
+    assert strip.told == "Together: 0.0–5.0 s sadness 70 %"

@@ -12,15 +12,17 @@ from urllib.parse import urlparse
 import httpx
 import pytest
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
 from annotations.queue import projects
 from mmer.config import Paths
 from mmer.ui.auth import at_this_machine
-from mmer.ui.door import CLOSED, Budget, is_local
+from mmer.ui.door import CLOSED, Budget, Door, is_local
+from mmer.ui.label_session import LabelSession
 from mmer.ui.line import PLACES
 from mmer.ui.page import LAUNCH, build
-from mmer.ui.service import Service
+from mmer.ui.service import Service, SessionResult
 
 PASSWORD = "long enough"
 
@@ -233,6 +235,34 @@ def test_a_cookie_outlived_its_account(closed_page):
         assert browser.get(f"{url}/config").status_code == 401
 
 
+def test_a_cookie_that_had_ended_worked_under_gradios_other_name(closed_page):
+    service, url, _ = closed_page
+    service.accounts.add("eva", PASSWORD, "admin")
+    ((name, token),) = log_in(url, "eva", PASSWORD).cookies.items()
+    other = name.replace("-unsecure", "")
+    assert other != name
+    with httpx.Client(cookies={other: token}) as browser:
+        assert browser.get(f"{url}/gradio_api/user").json() == "eva"
+        service.accounts.remove("eva")
+        service.accounts.add("eva", PASSWORD, "admin")
+        assert browser.get(f"{url}/gradio_api/user").json() is None
+        assert browser.get(f"{url}/config").status_code == 401
+
+
+def test_damaged_accounts_made_every_request_our_fault(closed_page):
+    service, url, _ = closed_page
+    whole = service.paths.accounts.read_bytes()
+    with httpx.Client(cookies=log_in(url, "ada", PASSWORD).cookies) as browser:
+        service.paths.accounts.write_text("{")
+        try:
+            for answer in (browser.get(f"{url}/config"), log_in(url, "ann", PASSWORD)):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "accounts_unreadable")
+                assert "accounts.json" not in answer.json()["error"]["message"]
+        finally:
+            service.paths.accounts.write_bytes(whole)
+        assert browser.get(f"{url}/config").status_code == 200
+
+
 def test_a_link_on_another_page_logged_people_out(closed_page):
     _, url, _ = closed_page
     with httpx.Client(cookies=log_in(url, "ann", PASSWORD).cookies) as browser:
@@ -280,6 +310,22 @@ def test_cheap_calls_forgot_other_peoples_results(open_page):
             time.sleep(1)  # the places of labels are 256
     raw, *_ = client.predict("what a wonderful surprise", api_name="/rerun")
     assert raw["transcript"]["text"] == "what a wonderful surprise"
+
+
+def test_who_had_a_result_freed_lost_what_they_were_labelling(open_page):
+    _, url, page = open_page
+    client = Client(url, verbose=False)
+    client.predict(text="I did not expect that at all", api_name="/analyse")
+    held = page.state_holder[client.session_hash].state_data
+    labelling = LabelSession("voices", "ann")
+    held[-1] = labelling  # as a tab's state holds it
+    (result,) = (key for key, value in held.items() if isinstance(value, SessionResult))
+    held[-2] = (held[result],)  # as the list of earlier results does
+    Door(page.app, page, Budget(held_s=0.0))._make_room(page.state_holder)
+    assert page.state_holder[client.session_hash].state_data is held
+    assert (held[result], held[-2], held.pop(-1)) == (None, (), labelling)
+    with pytest.raises(AppError, match="analyse a clip first"):
+        client.predict("other words", api_name="/rerun")
 
 
 def test_a_busy_machine_kept_the_page_from_starting(open_page):

@@ -1,5 +1,6 @@
 """The Label tab through its endpoints: what is stored, who may, and that nothing is lost when something goes wrong."""
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -142,6 +143,26 @@ def test_a_look_is_not_forgotten_when_the_same_item_is_fetched_again(tmp_path, s
     assert start(client)["items"][0]["id"] == first["id"]
     client.predict(["fear"], api_name="/label_submit")
     assert next(service.store.labels()).blind is False
+
+
+def test_a_look_was_forgotten_with_a_restart_of_the_server(tmp_path, served):
+    """The page remembers it: in what it sends when it is loaded again, and when Start is pressed on it."""
+    paths = filled(tmp_path)
+    client = Client(served(paths)[1], verbose=False)
+    item = start(client)["items"][0]["id"]
+    client.predict(api_name="/label_reveal")
+    service, url = served(paths)  # another process, say
+    client = Client(url, verbose=False)
+    feed, *_ = client.predict("voices", "bea", item, True, api_name="/label_start")
+    assert feed["items"][0]["id"] == item
+    client.predict(["anger"], api_name="/label_submit")
+    client = Client(served(paths)[1], verbose=False)
+    item = start(client)["items"][0]["id"]
+    client = Client(served(paths)[1], verbose=False)
+    client.predict("voices", "bea", json.dumps({"id": item, "looked": True}), True, api_name="/label_projects")
+    client.predict(["fear"], api_name="/label_submit")
+    client.predict(["fear"], api_name="/label_submit")
+    assert [label.blind for label in service.store.labels()] == [False, False, True]
 
 
 def test_what_was_changed_after_a_look_is_not_blind_and_what_stayed_is(tmp_path, served):

@@ -6,7 +6,7 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
@@ -162,6 +162,25 @@ def test_clips_of_others_go_first(served):
 def test_what_is_no_picture_is_refused(body, why):
     with pytest.raises(ClipError, match=why):
         unpack(body)
+
+
+def test_a_picture_of_four_billion_pixels_was_our_fault():
+    body = sent(synth.face())
+    size = body.index(b"\xff\xc0") + 5  # of the frame's header: height and width
+    with pytest.raises(ClipError, match="is a JPEG, and this one cannot be read"):
+        unpack(body[:size] + b"\xff\xff\xff\xff" + body[size + 4 :])
+
+
+def test_one_failure_to_hear_refused_every_later_picture(served):
+    token = served.begin()
+    failed: Future = Future()
+    failed.set_exception(MmerError("asset_missing", "Whisper is not here"))
+    served.live._sessions[token].hearing = failed
+    codes = []
+    for _ in range(2):
+        codes.append(served.send(token, sent(synth.face())).status_code)
+        time.sleep(USUAL.crowded_s)
+    assert codes == [422, 200]
 
 
 def test_a_refused_picture_ends_nothing(served):

@@ -58,7 +58,7 @@ def call(client: httpx.Client, name: str, *data, **headers) -> list:
 
 def first(client: httpx.Client, project: str = "anger-07", name: str = "bea", **headers) -> dict:
     """Sit down at a project and return the item on the screen."""
-    return call(client, "label_start", project, name, 0, **headers)[0]["items"][0]
+    return call(client, "label_start", project, name, 0, False, **headers)[0]["items"][0]
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """The Model tab: who may do what, a retraining in its own process, what is told of it."""
 
+import asyncio
 import sys
 import time
 from dataclasses import replace
@@ -19,12 +20,13 @@ from mmer.config import Config, ModelConfig, Paths
 from mmer.errors import MmerError, TrainingError
 from mmer.ui import label_view, model_html
 from mmer.ui.page import LAUNCH, build
-from mmer.ui.retraining import Progress, Retraining
+from mmer.ui.retraining import Progress, Retraining, watch
 from mmer.ui.service import Service
 from mmer.versions import Version
 from tests.homes import tiny_home
 from tests.test_label_tab import PASSWORD, PREDICTION, filled
 from tests.test_model import make_model
+from tests.until import until
 
 QUICK = [sys.executable, "-m", "training.retrain"]
 ACTIONS = ("/model_start", "/model_cancel", "/model_answer_anew", "/model_roll_back", "/model_watch")
@@ -96,6 +98,25 @@ def test_a_run_starts_by_itself_after_so_many_labels_and_not_again_with_the_same
     running.wait(60)
     assert running.progress().status == 4
     assert running.start_if_due() is False
+
+
+def test_one_error_of_the_database_ended_automatic_retraining(tmp_path, caplog):
+    paths = replace(tiny_home(tmp_path, n_clips=2), retrain_after=1)
+    service = Service(paths)
+    running = Retraining(paths, service.store, [sys.executable, "-c", "raise SystemExit(4)"])
+
+    def rename(old: str, new: str) -> None:
+        with service.store.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    async def serve() -> None:
+        async with watch(running, every_s=0.05)(None):
+            await asyncio.to_thread(until, lambda: "OperationalError" in caplog.text)
+            rename("away", "current_labels")
+            await asyncio.to_thread(until, lambda: running.progress().status == 4)
+
+    rename("current_labels", "away")
+    asyncio.run(serve())
 
 
 def test_a_run_that_was_started_elsewhere_is_seen_and_one_that_is_dead_is_not(tmp_path):

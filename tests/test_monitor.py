@@ -193,6 +193,17 @@ def test_an_exception_in_json_quotes_nobody():
     assert "secret" not in json.dumps(line)
 
 
+def test_the_plain_log_quoted_what_visitors_said():
+    try:
+        raise ValueError("ann at home.mp4 says a secret")
+    except ValueError:
+        record = logging.LogRecord("mmer", logging.ERROR, __file__, 1, "analyse failed", None, sys.exc_info())
+    first, *through, kind = logs.PlainLines().format(record).split("\n")
+    assert first.endswith("mmer ERROR analyse failed")
+    assert re.search(r"test_monitor\.py:\d+ test_the_plain_log", through[-1])
+    assert kind == "ValueError"
+
+
 def test_a_kind_of_log_that_there_is_not(monkeypatch):
     monkeypatch.setenv("MMER_LOG", "xml")
     with pytest.raises(MmerError, match="MMER_LOG is 'xml'; plain or json is needed"):

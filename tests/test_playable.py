@@ -117,3 +117,30 @@ def test_files_of_the_server_were_shown_as_films(store, tmp_path):
     with pytest.raises(ClipError, match="is not the recording that was registered") as refused:
         player.of(clip, sha256)
     assert refused.value.code == "changed"
+
+
+def test_a_recording_that_was_deleted_with_its_receipt_stayed_playable(tmp_path):
+    """What was made of an upload to be played has other bytes than the clip: only its name says whose it is."""
+    uploads = tmp_path / "uploads"
+    kept = Store(f"sqlite:///{tmp_path / 'mmer.db'}", tmp_path / "media", tmp_path / "features", uploads)
+    (uploads / "0123").mkdir(parents=True)
+    for name in ("a.avi", "b.wmv"):
+        path = write(uploads / "0123" / name, *DEAD[name])
+        assert Player(kept).preview(path, media.probe(path), uploads)
+    sha256 = registered(kept, uploads / "0123" / "a.avi")
+    assert kept.delete_clip(sha256).files == 2
+    assert not any(sha256 in file.name for file in uploads.rglob("*"))
+    assert len(list(uploads.glob("*-play.mp4"))) == 1  # of the other recording
+    kept.engine.dispose()
+
+
+def test_a_preview_that_failed_left_half_a_film_and_no_list(store, tmp_path):
+    path = write(tmp_path / "a.avi", *DEAD["a.avi"])
+    info = media.probe(path)
+    uploads = tmp_path / "uploads"
+    (uploads / f"{info.sha256}-play.mp4").mkdir(parents=True)  # nothing can be moved there
+    assert Player(store).preview(path, info, uploads) is None
+    assert [file.name for file in uploads.iterdir()] == [f"{info.sha256}-play.mp4"]
+    picture = tmp_path / "face.tif"
+    synth.face().save(picture)
+    assert Player(store).preview(picture, media.probe(picture), tmp_path / "none") is None

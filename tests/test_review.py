@@ -381,6 +381,12 @@ def test_errors_name_what_is_missing(url):
         client.predict(api_name="/review_decide")
 
 
+@pytest.mark.parametrize("item", ["²", "9" * 20, "9" * 5000])
+def test_an_address_with_a_number_that_is_none_was_our_fault(url, item):
+    _, status, *_ = log_in(url, "rita").predict("faces", item, True, api_name="/review_projects")
+    assert "Our fault" not in status
+
+
 @pytest.mark.parametrize(
     ("alpha", "word"),
     [

@@ -131,6 +131,11 @@ def test_the_length_of_a_clip_says_how_long_a_gpu_is_needed(tmp_path):
     assert seconds_for(object(), None) == 60
 
 
+def test_words_and_emotions_were_taken_for_files_when_a_gpu_was_lent():
+    result = object()
+    assert seconds_for(result, "what a surprise") == seconds_for(result, 0, "anger", None) == 60
+
+
 def test_a_second_space_on_the_same_bucket_said_nothing(tmp_path):
     """app.py ends with one line that says whose the backup is."""
     home, bucket = tmp_path / "home", tmp_path / "bucket"

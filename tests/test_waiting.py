@@ -9,7 +9,7 @@ from mmer.errors import ClipError
 from mmer.labels import EMOTIONS
 from mmer.numerals import likely, stretch
 from mmer.ui.faces_html import faces
-from mmer.ui.service import Service
+from mmer.ui.service import Service, SessionResult
 from mmer.ui.turns import Turn, Turns
 from mmer.ui.waiting import Pace, Waiting
 from tests import synth
@@ -122,6 +122,22 @@ def test_each_of_two_faces_has_a_result_of_its_own(service, clips, face_model):
     shown = faces([first, second], 0)
     assert plain(shown).count("Face ") == 2
     assert shown.count('aria-pressed="true"') == 2  # its box and its line
+
+
+def test_every_face_was_judged_again_outside_the_turn_whenever_a_result_was_shown(service, clips, face_model):
+    whole = synth.face(shift=(-0.2, 0.0), scale=0.65, size=480)
+    both = synth.face(shift=(0.27, 0.1), scale=0.5, smile=1.0, onto=whole)
+    result = service.analyse([str(synth.write_image(clips / "pair.png", both))], None)
+    turn = service.new_turn()
+    session = service.with_faces(result, turn)
+    assert (session.result, len(session.faces)) == (result, 2)
+    chosen = service.choose_face(session, 1, turn)
+    assert chosen.result is session.faces[1]  # nothing is judged anew
+    assert chosen.faces is session.faces
+    unlisted = service.choose_face(SessionResult(result), 1, turn)  # as a program's session holds it
+    assert face_of(unlisted.result) == face_of(chosen.result)
+    turn.stop()
+    assert service.with_faces(result, turn).faces == ()
 
 
 def test_one_face_is_no_choice(service, still, face_model):

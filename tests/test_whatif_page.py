@@ -55,6 +55,8 @@ def test_numbers_are_read_as_people_type_them():
     assert _number("", "the blur") is None
     for read, wrong, need in (
         (_numbers, "three", "their numbers are needed"),
+        (_numbers, "²", "their numbers are needed"),  # a digit, but no number that int() reads
+        (_numbers, "9" * 5000, "their numbers are needed"),
         (_stretch, "1.2", "two times are needed"),
         (_stretch, "a-b", "a number is needed"),
     ):

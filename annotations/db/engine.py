@@ -52,7 +52,8 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
         _refuse_emptied(file)
     try:
         # A thread that waits for its turn to write holds a connection: one for each of gradio's 40 workers and more.
-        engine = create_engine(url, pool_size=8, max_overflow=56)
+        # An error of the database goes to the log, and is not to quote what visitors typed.
+        engine = create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LabelError("bad_database_url", f"no driver for {url.split(':')[0]}: {error}") from None
     if file:

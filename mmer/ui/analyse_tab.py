@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -310,28 +311,33 @@ class AnalyseTab:
             self.session: None,
             self.status: result_html.status(gettext("Starting"), 0),
         }
-        work = run_in_background(turn, lambda: self.service.analyse(files, text, turn, waiting.tell))
-        for seconds, result in work:
-            if result is None:
+        work = run_in_background(
+            turn, lambda: self.service.with_faces(self.service.analyse(files, text, turn, waiting.tell), turn)
+        )
+        for seconds, session in work:
+            if session is None:
                 yield {
                     self.status: result_html.status(waiting.sentence, seconds),
                     self.card: waiting.card(seconds, expected_s),
                 }
             else:
-                yield self._shown(SessionResult(result), self.status)
+                yield self._shown(session, self.status)
 
     @report_errors("panel_status")
     def reread(self, transcript, session: SessionResult | None, request: gr.Request, profile: OAuthProfile | None):
         authorize(self.service, "analyse", request, profile)
         seen = current(session)
         before = seen.before or seen.result
-        work = run_in_background(self.service.new_turn(), lambda: self.service.reread(seen.result, transcript))
-        for seconds, result in work:
-            if result is None:
+        turn = self.service.new_turn()
+        work = run_in_background(
+            turn, lambda: self.service.with_faces(self.service.reread(seen.result, transcript), turn)
+        )
+        for seconds, found in work:
+            if found is None:
                 yield {self.panel_status: result_html.status(gettext("Reading the words"), seconds)}
             else:
-                edited = result.transcript.text.split() != before.transcript.text.split()
-                yield self._shown(SessionResult(result, before=before if edited else None), self.panel_status)
+                edited = found.result.transcript.text.split() != before.transcript.text.split()
+                yield self._shown(replace(found, before=before if edited else None), self.panel_status)
 
     @report_errors("panel_status")
     def choose_face(
@@ -343,12 +349,13 @@ class AnalyseTab:
     ) -> Iterator[dict]:
         authorize(self.service, "analyse", request, profile)
         seen, which = current(session), int(number or 0)
-        work = run_in_background(self.service.new_turn(), lambda: self.service.of_face(seen.result, which))
-        for seconds, result in work:
-            if result is None:
+        turn = self.service.new_turn()
+        work = run_in_background(turn, lambda: self.service.choose_face(seen, which, turn))
+        for seconds, found in work:
+            if found is None:
                 yield {self.panel_status: result_html.status(gettext("Reading that face"), seconds)}
             else:
-                yield self._shown(SessionResult(result), self.panel_status)
+                yield self._shown(found, self.panel_status)
 
     @report_errors("panel_status")
     def explain(
@@ -395,7 +402,7 @@ class AnalyseTab:
             self.raw: result.to_dict(),
             self.card: result_html.result(result, session.before, over_time=bool(over_time)),
             self.over_time: over_time,
-            self.people: faces(self.service.faces(result), result.observation.face),
+            self.people: faces(session.faces, result.observation.face),
             self.transcript: result_html.lines(result),
             self.times: result_html.word_times(result),
             self.why: "",

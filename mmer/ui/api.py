@@ -20,7 +20,6 @@ from annotations.db.schema import OUTCOMES, VERSION
 from annotations.formats.label_row import to_row
 from annotations.queue import projects
 from annotations.queue.assignment import Answer, Queue
-from mmer import checkpoint
 from mmer.config import ROOT
 from mmer.errors import LabelError
 from mmer.labels import EMOTIONS, MODALITIES
@@ -30,16 +29,9 @@ from mmer.ui.handlers import report_to_callers, run_in_background
 from mmer.ui.line import MODEL
 from mmer.ui.service import Service, SessionResult, current
 from mmer.ui.turns import Turn
+from mmer.versions import versions
 
-PUBLIC = (
-    "analyse",
-    "explain",
-    "label",
-    "next",
-    "export",
-    "versions",
-    "health",
-)  # typed and described; the rest is the page's own
+_LARGEST = 10**15  # of an id, or of labels to pass over: exact in JSON, and a database can look for it
 _MOST_LABELS = 1000  # of one answer of `/export`
 
 
@@ -219,7 +211,7 @@ class Endpoints:
             what was stored, whether a known answer was hit, and how far the annotator is
         """
         person = authorize(self.service, "label", request, profile, _text(annotator, "annotator"))
-        if not isinstance(id, int) or isinstance(id, bool):
+        if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id <= _LARGEST:
             raise LabelError("no_item", f"id is {id!r}; give the id of the item that `next` lent")
         chosen = projects.project(self.service.store, _text(project, "project"))
         details = {"intensity": intensity, "confidence": confidence, "valence": valence, "arousal": arousal}
@@ -246,7 +238,7 @@ class Endpoints:
             the rows, and where the next ones begin
         """
         authorize(self.service, "manage", request, profile)
-        after, limit = _whole(after, "after", 0, None), _whole(limit, "limit", 1, _MOST_LABELS)
+        after, limit = _whole(after, "after", 0, _LARGEST), _whole(limit, "limit", 1, _MOST_LABELS)
         labels = self.service.store.labels(OUTCOMES)
         rows = [to_row(label) for label in islice(labels, after, after + limit + 1)]
         labels.close()  # type: ignore[attr-defined]
@@ -254,17 +246,19 @@ class Endpoints:
 
     @report_to_callers
     def versions(self, request: gr.Request, profile: OAuthProfile | None):
-        """Return which checkpoint answers, which others there are, and the versions of the program and its parts."""
+        """Return which checkpoint answers, which others there are, and the versions of the program and its parts.
+
+        Of a checkpoint that cannot be read `problem` says why.
+        """
         import torch
 
         authorize(self.service, "analyse", request, profile)
         root = self.service.paths.checkpoints
-        metas = [checkpoint.read_meta(name, root) for name in (checkpoint.BASE, *checkpoint.listing(root))]
-        shown = ("id", "created_at", "parent", "metrics")
+        shown = ("id", "created_at", "parent", "metrics", "problem")
         yield {
             "mmer": _own_version(),
             "checkpoint": self.service.predictor.checkpoint.id,
-            "checkpoints": [{name: meta.get(name) for name in shown} for meta in metas],
+            "checkpoints": [{name: getattr(each, name) for name in shown} for each in versions(root)],
             "emotions": list(EMOTIONS),
             "modalities": list(MODALITIES),
             "database": VERSION,

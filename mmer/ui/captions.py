@@ -1,6 +1,6 @@
 """A result as WebVTT captions: what is said, when, and what each utterance was judged to be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mmer.labels import SIGNS
@@ -43,7 +43,7 @@ def _cues(result: "EmotionResult", segment: "Segment") -> Iterator[tuple[float, 
         yield start_s, max(end_s, start_s + 0.05), "\n".join(filter(None, (_escape(said), verdict)))
 
 
-def _groups(words: list["Word"]) -> Iterator[list["Word"]]:
+def _groups(words: Sequence["Word"]) -> Iterator[list["Word"]]:
     """Yield words that stand in one caption together."""
     group: list[Word] = []
     for word in words:

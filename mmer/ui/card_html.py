@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mmer import checkpoint
+from mmer.errors import CheckpointError
 from mmer.labels import MODALITIES, N_EMOTIONS
+from mmer.ui import result_html
 from mmer.ui.media_uri import data_uri
 from mmer.ui.names import IN_SENTENCE
 from mmer.ui.render import render
@@ -13,8 +15,11 @@ _TUPLES = "label_matched_validation_tuples"
 
 
 def figures(name: str, root: Path) -> str:
-    """Return a checkpoint's main figures in words."""
-    meta = checkpoint.read_meta(name, root)
+    """Return a checkpoint's main figures in words; why there are none of one that is missing or damaged."""
+    try:
+        meta = checkpoint.read_meta(name, root)
+    except CheckpointError as error:  # a verdict of the one in memory is shown all the same
+        return result_html.failure(error.message)
     metrics: dict[str, Any] = meta.get("metrics") or {}
     tuples = metrics.get(_TUPLES) or {}
     alone = [(IN_SENTENCE[m], tuples[m]["accuracy"]) for m in MODALITIES if m in tuples]

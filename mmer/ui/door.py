@@ -6,7 +6,7 @@ Everything the page serves passes here first, gradio's own routes too.
 import asyncio
 import ipaddress
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -300,19 +300,20 @@ class Door:
     def _make_room(self, holder: Any) -> None:
         """Forget results, the longest unused first, while sessions hold more than they may.
 
-        A call that holds none costs nothing.
+        A call that holds none costs nothing. What else a session has stays: what it labels, what it gave.
         """
-        held: OrderedDict[str, float] = OrderedDict()
-        for session, state in list(holder.session_data.items()):
+        held: list[tuple[dict[int, Any], float]] = []
+        for state in list(holder.session_data.values()):
             results = {id(found): found for found in _results(list(state.state_data.values()))}
-            held[session] = sum((found.duration_s or 1.0) for found in results.values())
-        total = sum(held.values())
-        for session, seconds in held.items():
+            held.append((state.state_data, sum((found.duration_s or 1.0) for found in results.values())))
+        total = sum(seconds for _, seconds in held)
+        for values, seconds in held:
             if total <= self.budget.held_s:
                 return
             if seconds:
-                holder.session_data.pop(session, None)
-                holder.time_last_used.pop(session, None)
+                for key, value in list(values.items()):
+                    if any(_results([value])):
+                        values[key] = () if isinstance(value, tuple) else None
                 total -= seconds
 
 

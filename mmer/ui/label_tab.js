@@ -307,5 +307,6 @@ window.mmerLabel = (() => {
   const seconds = () => (performance.now() - state.since) / 1000;
   const settled = () => !way.left && !way.keys.length;
   const id = () => state.item?.id ?? 0;
-  return { feed, leave, back, rank, remember, remembered, seconds, settled, state, id, emotions: EMOTIONS };
+  const looked = () => draft.id === id() && Boolean(draft.looked); // at the model's answer on the item shown
+  return { feed, leave, back, rank, remember, remembered, seconds, settled, state, id, looked, emotions: EMOTIONS };
 })();

@@ -68,7 +68,9 @@ _QUEUE_EMPTY = marked("Nothing is left for you in this project. Thank you.")
 # The page knows which item it shows and since when; the server sees neither.
 _LEAVE = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(), inputs.at(-1)]"
 _LEAVE_CHOSEN = "(...inputs) => [...inputs.slice(0, -3), ...mmerLabel.leave(inputs.slice(0, 4)), inputs.at(-1)]"
-_ADD_ITEM = "(...inputs) => [...inputs.slice(0, -2), mmerLabel.id(), inputs.at(-1)]"
+_ADD_ITEM = "(...inputs) => [...inputs.slice(0, -3), mmerLabel.id(), inputs.at(-2), mmerLabel.looked()]"
+# A server that was started anew since has forgotten the look.
+_LOOK = "(...inputs) => { mmerLabel.remember('looked', true); return inputs; }"
 
 
 class LabelTab:
@@ -88,6 +90,7 @@ class LabelTab:
         self.on_page, self.lead_s = gr.Number(0, visible=False), gr.Number(0, visible=False)
         self.place, self.draft = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
         self.from_page = gr.Checkbox(False, visible=False)
+        self.looked = gr.Checkbox(False, visible=False)  # the page has shown the model's answer on its item
         self._connect()
 
     def _build(self) -> None:
@@ -194,6 +197,7 @@ class LabelTab:
             [*choices, self.session],
             [self.told, self.status],
             api_name="label_reveal",
+            js=_LOOK,
             preprocess=False,
             show_progress="hidden",
         )
@@ -215,7 +219,7 @@ class LabelTab:
         started = gr.on(
             [self.start_button.click, self.annotator.submit],
             self.start,
-            [self.project, self.annotator, self.on_page, self.session],
+            [self.project, self.annotator, self.on_page, self.session, self.looked],
             outputs,
             api_name="label_start",
             js=_ADD_ITEM,
@@ -320,11 +324,20 @@ class LabelTab:
         }
 
     @report_errors("status")
-    def start(self, request: gr.Request, profile: OAuthProfile | None, project=None, name="", on_page=0, session=None):
+    def start(
+        self,
+        request: gr.Request,
+        profile: OAuthProfile | None,
+        project=None,
+        name="",
+        on_page=0,
+        session=None,
+        looked=False,
+    ):
         person = authorize(self.service, "label", request, profile, name)
         if not project:
             raise LabelError("no_project", "choose a project; where there is none yet, an administrator makes one")
-        held = {"id": on_page} if on_page else {}
+        held = {"id": on_page, "looked": looked} if on_page else {}
         yield self._start(project, person, held, viewer(request, person), session)
 
     def _start(
@@ -334,7 +347,8 @@ class LabelTab:
 
         Args:
             before: the session that was paused, or is started again.
-            held: `id` of the assignment on the page, and what was chosen for it where the page has lost it.
+            held: `id` of the assignment on the page, whether the model's answer on it was `looked` at there, and what
+                was chosen for it where the page has lost it.
         """
         chosen = projects.project(self.store, project)
         queue = self._queue(chosen)
@@ -345,7 +359,9 @@ class LabelTab:
         session = replace(session, tasks=tasks, let_in=person.let_in, viewer=whose, revising=None)
         # After a restart of the server the item on the page comes back, and what was chosen for it stays.
         same = bool(held) and [task.assignment_id for task in session.tasks[:1]] == [held.get("id")]
-        lost = len(held) > 1
+        lost = bool(held.keys() - {"id", "looked"})
+        if same and held.get("looked"):  # what was chosen before the look is not known any more
+            self._chosen_at_look.setdefault(session.task.assignment_id, {})
         page = self._show(session, chosen, clear_form=lost or not same)
         if same and lost and session.tasks:
             page |= self._refilled_form(chosen, held)

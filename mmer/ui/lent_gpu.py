@@ -16,8 +16,9 @@ _ONE_UTTERANCE_S = 60  # an explanation or another look: at most ten seconds of 
 
 def seconds_for(*given: object, **_: object) -> int:
     """Return how long a call may take: by the length of the files it names, or as for one utterance."""
+    # Where a result is given, the text beside it is words or the name of an emotion.
     files = [each for each in given if isinstance(each, (str, os.PathLike))]
-    if given and not files:
+    if len(files) < len(given):
         return _ONE_UTTERANCE_S
     return round(_START_S + _PER_S * sum(map(_length_s, files)))
 

@@ -179,8 +179,8 @@ class LiveSessions:
             elif now - session.sounded_s > _MUTE_S:
                 live.fall_silent()
             if session.hearing is not None and session.hearing.done():
-                session.hearing.result()  # raises what went wrong in it
-                session.hearing, session.has_heard = None, True
+                heard, session.hearing, session.has_heard = session.hearing, None, True
+                heard.result()  # raises what went wrong in it, once
             if session.hearing is None and now - session.heard_s >= _VOICE_EVERY * pace_s and len(sent.samples):
                 session.heard_s, session.hearing = now, self._ears.submit(live.hear)
             moment = live.moment()
@@ -214,7 +214,7 @@ def unpack(body: bytes) -> Sent:
                     found = f"a live picture has {width} x {height} pixels"
                     raise ClipError("bad_frame", f"{found}; up to {_LARGEST_PX} a side are accepted")
                 rgb = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ClipError("bad_frame", "a live picture is a JPEG, and this one cannot be read") from error
     return Sent(rgb, np.frombuffer(sound, "<i2"), rate)
 

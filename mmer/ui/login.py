@@ -1,5 +1,6 @@
 """Logging in with an account: not too many tries, nobody else waits for them, and a cookie ends with its account."""
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
 from annotations.accounts import Accounts
+from mmer.errors import LabelError
 
 _TRIES, _PER_ADDRESS, _PER_NAME = (
     5,
@@ -21,6 +23,14 @@ _TRIES, _PER_ADDRESS, _PER_NAME = (
 _WITHIN_S = 600.0
 _MOST_KEYS = 10_000  # whose tries are remembered
 _FIELDS = 1_000  # characters of a name and of a password
+_LOG = logging.getLogger(__name__)
+
+
+def login_of(request: Request, app: Any) -> tuple[str, str | None]:
+    """Return the token of a request's login cookie, under either name that gradio reads, and whose it is."""
+    names = (f"access-token-{kind}{app.cookie_id}" for kind in ("", "unsecure-"))
+    token = next(filter(None, map(request.cookies.get, names)), "")
+    return token, app.tokens.get(token)
 
 
 class Logins:
@@ -33,15 +43,23 @@ class Logins:
         self._hashing = anyio.CapacityLimiter(2)  # argon2 takes 64 MiB and a core each
 
     async def answer(self, scope: Scope, receive: Receive, address: str) -> Response | None:
-        """Return the reply to a request about logging in or out, None for any other."""
+        """Return the reply to a request about logging in or out, None for any other; one that says what is wrong while
+        nobody's login can be checked.
+        """
+        try:
+            return await self._answer(scope, receive, address)
+        except LabelError as error:
+            _LOG.error("nobody can be let in: %s", error)  # it names a file, which strangers need not know
+            return _told(503, error.code, "the accounts of this page cannot be read; its owner has to look after them")
+
+    async def _answer(self, scope: Scope, receive: Receive, address: str) -> Response | None:
         app, path = scope["app"], scope["path"].rstrip("/")
         if app.auth is None:
             nobody = path in ("/login", "/logout") and not app.get_blocks().expects_oauth
             return _told(404, "no_accounts", "nobody has to log in here") if nobody else None
         request = Request(scope, receive)
         cookie = f"access-token-unsecure-{app.cookie_id}"
-        token = request.cookies.get(cookie, "")
-        name = app.tokens.get(token)
+        token, name = login_of(request, app)
         if name is not None and self._stamps.get(token) != self.accounts.stamp(name):
             self._forget(app, lambda each: each == token)
         if path == "/logout":

@@ -7,21 +7,36 @@ import sys
 import traceback
 from dataclasses import fields
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any
 
 from mmer.config import Paths
 
 REQUESTS = logging.getLogger("mmer.requests")  # one line for each call of the page
-_PLAIN = "%(asctime)s %(name)s %(levelname)s %(message)s"
 _CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")  # a URL's user and password
 _SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|key|sig)[^=&]*=)[^&]*", re.IGNORECASE)
 
 
-class JsonLines(logging.Formatter):
-    """A record as one JSON object; of an error its kind and the lines it went through, not its words.
+def _went_through(trace: TracebackType | None) -> list[str]:
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)]
+
+
+class PlainLines(logging.Formatter):
+    """A record as a line; of an error its kind and the lines it went through, not its words.
 
     An exception's message may quote a file's name or what was typed.
     """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(name)s %(levelname)s %(message)s")
+
+    def formatException(self, ei: Any) -> str:
+        kind, _, trace = ei
+        return "\n".join([*(f"  {line}" for line in _went_through(trace)), kind.__name__ if kind else ""])
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; of an error as much as in plain lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -32,16 +47,15 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[0] is not None:
-            frames = traceback.extract_tb(record.exc_info[2])
             line["exception"] = record.exc_info[0].__name__
-            line["stack"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            line["stack"] = _went_through(record.exc_info[2])
         return json.dumps(line, ensure_ascii=False)
 
 
 def set_up(paths: Paths) -> None:
     """Write the log to stderr as the settings say."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if paths.log == "json" else logging.Formatter(_PLAIN))
+    handler.setFormatter(JsonLines() if paths.log == "json" else PlainLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("mmer.requests").setLevel(logging.INFO)
     logging.getLogger("mmer.server").setLevel(logging.INFO)

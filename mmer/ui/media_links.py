@@ -26,6 +26,7 @@ from annotations.accounts import Person
 from annotations.db.schema import ClipRecord
 from mmer.errors import ClipError, LabelError
 from mmer.ui.auth import authorize
+from mmer.ui.login import login_of
 from mmer.ui.waveform import peaks
 
 if TYPE_CHECKING:
@@ -159,9 +160,7 @@ def _who(service: "Service", scope: Scope, action: str) -> tuple[Person, Viewer]
     request, app = Request(scope), scope["app"]
     login = _get_valid_oauth_info_from_session(scope.get("session", {}))
     profile = gr.OAuthProfile(login["userinfo"]) if login else None
-    cookies = (request.cookies.get(f"access-token-{kind}{app.cookie_id}") for kind in ("", "unsecure-"))
-    account = app.tokens.get(next(filter(None, cookies), ""))
-    asking = gr.Request(request, account)  # type: ignore[arg-type]  # FastAPI's request is Starlette's
+    asking = gr.Request(request, login_of(request, app)[1])  # type: ignore[arg-type]  # FastAPI's request is Starlette's
     person = authorize(service, action, asking, profile)
     return person, viewer(asking, person)
 

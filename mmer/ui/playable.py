@@ -127,9 +127,11 @@ class Player:
                 part = made.with_name(f".{made.name}")
                 try:
                     _convert(path, info, part)
-                except (ClipError, av.FFmpegError):
-                    return None  # what is wrong with it, its analysis says
-                os.replace(part, made)
+                    os.replace(part, made)
+                except (ClipError, av.FFmpegError, OSError):
+                    return None  # what is wrong with it, its analysis says; a full disk is no reason to show no list
+                finally:
+                    part.unlink(missing_ok=True)  # half a film of somebody
         return Playable(made, kind)
 
     def _place(self, info: media.MediaInfo) -> tuple[Path, str]:

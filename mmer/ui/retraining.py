@@ -18,7 +18,7 @@ from typing import IO
 from annotations.store import Store
 from annotations.training_runs import fresh_labels
 from mmer.config import ROOT, Paths
-from mmer.errors import MmerError, TrainingError
+from mmer.errors import TrainingError
 from mmer.messages import marked
 
 try:
@@ -115,8 +115,10 @@ class Retraining:
             self._process.wait()
         self._took_s = time.monotonic() - self._since
         self._refreshing = False
-        with suppress(MmerError):  # what no run can read stays unused, and starts no run again
-            self._tried = fresh_labels(self.store)
+        try:
+            self._tried = fresh_labels(self.store)  # what no run can read stays unused, and starts no run again
+        except Exception:  # of the database too: it may be back at the next look
+            _LOG.exception("the labels that are left after a retraining could not be counted")
 
     def cancel(self) -> None:
         """Ask the run to stop, whoever started it; it changes nothing then.
@@ -200,16 +202,16 @@ class Retraining:
         return os.pread(self._log.fileno(), _TAIL, max(size - _TAIL, 0)).decode("utf-8", "replace")
 
 
-def watch(retraining: Retraining) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def watch(retraining: Retraining, every_s: float = _LOOK_S) -> Callable[[object], AbstractAsyncContextManager[None]]:
     """Return what starts runs by themselves as long as the server does, as FastAPI takes it."""
 
     async def clock() -> None:
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(every_s)
             try:
                 await asyncio.to_thread(retraining.start_if_due)
-            except (MmerError, OSError):
-                _LOG.exception("retraining could not be started; the next look is in %.0f s", _LOOK_S)
+            except Exception:  # whatever it was, as a database that is away for a moment: the looks go on
+                _LOG.exception("retraining could not be started; the next look is in %.0f s", every_s)
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:

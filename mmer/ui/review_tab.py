@@ -255,7 +255,7 @@ class ReviewTab:
         yield {self.project: gr.Dropdown(choices=names, value=chosen), self.status: ""}
         if project and chosen == project:
             page = self._page(0, project, "all", "", "", "", ())
-            if (item or "").isdigit():
+            if (item or "").isdecimal() and len(item) < 19:  # as the database's numbers
                 item_id = int(item)
                 rows = [DisputedItem(**row) for row in page[self.raw_items]]
                 listed = item_id if item_id in page[self.shown] else None

@@ -69,6 +69,7 @@ class SessionResult:
     has_receipt: bool = False  # a code with which the clip can be deleted was told here
     given: tuple = ()  # what that was made of: the same once more is not stored again
     before: "EmotionResult | None" = None  # the words were edited since: what they were judged as
+    faces: "tuple[EmotionResult, ...]" = ()  # the verdict with each of the clip's faces read, where there are several
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ class Service:
     """One for all sessions: it holds the model and the store, and nothing about anybody.
 
     Args:
-        on_gpu: wraps the calls that need an accelerator, where one is lent per call.
+        lend: wraps the calls that need an accelerator, where one is lent per call.
     """
 
-    def __init__(self, paths: Paths, on_gpu: Callable[[Callable], Callable] = lambda call: call):
+    def __init__(self, paths: Paths, lend: Callable[[Callable], Callable] | None = None):
         self.paths = paths
         backup = backup_of(paths)  # an empty disk is filled from it, checkpoints and accounts too
         self.store = Store(paths.database_url, paths.media, paths.features, paths.uploads, backup=backup)
@@ -144,13 +145,15 @@ class Service:
         self.monitor = Monitor(self)
         self.line, self.turns = Line(self.monitor), Turns(AT_ONCE)
         self.live = LiveSessions(self)
-        self.gpu_is_lent = on_gpu(self.knows) != self.knows
+        self.gpu_is_lent = lend is not None
         self.examples = ExampleFiles(paths.uploads)
         self.pace = Pace()
         self.closed = bool(self.accounts) and not paths.space  # people log in with an account here
+        on_gpu = lend or (lambda call: call)
         self._judge, self._states_of = on_gpu(self._judged), on_gpu(self._states)
         self._explain_on_gpu, self._reread_on_gpu = on_gpu(self._explain), on_gpu(self._reread)
         self._what_if_on_gpu, self._turn_on_gpu = on_gpu(self._what_if), on_gpu(self._smallest_turn)
+        self._faces_on_gpu, self._face_on_gpu = on_gpu(self._faces), on_gpu(self._of_face)
 
     @property
     def predictor(self) -> "Predictor":
@@ -252,9 +255,21 @@ class Service:
         )
         return self.predictor.conclude(changed, name=result.clip, since=since)
 
-    def faces(self, result: "EmotionResult") -> list["EmotionResult"]:
+    def with_faces(self, result: "EmotionResult", turn: Turn | None = None) -> SessionResult:
+        """Return a result as a session looks at it, with the verdicts that its other faces would give.
+
+        Args:
+            turn: as of `analyse`.
+        """
+        return SessionResult(result, faces=tuple(self.faces(result, turn.should_stop if turn else None)))
+
+    def faces(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> list["EmotionResult"]:
         """Return the verdict with each of the clip's faces read in turn; [] where there are not several."""
-        return [self.of_face(result, number) for number in range(len(result.observation.faces))]
+        return self._faces_on_gpu(result, should_stop=should_stop) if result.observation.faces else []
+
+    def _faces(self, result: "EmotionResult", should_stop: Callable[[], bool] | None = None) -> list["EmotionResult"]:
+        numbers = range(len(result.observation.faces))
+        return [self._of_face(result, n) for n in numbers if not (should_stop and should_stop())]
 
     def of_face(self, result: "EmotionResult", number: int) -> "EmotionResult":
         """Return the verdict with another of the clip's faces read; nothing is decoded again.
@@ -262,10 +277,23 @@ class Service:
         Raises:
             ClipError: `no_face_there`.
         """
+        return self._face_on_gpu(result, number)
+
+    def _of_face(self, result: "EmotionResult", number: int) -> "EmotionResult":
         if number == result.observation.face and result.observation.faces:
             return result
         changed = replace(result.observation.with_face(number), timing_ms={})
         return self.predictor.conclude(changed, name=result.clip, since=time.perf_counter())
+
+    def choose_face(self, session: SessionResult, number: int, turn: Turn) -> SessionResult:
+        """Return what a session looks at with another of the clip's faces read.
+
+        Raises:
+            ClipError: `no_face_there`.
+        """
+        if number in range(len(session.faces)):
+            return SessionResult(session.faces[number], faces=session.faces)
+        return self.with_faces(self.of_face(session.result, number), turn)  # analysed for a program, which gets no list
 
     def explain(
         self,

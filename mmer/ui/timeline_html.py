@@ -108,7 +108,9 @@ def _playable(file: MediaInfo, player: Player, uploads: Path) -> str:
 
 
 def _strip(name: str, result: "EmotionResult", channel: int | None, length_s: float) -> Strip:
-    rows = [(s.start_s, s.end_s, s.probs if channel is None else s.branch_probs[channel]) for s in result.segments]
+    # Where nothing was read, all emotions are equally likely together: the first would be drawn.
+    read = [s for s in result.segments if s.emotion is not None]
+    rows = [(s.start_s, s.end_s, s.probs if channel is None else s.branch_probs[channel]) for s in read]
     rows = [(start_s, end_s, p) for start_s, end_s, p in rows if not np.isnan(p).any()]
     highest = np.max([p for _, _, p in rows], axis=0) if rows else np.zeros(len(EMOTIONS))
     curves = [

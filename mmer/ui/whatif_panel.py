@@ -130,7 +130,7 @@ def _number(text: str | None, what: str) -> float | None:
 
 def _numbers(text: str | None) -> tuple[int, ...]:
     parts = (text or "").replace(",", " ").split()
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise ClipError("bad_change", f"the words to drop are {text!r}; their numbers are needed, as 3 or 3, 5")
     return tuple(int(part) for part in parts)
 
