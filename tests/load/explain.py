@@ -24,13 +24,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mmer.attribution import explain
-from mmer.errors import MmerError
 from mmer.explanation import Explanation
 from mmer.features import Features, collate
 from mmer.labels import EMOTIONS
 from mmer.predict import Predictor
-
-TEXT = "I did not expect that at all"
+from tests.load.floors import TEXT, tell_of_each
 
 
 @torch.no_grad()
@@ -69,18 +67,14 @@ def measure(predictor: Predictor, clip: Path, repeat: int) -> tuple[Features, di
 
 
 def main(args: argparse.Namespace) -> int:
-    try:
-        predictor = Predictor()
-        for clip in args.clips:
-            features, ms = measure(predictor, clip, args.repeat)
-            unit = ms.pop("forward pass")
-            parts = ", ".join(f"{name} {value:.0f} ms = {value / unit:.1f}" for name, value in ms.items())
-            length = features.end_s - features.start_s
-            print(f"{clip.name}, {length:.1f} s: forward pass {unit:.0f} ms; in passes: {parts}", flush=True)
-    except MmerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    def line_of(predictor: Predictor, clip: Path) -> str:
+        features, ms = measure(predictor, clip, args.repeat)
+        unit = ms.pop("forward pass")
+        parts = ", ".join(f"{name} {value:.0f} ms = {value / unit:.1f}" for name, value in ms.items())
+        length = features.end_s - features.start_s
+        return f"{clip.name}, {length:.1f} s: forward pass {unit:.0f} ms; in passes: {parts}"
+
+    return tell_of_each(args.clips, line_of)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ unless `--transcribe` adds Whisper to both sides.
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # before the imports below, whose seconds --help need not wait for
@@ -74,7 +74,7 @@ def floors(predictor: Predictor, clip: Path, result: EmotionResult, transcribe: 
 
     parts["model"] = forward
     if batch.whisper is not None:  # the voice branch reads its encoder
-        heard = [s.features.heard for s in result.segments if s.features.heard is not None]
+        heard = [s.features.heard for s in result.segments if s.features.heard]
         parts["encoder"] = lambda: [predictor.transcriber.encode_heard(each) for each in heard]
     if transcribe and info.has_sound:
         found = media.stream(clip, fps=1.0, sample_rate=16_000, picture=False)
@@ -102,20 +102,28 @@ def measure(predictor: Predictor, clip: Path, repeat: int, transcribe: bool) -> 
     return result.duration_s, {name: float(np.median(each)) for name, each in times.items()}
 
 
-def main(args: argparse.Namespace) -> int:
+def tell_of_each(clips: Sequence[Path], line_of: Callable[[Predictor, Path], str]) -> int:
+    """Print a line about each clip, as it is measured; return the exit status."""
     try:
         predictor = Predictor()
-        for clip in args.clips:
-            duration_s, ms = measure(predictor, clip, args.repeat, args.transcribe)
-            least = sum(value for name, value in ms.items() if name != "whole")
-            parts = ", ".join(f"{name} {value:.0f}" for name, value in ms.items() if name != "whole")
-            length = "" if duration_s is None else f" ({duration_s:.1f} s)"
-            told = f"{ms['whole']:.0f} ms, floors {least:.0f} ms ({parts}): {ms['whole'] / least:.2f} x"
-            print(f"{clip.name}{length}: {told}")
+        for clip in clips:
+            print(line_of(predictor, clip), flush=True)
     except MmerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def main(args: argparse.Namespace) -> int:
+    def line_of(predictor: Predictor, clip: Path) -> str:
+        duration_s, ms = measure(predictor, clip, args.repeat, args.transcribe)
+        least = sum(value for name, value in ms.items() if name != "whole")
+        parts = ", ".join(f"{name} {value:.0f}" for name, value in ms.items() if name != "whole")
+        length = "" if duration_s is None else f" ({duration_s:.1f} s)"
+        told = f"{ms['whole']:.0f} ms, floors {least:.0f} ms ({parts}): {ms['whole'] / least:.2f} x"
+        return f"{clip.name}{length}: {told}"
+
+    return tell_of_each(args.clips, line_of)
 
 
 if __name__ == "__main__":
