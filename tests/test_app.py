@@ -489,7 +489,8 @@ def test_app_py_asks_who_is_there_once_there_are_accounts(tmp_path):
 
 
 def test_a_promoted_checkpoint_that_is_gone_or_damaged_kept_the_page_from_starting(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # put back at the end: another page of this file runs
+    # `build` sets it for the whole process, where gradio reads it: put back at the end, for this file's own page.
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     paths = replace(Paths.from_env(), home=tmp_path, database_url=f"sqlite:///{tmp_path / 'mmer.db'}", device="cpu")
     name = new_checkpoint(paths, 1)
     (paths.checkpoints / name / checkpoint.META).write_text("{")

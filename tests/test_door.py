@@ -229,10 +229,15 @@ def test_a_cookie_outlived_its_account(closed_page):
         assert browser.get(f"{url}/gradio_api/user").json() == "bob"
         service.accounts.change_role("bob", "viewer")
         assert browser.get(f"{url}/gradio_api/user").json() == "bob"  # another role needs no other login
-        service.accounts.remove("bob")
-        service.accounts.add("bob", PASSWORD, "admin")
-        assert browser.get(f"{url}/gradio_api/user").json() is None
-        assert browser.get(f"{url}/config").status_code == 401
+        removed_and_added_again(service, "bob", browser, url)
+
+
+def removed_and_added_again(service, name: str, browser: httpx.Client, url: str) -> None:
+    """Assert that a login does not hold for another account of the same name."""
+    service.accounts.remove(name)
+    service.accounts.add(name, PASSWORD, "admin")
+    assert browser.get(f"{url}/gradio_api/user").json() is None
+    assert browser.get(f"{url}/config").status_code == 401
 
 
 def test_a_cookie_that_had_ended_worked_under_gradios_other_name(closed_page):
@@ -243,10 +248,7 @@ def test_a_cookie_that_had_ended_worked_under_gradios_other_name(closed_page):
     assert other != name
     with httpx.Client(cookies={other: token}) as browser:
         assert browser.get(f"{url}/gradio_api/user").json() == "eva"
-        service.accounts.remove("eva")
-        service.accounts.add("eva", PASSWORD, "admin")
-        assert browser.get(f"{url}/gradio_api/user").json() is None
-        assert browser.get(f"{url}/config").status_code == 401
+        removed_and_added_again(service, "eva", browser, url)
 
 
 def test_damaged_accounts_made_every_request_our_fault(closed_page):
