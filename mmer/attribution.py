@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,8 +150,9 @@ def _maps(
     if track is not None:
         yield "face", lambda: _face(logit, track, features.landmarks)
     if sound is not None:
-        contours = prosody(sound, features.pitch_hz, features.start_s, loaded.config.voice)
-        yield "voice", lambda: _voice(VoiceLogit(logit, features, sound, loaded.config.voice, transcriber), contours)
+        config = loaded.config.voice
+        contours = partial(prosody, sound, features.pitch_hz, features.start_s, config)
+        yield "voice", lambda: _voice(VoiceLogit(logit, features, sound, config, transcriber), contours())
 
 
 def _face(logit: TargetLogit, track: FaceTrack, landmarks: bool) -> tuple[Trust, dict[str, Any]]:

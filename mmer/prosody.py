@@ -33,18 +33,13 @@ class Prosody:
 
     def louder(self, start_s: float, end_s: float) -> bool:
         """Whether a stretch is louder than the utterance is where it is voiced."""
-        inside, voiced = self._inside(start_s, end_s), self.loudness_db > _VOICED_DB
-        if not bool((inside & voiced).any()) or not bool((voiced & ~inside).any()):
-            return False
-        own, rest = self.loudness_db[inside & voiced].median(), self.loudness_db[voiced & ~inside].median()
-        return bool(own - rest >= LOUDER_DB)
+        own, rest = self._medians(self.loudness_db, self.loudness_db > _VOICED_DB, start_s, end_s)
+        return own - rest >= LOUDER_DB
 
     def higher(self, start_s: float, end_s: float) -> bool:
         """Whether the pitch of a stretch lies above that of the rest."""
-        inside, voiced = self._inside(start_s, end_s), ~self.pitch_hz.isnan()
-        if not bool((inside & voiced).any()) or not bool((voiced & ~inside).any()):
-            return False
-        return bool(self.pitch_hz[inside & voiced].median() >= HIGHER * self.pitch_hz[voiced & ~inside].median())
+        own, rest = self._medians(self.pitch_hz, ~self.pitch_hz.isnan(), start_s, end_s)
+        return own >= HIGHER * rest
 
     def to_dict(self) -> dict:
         """Return 20 values a second as lists; a pitch is null where no voice sounds."""
@@ -56,8 +51,11 @@ class Prosody:
             "pauses": [{"start_s": round(start, 3), "end_s": round(end, 3)} for start, end in self.pauses],
         }
 
-    def _inside(self, start_s: float, end_s: float) -> Tensor:
-        return (self.times_s >= start_s) & (self.times_s < end_s)
+    def _medians(self, contour: Tensor, voiced: Tensor, start_s: float, end_s: float) -> tuple[float, float]:
+        """Return the medians of what is voiced in a stretch and beside it; NaN, which compares to nothing, of none."""
+        inside = (self.times_s >= start_s) & (self.times_s < end_s)
+        own, rest = (float(contour[where & voiced].median()) for where in (inside, ~inside))
+        return own, rest
 
 
 def pitch(samples: np.ndarray | Tensor, config: VoiceConfig, n_frames: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from annotations.choices import TRAIN
+from annotations.formats.label_row import words_hash
 from annotations.label import Label
 from annotations.review.aggregate import Key, aggregate
 from mmer.branch_states import load as load_states
@@ -104,7 +105,7 @@ def gather(
         states = first.states if first.media is None else None
         if first.media is None and states is None:
             # Of a recording that was not kept, only a label about the words can be learned from.
-            typed = any(said and hashlib.sha256(said.encode()).hexdigest() == sha256 for said in (words, first.words))
+            typed = any(said and words_hash(said) == sha256 for said in (words, first.words))
             targets = targets if typed else {k: v for k, v in targets.items() if k == "text" and (words or "").strip()}
             if not targets:
                 skipped.append(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -52,6 +52,11 @@ class Collected:
     exemplars: Exemplars | None  # None: nothing is known of what the base learned from
     known: set[str]  # hashes of what the served model and those before it learned from
     looks: Callable[[Collection[str]], float]  # how often clips measured earlier runs
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """The group of near-duplicates that each clip is in."""
+        return near_duplicates([i.likeness for i in self.items], *_clip_states(self.examples))
 
 
 @dataclass(frozen=True)
@@ -125,23 +130,29 @@ def collect(paths: Paths, store: Store, config: RetrainConfig, *, speech: bool) 
     hashes = {item.sha256 for item in items}
     items, examples, unread = read(predictor, items, speech=speech, cache=paths.features)
     skipped += unread
-    if gone := store.deleted(hashes):
-        delete_files([paths.features], sorted(gone))  # what was cached of clips that were deleted meanwhile
+    _deleted_meanwhile(paths, store, hashes)
     missing = too_few(items, config)
     if missing or examples is None:
         return TooFew(missing or "no clip can be read", skipped)
-    groups = _groups(items, examples)
-    if len({g for g, item in zip(groups, items, strict=True) if item.side == TRAIN}) < 2:
-        return TooFew(
-            "all clips for training are copies, or takes of the same words by one person; label others", skipped
-        )
     served = predictor.checkpoint
     exemplars = of_checkpoint(served, paths.checkpoints)
     if exemplars is None:
         print(f"no exemplars fit {served.id}: its corrections will count for all clips, near or far", file=sys.stderr)
     else:
         exemplars = as_heard(exemplars, served.model, share_heard(examples, served.model))
-    return Collected(items, skipped, served, examples, exemplars, learned_from(store, served.id), partial(looks, store))
+    known, counted = learned_from(store, served.id), partial(looks, store)
+    found = Collected(items, skipped, served, examples, exemplars, known, counted)
+    if len({g for g, item in zip(found.groups, items, strict=True) if item.side == TRAIN}) < 2:
+        alike = "all clips for training are copies, or takes of the same words by one person; label others"
+        return TooFew(alike, skipped)
+    return found
+
+
+def _deleted_meanwhile(paths: Paths, store: Store, hashes: Collection[str]) -> set[str]:
+    """Return which clips are on record no more, and delete what a run has cached of them since."""
+    gone = store.deleted(hashes)
+    delete_files([paths.features], sorted(gone))
+    return gone
 
 
 def share_heard(ex: Examples, model: EmotionModel) -> float:
@@ -166,7 +177,7 @@ def _reasons(skipped: Sequence[Skipped]) -> dict[str, int]:
 def train(found: Collected, config: RetrainConfig) -> Trained:
     """Return a model trained on what may be learned from, and what the gate says of it."""
     items, ex, served = found.items, found.examples, found.served
-    groups = _groups(items, ex)
+    groups = found.groups
     who = sides(items, groups, found.known)
     index = torch.nonzero(who.learn).flatten()
     learn, learners = ex.part(index), [items[i] for i in index.tolist()]
@@ -252,11 +263,6 @@ def _weigh(
     return people, strangers, measured, changed
 
 
-def _groups(items: Sequence[TrainingExample], ex: Examples) -> list[int]:
-    """Return the group of near-duplicates that each clip is in."""
-    return near_duplicates([i.likeness for i in items], *_clip_states(ex))
-
-
 def _clip_states(ex: Examples) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Return what each branch pooled of a clip (N, C), mean over its utterances, and which it has (N, 3)."""
     n = len(ex.targets)
@@ -319,8 +325,7 @@ def _conclude(
     if (now := checkpoint.promoted(paths.checkpoints)) != served.id:
         report["reasons"].append(f"meanwhile {now} was put in use; run again")
         report["verdict"] = "refused"
-    if gone := store.deleted({i.sha256 for i in items}):
-        delete_files([paths.features], sorted(gone))  # what this run cached of them since
+    if gone := _deleted_meanwhile(paths, store, {i.sha256 for i in items}):
         report["reasons"].append(f"{len(gone)} of its clips were deleted meanwhile; run again")
         report["verdict"] = "refused"
     folder = paths.home / "runs" / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{run}"

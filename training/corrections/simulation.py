@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from annotations.choices import HELD_OUT, TRAIN
+from annotations.formats.label_row import words_hash
 from annotations.queue import priorities
 from annotations.sides import SHARE
 from mmer import checkpoint
@@ -104,7 +105,7 @@ def pool(paths: Paths, rows: Sequence[Row], checkpoint_id: str, cache: Path) -> 
 
 
 def _item(row: Row) -> TrainingExample:
-    name = hashlib.sha256(row.text.encode()).hexdigest() if row.path is None else content_hash(row.path)
+    name = words_hash(row.text) if row.path is None else content_hash(row.path)
     held_out = int(hashlib.sha256(f"held out {name}".encode()).hexdigest()[:12], 16) < SHARE * 16**12
     return TrainingExample(
         sha256=name,
