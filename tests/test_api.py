@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 
-import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -16,6 +15,7 @@ from mmer.config import ROOT
 from mmer.labels import EMOTIONS
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
+from tests.clients import client_of, http_get
 from tests.test_app import KEYS, new_checkpoint
 from tests.test_label_tab import PASSWORD, filled
 
@@ -36,7 +36,7 @@ def url(service):
 
 @pytest.fixture
 def client(url) -> Client:
-    return Client(url, verbose=False)
+    return client_of(url)
 
 
 def examples(language: str) -> list[str]:
@@ -75,7 +75,7 @@ def test_the_shell_example_of_the_readme_runs(url, tmp_path, voice_only):
 
 
 def test_every_endpoint_is_described_and_typed(url):
-    named = httpx.get(f"{url}/gradio_api/info").json()["named_endpoints"]
+    named = http_get(f"{url}/gradio_api/info").json()["named_endpoints"]
     for name in ("/analyse", "/explain", "/label", "/next", "/export", "/versions", "/health"):
         endpoint = named[name]
         assert len(endpoint["description"].split()) > 5, name
@@ -173,12 +173,12 @@ def test_labels_are_exported_to_administrators_alone(tmp_path):
     page = build(Service(paths))
     _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
     try:
-        ann = Client(url, auth=("ann", PASSWORD), verbose=False)
+        ann = client_of(url, auth=("ann", PASSWORD))
         lent = ann.predict("voices", "somebody else", api_name="/next")
         ann.predict("voices", "somebody else", lent["item"]["id"], ["fear"], api_name="/label")
         with pytest.raises(AppError, match="to manage takes the role admin"):
             ann.predict(api_name="/export")
-        (row,) = Client(url, auth=("ada", PASSWORD), verbose=False).predict(api_name="/export")["labels"]
+        (row,) = client_of(url, auth=("ada", PASSWORD)).predict(api_name="/export")["labels"]
         assert (row["annotator"], row["label"]) == ("ann", "fear")  # who is logged in has their own name
     finally:
         page.close()

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import torch
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
@@ -34,6 +34,7 @@ from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from mmer.ui.turns import Turn, Turns
 from tests import synth
+from tests.clients import client_of
 from tests.until import until
 
 KEYS = {
@@ -70,7 +71,7 @@ def url(service):
 @pytest.fixture
 def client(url):
     """A session of its own."""
-    return Client(url, verbose=False)
+    return client_of(url)
 
 
 def analyse(client, **given) -> tuple[dict, str]:
@@ -350,9 +351,9 @@ def test_a_promoted_checkpoint_answers_the_next_clip(client, service, voice_only
 
 
 def test_sessions_do_not_see_each_other(url, voice_only):
-    analyse(Client(url, verbose=False), audio=voice_only)
+    analyse(client_of(url), audio=voice_only)
     with pytest.raises(AppError, match="analyse a clip first"):
-        Client(url, verbose=False).predict(api_name="/explain")
+        client_of(url).predict(api_name="/explain")
 
 
 def test_five_megabytes_of_words_held_the_model(client, service):
@@ -474,7 +475,7 @@ def running(paths: Paths) -> Iterator[str]:
 
 def test_app_py_serves(service):
     with running(service.paths) as url:
-        client = Client(url, verbose=False)
+        client = client_of(url)
         assert client.predict(api_name="/health")["checkpoint"] == checkpoint.promoted(service.paths.checkpoints)
 
 
@@ -485,7 +486,7 @@ def test_app_py_asks_who_is_there_once_there_are_accounts(tmp_path):
         for page in ("/config", "/gradio_api/info"):
             with pytest.raises(HTTPError, match="401"):
                 urlopen(url + page)
-        assert Client(url, auth=("ada", "long enough"), verbose=False).predict(api_name="/health")["status"] == "ok"
+        assert client_of(url, auth=("ada", "long enough")).predict(api_name="/health")["status"] == "ok"
 
 
 def test_a_promoted_checkpoint_that_is_gone_or_damaged_kept_the_page_from_starting(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import httpx
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from mmer.config import ROOT, Paths
 from tests import synth
+from tests.clients import client_of, http_get, http_post
 from tests.test_app import new_checkpoint, running
 
 
@@ -26,7 +26,7 @@ def test_a_deletion_said_that_no_trace_was_left(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     with running(paths) as url:
-        client = Client(url, verbose=False)
+        client = client_of(url)
         client.predict(audio=handle_file(clip), api_name="/analyse")
         given = {
             "annotator": "bea",
@@ -36,9 +36,9 @@ def test_a_deletion_said_that_no_trace_was_left(tmp_path, monkeypatch):
         }
         client.predict("fear", keep="recording", **given, api_name="/save_label")
         assert (home / "media" / f"{sha256}.wav").read_bytes() == content
-        assert httpx.get(f"{url}/gradio_api/deep_link?session_hash={client.session_hash}").status_code == 404
+        assert http_get(f"{url}/gradio_api/deep_link?session_hash={client.session_hash}").status_code == 404
         sent = {"video": ("whisperer.wav", content, "video/mp4")}
-        assert httpx.post(f"{url}/gradio_api/process_recording", files=sent).status_code == 404
+        assert http_post(f"{url}/gradio_api/process_recording", files=sent).status_code == 404
         uploads = [file for file in (home / "uploads").rglob("*") if file.is_file()]
         assert content in [file.read_bytes() for file in uploads]
         run = subprocess.run(
@@ -50,7 +50,7 @@ def test_a_deletion_said_that_no_trace_was_left(tmp_path, monkeypatch):
         )
         assert run.returncode == 0, run.stderr
         assert "no trace is left" in run.stdout
-        assert httpx.get(f"{url}/gradio_api/file={uploads[0]}").status_code in (403, 404)
+        assert http_get(f"{url}/gradio_api/file={uploads[0]}").status_code in (403, 404)
         traces = (content[200:1200], sha256.encode(), b"zaphod", b"trembling", b"leave me alone", b"whisperer")
         for file in [*home.rglob("*"), *temporary.rglob("*")]:
             assert not any(trace.decode("latin-1") in file.name for trace in traces[1:]), file

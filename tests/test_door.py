@@ -11,7 +11,6 @@ from urllib.parse import urlparse
 
 import httpx
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
@@ -23,6 +22,7 @@ from mmer.ui.label_session import LabelSession
 from mmer.ui.line import PLACES
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service, SessionResult
+from tests.clients import client_of, http_get, http_post
 
 PASSWORD = "long enough"
 
@@ -69,12 +69,12 @@ def test_another_page_acted_as_the_person_at_this_machine(open_page):
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1", url.replace("127.0.0.1", "localhost")):
         for answer in (
             join(url, page, "label_make_project", ["eve"], origin=origin),
-            httpx.post(f"{url}/gradio_api/upload", files={"files": b"x"}, headers={"origin": origin}),
-            httpx.get(f"{url}/gradio_api/queue/data?session_hash=s", headers={"origin": origin}),
-            httpx.get(f"{url}/config", headers={"origin": origin}),
+            http_post(f"{url}/gradio_api/upload", files={"files": b"x"}, headers={"origin": origin}),
+            http_get(f"{url}/gradio_api/queue/data?session_hash=s", headers={"origin": origin}),
+            http_get(f"{url}/config", headers={"origin": origin}),
         ):
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
-    embedded = httpx.get(f"{url}/gradio_api/info", headers={"sec-fetch-site": "cross-site"})
+    embedded = http_get(f"{url}/gradio_api/info", headers={"sec-fetch-site": "cross-site"})
     assert embedded.status_code == 403
     assert projects.projects(service.store) == []
     assert join(url, page, "label_make_project", ["ada"], origin=url).status_code == 200
@@ -84,14 +84,14 @@ def test_any_name_that_leads_here_was_answered(open_page, tmp_path):
     _, url, _ = open_page
     port = urlparse(url).port
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "10.0.0.1", ""):
-        answer = httpx.get(f"{url}/config", headers={"host": host})
+        answer = http_get(f"{url}/config", headers={"host": host})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_host"), host
     for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "mmer.localhost"):
-        assert httpx.get(f"{url}/config", headers={"host": host}).status_code == 200, host
+        assert http_get(f"{url}/config", headers={"host": host}).status_code == 200, host
     with served(tmp_path, hosts=("faces.example",)) as (_, url, _):
         named = {"host": "faces.example", "origin": "https://faces.example"}
-        assert httpx.get(f"{url}/config", headers=named).status_code == 200
-        assert httpx.get(f"{url}/config", headers={"host": "evil.example"}).status_code == 403
+        assert http_get(f"{url}/config", headers=named).status_code == 200
+        assert http_get(f"{url}/config", headers={"host": "evil.example"}).status_code == 403
     assert [is_local(host) for host in ("::1", "127.9.9.9:80", "[::1]:80", "localhost", "evil.localhost.com")] == [
         True
     ] * 4 + [False]
@@ -100,11 +100,11 @@ def test_any_name_that_leads_here_was_answered(open_page, tmp_path):
 def test_who_came_through_a_proxy_was_the_person_at_this_machine(open_page, tmp_path):
     service, url, _ = open_page
     for header in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via"):
-        client = Client(url, headers={header: "203.0.113.9"}, verbose=False)
+        client = client_of(url, headers={header: "203.0.113.9"})
         with pytest.raises(Exception, match="to manage takes the role admin"):
             client.predict("eve", api_name="/label_make_project")
     with served(tmp_path, trusts_proxy=True) as (_, url, _):
-        Client(url, headers={"X-Real-IP": "203.0.113.9"}, verbose=False).predict("ada", api_name="/label_make_project")
+        client_of(url, headers={"X-Real-IP": "203.0.113.9"}).predict("ada", api_name="/label_make_project")
     assert at_this_machine(service.paths, None)
     assert not at_this_machine(replace(service.paths, host="0.0.0.0"), None)
 
@@ -113,9 +113,9 @@ def test_gradios_other_routes_kept_what_visitors_typed_and_filmed(open_page):
     service, url, page = open_page
     assert join(url, page, "label_projects", [], "shared").status_code == 200
     for route in CLOSED:
-        assert httpx.get(f"{url}{route}?session_hash=shared").status_code == 404, route
+        assert http_get(f"{url}{route}?session_hash=shared").status_code == 404, route
     sent = {"video": ("face.mp4", b"somebody", "video/mp4")}
-    assert httpx.post(f"{url}/gradio_api/process_recording", files=sent).status_code == 404
+    assert http_post(f"{url}/gradio_api/process_recording", files=sent).status_code == 404
     assert not (service.paths.uploads / "deep_links").exists()
     assert [file for file in service.paths.uploads.rglob("*") if file.is_file()] == []
 
@@ -123,9 +123,9 @@ def test_gradios_other_routes_kept_what_visitors_typed_and_filmed(open_page):
 def test_a_thousand_files_came_in_with_one_request(open_page):
     _, url, _ = open_page
     few = [("files", (f"{i}.wav", b"x" * 70_000)) for i in range(8)]
-    assert len(httpx.post(f"{url}/gradio_api/upload", files=few).json()) == 8
+    assert len(http_post(f"{url}/gradio_api/upload", files=few).json()) == 8
     many = [("files", (f"{i}.wav", b"x")) for i in range(1000)]
-    answer = httpx.post(f"{url}/gradio_api/upload", files=many)
+    answer = http_post(f"{url}/gradio_api/upload", files=many)
     assert answer.status_code == 413
     assert "too_many_files: up to 8 files are accepted at a time" in answer.text
 
@@ -163,21 +163,21 @@ def test_ten_megabytes_of_a_name_were_read(open_page):
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_long")
     assert "more than 1,048,576 bytes" in answer.json()["detail"]
     for body in (b"[1]", b"{", b'{"session_hash": 3}', b'{"fn_index": "3", "data": []}', b"[" * 500_000):
-        assert httpx.post(f"{url}/gradio_api/queue/join", content=body).status_code in (404, 422)
+        assert http_post(f"{url}/gradio_api/queue/join", content=body).status_code in (404, 422)
 
 
 def test_calls_by_name_are_checked_and_answered(open_page):
     _, url, _ = open_page
     call = f"{url}/gradio_api/call/v2/save_label"
-    answer = httpx.post(call, json={"emotion": "anger", "annotator": "ann", "keep": True})
+    answer = http_post(call, json={"emotion": "anger", "annotator": "ann", "keep": True})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_type")
-    assert httpx.post(call, json={"emotion": "anger", "annotator": "ann"}).json()["event_id"]
-    assert httpx.post(f"{url}/gradio_api/call/health", json={"data": []}).json()["event_id"]
+    assert http_post(call, json={"emotion": "anger", "annotator": "ann"}).json()["event_id"]
+    assert http_post(f"{url}/gradio_api/call/health", json={"data": []}).json()["event_id"]
 
 
 def test_the_model_could_be_called_past_the_queue(open_page):
     _, url, _ = open_page
-    answer = httpx.post(f"{url}/gradio_api/run/rerun", json={"data": ["words", None], "session_hash": "s"})
+    answer = http_post(f"{url}/gradio_api/run/rerun", json={"data": ["words", None], "session_hash": "s"})
     assert answer.status_code == 404
 
 
@@ -304,7 +304,7 @@ def test_one_visitor_took_all_places_of_the_queue(open_page):
 
 def test_cheap_calls_forgot_other_peoples_results(open_page):
     _, url, page = open_page
-    client = Client(url, verbose=False)
+    client = client_of(url)
     client.predict(text="I did not expect that at all", api_name="/analyse")
     for i in range(240):
         assert join(url, page, "label_projects", [], f"cheap{i}").status_code == 200
@@ -316,7 +316,7 @@ def test_cheap_calls_forgot_other_peoples_results(open_page):
 
 def test_who_had_a_result_freed_lost_what_they_were_labelling(open_page):
     _, url, page = open_page
-    client = Client(url, verbose=False)
+    client = client_of(url)
     client.predict(text="I did not expect that at all", api_name="/analyse")
     held = page.state_holder[client.session_hash].state_data
     labelling = LabelSession("voices", "ann")
@@ -333,9 +333,9 @@ def test_who_had_a_result_freed_lost_what_they_were_labelling(open_page):
 def test_a_busy_machine_kept_the_page_from_starting(open_page):
     """gradio asks with HEAD / and gives up after 3 s; on a busy machine the whole page took longer."""
     _, url, _ = open_page
-    answer = httpx.head(url)
+    answer = httpx.head(url, timeout=60)
     assert (answer.status_code, answer.headers["content-length"]) == (200, "0")  # nothing was built for it
-    assert b"gradio_config" in httpx.get(url).content
+    assert b"gradio_config" in http_get(url).content
 
 
 def test_a_request_without_a_host_is_refused(open_page):
@@ -348,4 +348,4 @@ def test_a_request_without_a_host_is_refused(open_page):
     assert answer.status in (400, 403)
     assert b"components" not in answer.read()
     line.close()
-    assert json.loads(httpx.get(f"{url}/gradio_api/app_id").text)["app_id"]
+    assert json.loads(http_get(f"{url}/gradio_api/app_id").text)["app_id"]

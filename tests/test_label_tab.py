@@ -21,6 +21,7 @@ from mmer.labels import SIGNS
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import client_of
 
 PASSWORD = "long enough"
 PREDICTION = {
@@ -79,7 +80,7 @@ def start(client: Client, name: str = "bea") -> dict:
 
 def test_a_submission_is_stored_and_the_next_item_comes_with_the_one_after_it(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     first, ahead = start(client)["items"]
     assert first["kind"] == "audio"
     assert first["media"].startswith("media/label-")
@@ -101,7 +102,7 @@ def test_a_submission_is_stored_and_the_next_item_comes_with_the_one_after_it(tm
 
 def test_nothing_tells_the_models_answer_or_the_files_name_before_it_is_asked_for(tmp_path, served):
     _, url = served(filled(tmp_path))  # the model said fear of each, and the files are called 0.wav to 3.wav
-    client = Client(url, verbose=False)
+    client = client_of(url)
     feed, *shown = client.predict("voices", "bea", api_name="/label_start")
     seen = [feed, shown]
     for endpoint, given in (("/label_submit", (["anger"],)), ("/label_cannot_tell", ()), ("/label_undo", ())):
@@ -113,7 +114,7 @@ def test_nothing_tells_the_models_answer_or_the_files_name_before_it_is_asked_fo
 
 def test_where_nobody_judges_blind_each_item_comes_with_the_models_answer(tmp_path, served):
     _, url = served(filled(tmp_path, blind=False))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     start(client)
     *_, told, _progress, _receipt = client.predict(["anger"], api_name="/label_submit")
     assert "stored: anger." in words(told)
@@ -122,7 +123,7 @@ def test_where_nobody_judges_blind_each_item_comes_with_the_models_answer(tmp_pa
 
 def test_what_was_looked_at_before_choosing_is_not_blind_and_undo_brings_the_item_back(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     first = start(client)["items"][0]
     assert "Model: fear, 60 %" in words(client.predict(api_name="/label_reveal")[0])
     client.predict(["fear"], api_name="/label_submit")
@@ -137,7 +138,7 @@ def test_what_was_looked_at_before_choosing_is_not_blind_and_undo_brings_the_ite
 
 def test_a_look_is_not_forgotten_when_the_same_item_is_fetched_again(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     first = start(client)["items"][0]
     client.predict(api_name="/label_reveal")
     assert start(client)["items"][0]["id"] == first["id"]
@@ -148,17 +149,17 @@ def test_a_look_is_not_forgotten_when_the_same_item_is_fetched_again(tmp_path, s
 def test_a_look_was_forgotten_with_a_restart_of_the_server(tmp_path, served):
     """The page remembers it: in what it sends when it is loaded again, and when Start is pressed on it."""
     paths = filled(tmp_path)
-    client = Client(served(paths)[1], verbose=False)
+    client = client_of(served(paths)[1])
     item = start(client)["items"][0]["id"]
     client.predict(api_name="/label_reveal")
     service, url = served(paths)  # another process, say
-    client = Client(url, verbose=False)
+    client = client_of(url)
     feed, *_ = client.predict("voices", "bea", item, True, api_name="/label_start")
     assert feed["items"][0]["id"] == item
     client.predict(["anger"], api_name="/label_submit")
-    client = Client(served(paths)[1], verbose=False)
+    client = client_of(served(paths)[1])
     item = start(client)["items"][0]["id"]
-    client = Client(served(paths)[1], verbose=False)
+    client = client_of(served(paths)[1])
     client.predict("voices", "bea", json.dumps({"id": item, "looked": True}), True, api_name="/label_projects")
     client.predict(["fear"], api_name="/label_submit")
     client.predict(["fear"], api_name="/label_submit")
@@ -167,7 +168,7 @@ def test_a_look_was_forgotten_with_a_restart_of_the_server(tmp_path, served):
 
 def test_what_was_changed_after_a_look_is_not_blind_and_what_stayed_is(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     start(client)
     client.predict(["anger"], api_name="/label_reveal")
     client.predict(["anger"], api_name="/label_submit")
@@ -178,7 +179,7 @@ def test_what_was_changed_after_a_look_is_not_blind_and_what_stayed_is(tmp_path,
 
 def test_an_answer_to_an_item_the_page_does_not_show_yet_is_not_stored(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     first, ahead = start(client)["items"]
     client.predict(["anger"], on_page=first["id"], api_name="/label_submit")
     for endpoint in (
@@ -195,8 +196,8 @@ def test_an_answer_to_an_item_the_page_does_not_show_yet_is_not_stored(tmp_path,
 
 def test_the_form_stays_when_the_same_item_comes_back_after_a_restart(tmp_path, served):
     _, url = served(filled(tmp_path))
-    held = start(Client(url, verbose=False))["items"][0]["id"]
-    client = Client(url, verbose=False)
+    held = start(client_of(url))["items"][0]["id"]
+    client = client_of(url)
     feed, *rest = client.predict("voices", "bea", held, api_name="/label_start")
     assert feed["items"][0]["id"] == held
     emptied = client.predict("voices", "bea", 0, api_name="/label_start")[1:]
@@ -205,7 +206,7 @@ def test_the_form_stays_when_the_same_item_comes_back_after_a_restart(tmp_path, 
 
 def test_a_project_that_is_not_blind_shows_the_models_answer_at_once(tmp_path, served):
     service, url = served(filled(tmp_path, blind=False))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     assert any("Model: fear" in words(str(part)) for part in client.predict("voices", "bea", api_name="/label_start"))
     client.predict(["fear"], api_name="/label_submit")
     assert next(service.store.labels()).blind is False
@@ -213,7 +214,7 @@ def test_a_project_that_is_not_blind_shows_the_models_answer_at_once(tmp_path, s
 
 def test_each_question_of_a_project_wants_an_answer(tmp_path, served):
     service, url = served(filled(tmp_path, targets=("voice", "text")))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     assert start(client)["targets"] == ["voice", "text"]
     with pytest.raises(AppError, match="What do the words say"):
         client.predict(voice=["anger"], api_name="/label_submit")
@@ -226,7 +227,7 @@ def test_the_known_answer_is_told_afterwards(tmp_path, served):
     project = projects.project(service.store, "voices")
     item = Queue(service.store, project).next("ada")[0]
     projects.set_gold(service.store, project, item.item_id, "surprise", why="the pitch rises", actor="ada")
-    client = Client(url, verbose=False)
+    client = client_of(url)
     assert start(client)["items"][0]["item_id"] == item.item_id
     *_, told, progress, receipt = client.predict(["anger"], api_name="/label_submit")
     assert "This item's answer was known: surprise. the pitch rises" in words(unescape(told))
@@ -236,7 +237,7 @@ def test_the_known_answer_is_told_afterwards(tmp_path, served):
 
 def test_a_lease_that_ran_out_is_told_and_the_page_keeps_the_answer(tmp_path, served):
     service, url = served(filled(tmp_path, n=1, per_item=1, lease_s=1))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     start(client)
     project = projects.project(service.store, "voices")
 
@@ -251,13 +252,13 @@ def test_a_lease_that_ran_out_is_told_and_the_page_keeps_the_answer(tmp_path, se
 
 def test_without_a_start_and_after_a_restart_the_way_on_is_told(tmp_path, served):
     _, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     with pytest.raises(AppError, match="press Start, and the same item comes back"):
         client.predict(["anger"], api_name="/label_submit")
     with pytest.raises(AppError, match="there is no project 'nothing'"):
         client.predict("nothing", "bea", api_name="/label_start")
     held = start(client)["items"][0]["id"]
-    assert start(Client(url, verbose=False))["items"][0]["id"] == held  # another browser, the same person
+    assert start(client_of(url))["items"][0]["id"] == held  # another browser, the same person
 
 
 def test_every_endpoint_asks_for_the_role(tmp_path, served):
@@ -265,7 +266,7 @@ def test_every_endpoint_asks_for_the_role(tmp_path, served):
     for name, role in (("vera", "viewer"), ("ann", "annotator"), ("ada", "admin")):
         Accounts(paths.accounts).add(name, PASSWORD, role)
     service, url = served(paths)
-    vera = Client(url, auth=("vera", PASSWORD), verbose=False)
+    vera = client_of(url, auth=("vera", PASSWORD))
     calls = {
         "/label_projects": (),
         "/label_start": ("voices", "ann"),
@@ -282,7 +283,7 @@ def test_every_endpoint_asks_for_the_role(tmp_path, served):
     for endpoint, given in calls.items():
         with pytest.raises(AppError, match="to label takes the role annotator, and vera has the role viewer"):
             vera.predict(*given, api_name=endpoint)
-    ann = Client(url, auth=("ann", PASSWORD), verbose=False)
+    ann = client_of(url, auth=("ann", PASSWORD))
     with pytest.raises(AppError, match="to manage takes the role admin"):
         ann.predict(api_name="/label_make_project")
     assert start(ann, "somebody else")["items"]
@@ -297,7 +298,7 @@ def test_a_project_is_made_of_the_clips_kept_here(tmp_path, served):
     store.register_clip(file, media.content_hash(file), name="a.wav", consent_text="yes")
     store.register_clip(None, "b" * 64, name="not kept")
     service, url = served(paths)
-    client = Client(url, verbose=False)
+    client = client_of(url)
     client.predict("ada", api_name="/label_make_project")
     feed, *_ = client.predict("Clips kept here", "ada", api_name="/label_start")
     assert len(feed["items"]) == 1
@@ -315,7 +316,7 @@ def test_a_session_says_at_its_end_what_was_done(tmp_path, served):
         projects.set_gold(store, project, item, emotion, actor="ada")
     store.engine.dispose()
     _, url = served(paths)
-    client = Client(url, verbose=False)
+    client = client_of(url)
     start(client)
     for given in (["fear"], ["fear"]):
         client.predict(given, lead_s=4.0, api_name="/label_submit")
@@ -330,7 +331,7 @@ def test_a_session_says_at_its_end_what_was_done(tmp_path, served):
 
 def test_an_earlier_answer_is_changed_and_the_item_on_the_screen_waits(tmp_path, served):
     service, url = served(filled(tmp_path))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     first, second = start(client)["items"]
     client.predict(["fear"], intensity=0.66, comment="low", api_name="/label_submit")
     given, told = client.predict(api_name="/label_answers")
@@ -349,7 +350,7 @@ def test_an_earlier_answer_is_changed_and_the_item_on_the_screen_waits(tmp_path,
     *_, told, _progress, _receipt = client.predict(api_name="/label_skip")
     assert "stays as it was" in told
     assert [x.emotions for x in service.store.labels()] == [{"anger": 1.0}]
-    stranger = Client(url, verbose=False)  # under the same name, which anybody may type
+    stranger = client_of(url)  # under the same name, which anybody may type
     start(stranger)
     assert stranger.predict(api_name="/label_answers")[0]["choices"] == []
     with pytest.raises(AppError, match="choose one of your answers"):

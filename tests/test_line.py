@@ -1,13 +1,13 @@
 """The line before the model: where somebody stands, for how long, and that a long clip does not hold up everybody."""
 
-import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from mmer.ui.line import PLACES, Place, turn_in, words
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import client_of, http_get
 from tests.test_app import new_checkpoint
 from tests.test_door import join
 from tests.test_label_tab import paths_in
@@ -54,17 +54,17 @@ def test_who_waits_could_not_learn_where_they_stand(served):
             data = [None, None, None, f"these are the words of {i}", None]
             assert join(url, page, "analyse", data, f"visitor{i}").status_code == 200
         until(lambda: len(page.running()) == PLACES)
-        told = [httpx.get(f"{url}/line", params={"session": f"visitor{i}"}).json() for i in range(PLACES + 2)]
+        told = [http_get(f"{url}/line", params={"session": f"visitor{i}"}).json() for i in range(PLACES + 2)]
     assert [each["place"] for each in told] == [""] * PLACES + ["Next in line", "Number 2 in line"]
     assert "answered" in told[-1]["more"]
-    assert httpx.get(f"{url}/line", params={"session": "nobody"}).json() == {"place": "", "more": ""}
-    assert httpx.get(f"{url}/line", headers={"origin": "https://elsewhere.example"}).status_code == 403
+    assert http_get(f"{url}/line", params={"session": "nobody"}).json() == {"place": "", "more": ""}
+    assert http_get(f"{url}/line", headers={"origin": "https://elsewhere.example"}).status_code == 403
 
 
 def test_two_long_clips_held_up_everybody(served, tmp_path):
     page, url = served
     long = synth.write_clip(tmp_path / "long.mp4", seconds=40, fps=5, face=synth.face(), voice=synth.voice(40))
-    *first, last = (Client(url, verbose=False) for _ in range(3))
+    *first, last = (client_of(url) for _ in range(3))
     last.predict(text="load what is loaded once", api_name="/analyse")
     running = [client.submit(video=handle_file(long), text="words", api_name="/analyse") for client in first]
     until(lambda: len(page.running()) == 2)

@@ -21,6 +21,7 @@ from mmer.ui.live_sessions import Limits, unpack
 from mmer.ui.page import LAUNCH, Page, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import http_post
 from tests.test_app import new_checkpoint
 from tests.test_door import join
 from tests.test_label_tab import paths_in
@@ -118,7 +119,7 @@ def test_a_place_is_one_visitors_until_they_go(served):
         served.begin("bea")
     again = served.begin("ada")  # another start of the same page is no second place
     assert served.send(token, sent(synth.face())).json()["error"]["code"] == "live_over"
-    assert httpx.post(f"{served.url}/live/{again}/stop").json() == {"stopped": True}
+    assert http_post(f"{served.url}/live/{again}/stop").json() == {"stopped": True}
     assert served.begin("bea")
 
 
@@ -131,6 +132,20 @@ def test_who_sends_nothing_has_left(served, limits):
     told = served.send(token, sent(synth.face()))
     assert told.status_code == 404
     assert "press Start for another" in told.json()["error"]["message"]
+
+
+def test_a_visitor_whose_picture_takes_longer_than_others_are_waited_for_keeps_the_place(served, limits):
+    limits.idle_s = 0.5
+    token = served.begin()
+    with ThreadPoolExecutor(1) as pool:
+        with served.live._sessions[token].lock:  # it is looked at for as long as that
+            answered = pool.submit(served.send, token, sent(synth.face()))
+            until(lambda: served.live._sessions[token].busy)
+            time.sleep(2 * limits.idle_s)
+            served.live.end_idle()
+        assert answered.result().status_code == 200
+    served.live.end_idle()  # and its browser has as long as any to send the next one
+    assert len(served.live) == 1
 
 
 def test_clips_of_others_go_first(served):
@@ -190,7 +205,7 @@ def test_a_refused_picture_ends_nothing(served):
     time.sleep(USUAL.crowded_s)  # others' clips may still be answered
     assert served.send(token, sent(synth.face())).status_code == 200
     assert served.send(token, b"0" * (2**20 + 1)).status_code == 413
-    foreign = httpx.post(f"{served.url}/live/{token}", headers={"origin": "https://elsewhere.example"})
+    foreign = http_post(f"{served.url}/live/{token}", headers={"origin": "https://elsewhere.example"})
     assert foreign.status_code == 403
 
 

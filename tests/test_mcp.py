@@ -3,11 +3,11 @@
 import asyncio
 import json
 
-import httpx
 import pytest
 
 from annotations.accounts import Accounts
 from mmer.labels import EMOTIONS
+from tests.clients import http_post
 from tests.test_door import PASSWORD, served
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
@@ -75,13 +75,13 @@ def test_no_file_of_the_server_is_read(url, audio):
 def test_no_other_call_of_the_page_is_a_tool(url):
     for name in ("export", "next", "label", "label_submit", "review", "/export"):
         assert speak(url, name, {}).isError, name
-    foreign = httpx.post(f"{url}/gradio_api/mcp/", json={}, headers={"origin": "https://evil.example"})
+    foreign = http_post(f"{url}/gradio_api/mcp/", json={}, headers={"origin": "https://evil.example"})
     assert foreign.status_code == 403
 
 
 def test_nothing_is_offered_unasked_nor_where_people_log_in(tmp_path):
     with served(tmp_path / "open") as (_, address, _):
-        assert httpx.post(f"{address}/gradio_api/mcp/", json={}).status_code in (404, 405)
+        assert http_post(f"{address}/gradio_api/mcp/", json={}).status_code in (404, 405)
     Accounts(tmp_path / "closed" / "accounts.json").add("ann", PASSWORD, "annotator")
     with served(tmp_path / "closed", mcp=True) as (_, address, _):
-        assert httpx.post(f"{address}/gradio_api/mcp/", json={}).status_code in (401, 404, 405)
+        assert http_post(f"{address}/gradio_api/mcp/", json={}).status_code in (401, 404, 405)

@@ -19,6 +19,7 @@ from mmer.errors import MmerError
 from mmer.ui.media_links import VISITOR, MediaLinks, Viewer
 from mmer.ui.service import CONSENT
 from tests import synth
+from tests.clients import http_get
 from tests.test_door import PASSWORD, served
 from tests.test_playable import write
 
@@ -112,8 +113,8 @@ def test_nobody_elses_link_works(page):
     link = first(client)["media"]
     assert client.get(link).status_code == 200
     assert code(visitor(url).get(link)) == (403, "not_yours")
-    assert code(httpx.get(f"{url}/{link}")) == (403, "not_yours")  # without any cookie
-    assert code(httpx.get(f"{url}/{link}", cookies={VISITOR: ""})) == (403, "not_yours")
+    assert code(http_get(f"{url}/{link}")) == (403, "not_yours")  # without any cookie
+    assert code(http_get(f"{url}/{link}", cookies={VISITOR: ""})) == (403, "not_yours")
     elsewhere = client.get(link, headers={"sec-fetch-site": "cross-site"})
     assert code(elsewhere) == (403, "foreign_origin")
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
@@ -23,6 +22,7 @@ from mmer.ui.page import LAUNCH, build
 from mmer.ui.retraining import Progress, Retraining, watch
 from mmer.ui.service import Service
 from mmer.versions import Version
+from tests.clients import client_of
 from tests.homes import tiny_home
 from tests.test_label_tab import PASSWORD, PREDICTION, filled
 from tests.test_model import make_model
@@ -149,7 +149,7 @@ def test_who_may_not_manage_starts_nothing(tmp_path, served):
         Accounts(paths.accounts).add(name, PASSWORD, role)
     service = Service(paths)
     url = served(service)
-    ann, rita, ada = (Client(url, auth=(name, PASSWORD), verbose=False) for name in ("ann", "rita", "ada"))
+    ann, rita, ada = (client_of(url, auth=(name, PASSWORD)) for name in ("ann", "rita", "ada"))
     with pytest.raises(AppError, match="to review takes the role reviewer"):
         ann.predict("ann", api_name="/model")
     for endpoint in ACTIONS:
@@ -169,7 +169,7 @@ def test_an_administrator_rolls_back_under_their_name(tmp_path, served):
     paths = tiny_home(tmp_path, n_clips=1)
     child = checkpoint.save(make_model(seed=1), Config(model=ModelConfig.tiny()), paths.checkpoints, {"parent": "tiny"})
     checkpoint.promote(child, paths.checkpoints, by="ada")
-    status, overview, *_ = Client(served(Service(paths)), verbose=False).predict("zora", api_name="/model_roll_back")
+    status, overview, *_ = client_of(served(Service(paths))).predict("zora", api_name="/model_roll_back")
     assert "tiny serves again" in status
     assert "In use: <strong>tiny</strong>" in overview
     assert versions.promotions(paths.checkpoints)[-1].by == "zora"

@@ -12,9 +12,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 
-import httpx
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -31,6 +30,7 @@ from mmer.ui.line import PLACES
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import client_of, http_get, http_post
 from tests.load.served import wait_for
 from tests.test_app import free_port, new_checkpoint
 from tests.until import until
@@ -61,7 +61,7 @@ def page(tmp_path_factory):
 
 def figures(url: str, **headers: str) -> dict[tuple[str, tuple], float]:
     """Return the values of /metrics by name and labels."""
-    reply = httpx.get(f"{url}/metrics", headers=headers)
+    reply = http_get(f"{url}/metrics", headers=headers)
     assert reply.status_code == 200
     families = text_string_to_metric_families(reply.text)
     return {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
@@ -70,14 +70,14 @@ def figures(url: str, **headers: str) -> dict[tuple[str, tuple], float]:
 def test_figures_follow_what_the_page_did(page, voice_only, caplog):
     service, url, _ = page
     before = figures(url)
-    client = Client(url, verbose=False)
+    client = client_of(url)
     with caplog.at_level(logging.INFO, "mmer.requests"):
         client.predict(audio=handle_file(voice_only), text="a secret of ann's", api_name="/analyse")
         client.predict("fear", annotator="bea", api_name="/save_label")
         with pytest.raises(AppError):
             client.predict("fear", annotator=" ", api_name="/save_label")
         with pytest.raises(AppError):
-            Client(url, verbose=False).predict(api_name="/explain")
+            client_of(url).predict(api_name="/explain")
     after = figures(url)
 
     def grown(name: str, *labels: str) -> float:
@@ -114,8 +114,8 @@ def test_figures_follow_what_the_page_did(page, voice_only, caplog):
 def test_refused_requests_are_counted_by_why(page):
     _, url, _ = page
     before = figures(url)
-    assert httpx.get(f"{url}/config", headers={"origin": "https://evil.example"}).status_code == 403
-    assert httpx.post(f"{url}/gradio_api/queue/join", content=b"{").status_code == 422
+    assert http_get(f"{url}/config", headers={"origin": "https://evil.example"}).status_code == 403
+    assert http_post(f"{url}/gradio_api/queue/join", content=b"{").status_code == 422
     after = figures(url)
     for code in ("foreign_origin", "bad_json"):
         assert after["mmer_refusals_total", (code,)] - before.get(("mmer_refusals_total", (code,)), 0) == 1
@@ -124,23 +124,23 @@ def test_refused_requests_are_counted_by_why(page):
 def test_figures_are_not_for_strangers(page, tmp_path):
     _, url, _ = page
     for headers in (FORWARDED, FORWARDED | {"authorization": "Bearer let me"}, {"forwarded": "for=192.0.2.1"}):
-        reply = httpx.get(f"{url}/metrics", headers=headers)
+        reply = http_get(f"{url}/metrics", headers=headers)
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "not_allowed")
     assert ("mmer_ready", ()) in figures(url, **FORWARDED, authorization="Bearer let me see")
     Accounts(tmp_path / "accounts.json").add("ada", "long enough", "admin")
     with served(tmp_path) as (_, closed, _):
-        assert httpx.get(f"{closed}/config").status_code == 401
+        assert http_get(f"{closed}/config").status_code == 401
         for probe in ("/healthz", "/readyz", "/metrics"):  # whoever watches a server has no account
-            assert httpx.get(closed + probe).status_code == 200
-        assert httpx.get(f"{closed}/metrics", headers=FORWARDED | {"authorization": "Bearer"}).status_code == 403
-    assert httpx.get(f"{url}/healthz", headers={"host": "evil.example"}).status_code == 403
+            assert http_get(closed + probe).status_code == 200
+        assert http_get(f"{closed}/metrics", headers=FORWARDED | {"authorization": "Bearer"}).status_code == 403
+    assert http_get(f"{url}/healthz", headers={"host": "evil.example"}).status_code == 403
 
 
 def test_ready_is_who_has_a_model_and_a_database(page):
     service, url, _ = page
-    assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+    assert http_get(f"{url}/healthz").json() == {"status": "ok"}
     well = {"status": "ok", "model": "ok", "database": "ok", "server": "ok"}
-    assert httpx.get(f"{url}/readyz").json() == well
+    assert http_get(f"{url}/readyz").json() == well
     file, away = service.paths.home / "mmer.db", service.paths.home / "away"
     away.mkdir()
     service.store.engine.dispose()
@@ -149,23 +149,23 @@ def test_ready_is_who_has_a_model_and_a_database(page):
     file.mkdir()
     try:
         time.sleep(1.1)  # an answer holds for a second
-        reply = httpx.get(f"{url}/readyz")
+        reply = http_get(f"{url}/readyz")
         assert reply.status_code == 503
         assert reply.json() == well | {"status": "error", "database": "database_unavailable"}
         assert figures(url)["mmer_ready", ()] == 0
-        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert http_get(f"{url}/healthz").status_code == 200
     finally:
         file.rmdir()
         for part in away.iterdir():
             shutil.move(part, service.paths.home)
     time.sleep(1.1)
-    assert httpx.get(f"{url}/readyz").json() == well
+    assert http_get(f"{url}/readyz").json() == well
 
 
 def test_a_server_without_a_model_is_not_ready(tmp_path):
     with served(tmp_path) as (service, url, _):
         (service.paths.checkpoints / "PROMOTED").write_text("gone\n")
-        reply = httpx.get(f"{url}/readyz")
+        reply = http_get(f"{url}/readyz")
         assert (reply.status_code, reply.json()["model"]) == (503, "no_checkpoint")
 
 
@@ -220,7 +220,7 @@ def test_a_call_is_a_span_without_words_or_names(tmp_path, clips):
 
     film = synth.write_clip(clips / "a_secret_name.mp4", seconds=2, face=synth.face())
     with served(tmp_path) as (service, url, _):
-        client = Client(url, verbose=False)
+        client = client_of(url)
         client.predict(video=handle_file(film), text="a secret sentence", api_name="/analyse")
         with pytest.raises(AppError):
             client.predict(api_name="/analyse")
@@ -247,17 +247,17 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(tmp_path, clips):
     )
     try:
         wait_for(f"{url}/readyz", server)
-        *runs, waits = (Client(url, verbose=False) for _ in range(PLACES + 1))
+        *runs, waits = (client_of(url) for _ in range(PLACES + 1))
         running = [client.submit(video=handle_file(long), api_name="/analyse") for client in runs]
         until(lambda: all(job.outputs() for job in running), seconds=180)
         waiting = waits.submit(video=handle_file(long), api_name="/analyse")
         until(lambda: figures(url)["mmer_queue_length", ("waiting",)] == 1)
         server.send_signal(signal.SIGTERM)
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
-        assert httpx.get(f"{url}/readyz").json()["server"] == "stopping"
+        until(lambda: http_get(f"{url}/readyz").status_code == 503)
+        assert http_get(f"{url}/readyz").json()["server"] == "stopping"
         with pytest.raises(AppError, match="this server is being stopped; try again in a minute"):
             waiting.result(60)
-        late = httpx.post(f"{url}/gradio_api/queue/join", json={"data": [], "session_hash": "late"})
+        late = http_post(f"{url}/gradio_api/queue/join", json={"data": [], "session_hash": "late"})
         assert (late.status_code, late.json()["error"]["code"]) == (503, "stopping")
         assert [job.result(240)["clip"] for job in running] == PLACES * ["till_the_end.mp4"]
         _, errors = server.communicate(timeout=60)

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
@@ -13,6 +13,7 @@ from annotations.queue.assignment import Answer, Queue
 from annotations.queue.uploads import unpack
 from mmer.errors import LabelError
 from tests import synth
+from tests.clients import client_of
 from tests.test_label_tab import PASSWORD, filled, paths_in, served, start
 
 __all__ = ["served"]
@@ -37,7 +38,7 @@ def archive(tmp_path):
 
 def test_a_project_is_made_filled_labelled_and_exported_in_the_page(tmp_path, served, archive):
     service, url = served(paths_in(tmp_path / "home"))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     with pytest.raises(AppError, match="a project needs a name"):
         client.predict("  ", api_name="/project_save")
     client.predict("voices", "Judge what is **heard**.", gold_share=0.0, order="random", api_name="/project_save")
@@ -66,7 +67,7 @@ def test_a_project_is_made_filled_labelled_and_exported_in_the_page(tmp_path, se
 
 def test_a_table_of_sentences_fills_a_project(tmp_path, served):
     service, url = served(paths_in(tmp_path / "home"))
-    client = Client(url, verbose=False)
+    client = client_of(url)
     client.predict("words", api_name="/project_save")
     table = tmp_path / "sentences.csv"
     table.write_text("text\nI will not go\nso it is\n")
@@ -81,7 +82,7 @@ def test_who_may_not_manage_is_refused_at_every_endpoint(tmp_path, served, archi
     for name, role in (("rita", "reviewer"), ("ada", "admin")):
         Accounts(paths.accounts).add(name, PASSWORD, role)
     service, url = served(paths)
-    rita = Client(url, auth=("rita", PASSWORD), verbose=False)
+    rita = client_of(url, auth=("rita", PASSWORD))
     calls = {
         "/project_show": ("voices",),
         "/project_save": ("mine",),
@@ -96,7 +97,7 @@ def test_who_may_not_manage_is_refused_at_every_endpoint(tmp_path, served, archi
             rita.predict(*given, api_name=endpoint)
     assert "items:" not in str(rita.predict("voices", api_name="/project_list"))
     assert {person.name: person.role for person in service.accounts.people()} == {"ada": "admin", "rita": "reviewer"}
-    ada = Client(url, auth=("ada", PASSWORD), verbose=False)
+    ada = client_of(url, auth=("ada", PASSWORD))
     ada.predict("rita", "annotator", api_name="/project_role")
     assert service.accounts.person("rita").role == "annotator"
     with pytest.raises(AppError, match="you could lock yourself out"):

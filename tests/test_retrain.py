@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from sqlalchemy import select
 
 from annotations.db.schema import OUTCOMES, TrainingRunRecord
@@ -24,6 +24,7 @@ from mmer.predict import Predictor
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import client_of
 from tests.test_app import new_checkpoint
 from training.corrections.collect import gather, read
 
@@ -76,7 +77,7 @@ def test_correct_retrain_and_the_open_page_serves_the_new_model(tmp_path, voices
     page = build(Service(paths))
     _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
     try:
-        client = Client(url, verbose=False)
+        client = client_of(url)
         clip, emotion = voices[0]
         before = client.predict(audio=handle_file(str(clip)), api_name="/analyse")
         assert before["checkpoint"] == "base"

@@ -31,6 +31,7 @@ from mmer.ui.agreement_html import MIN_SHARED, meaning
 from mmer.ui.review_tab import ReviewTab
 from mmer.ui.service import Service
 from tests import synth
+from tests.clients import client_of
 
 
 def predict(store, clip: int, emotion: str, face: str = "neutral") -> int:
@@ -281,7 +282,7 @@ def url(service):
 
 
 def log_in(url: str, name: str) -> Client:
-    return Client(url, auth=(name, PASSWORD), verbose=False)
+    return client_of(url, auth=(name, PASSWORD))
 
 
 def show(client: Client, **given) -> tuple[dict, list[dict], str]:

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from annotations.store import Store
 from mmer import checkpoint
 from mmer.config import ROOT, Paths, sqlite_url
 from mmer.ui.lent_gpu import seconds_for
 from tests import synth
+from tests.clients import client_of
 from tests.load.served import wait_for
 from tests.test_app import new_checkpoint
 from tests.until import until
@@ -61,7 +62,7 @@ def test_a_space_that_was_restarted_had_lost_its_labels(tmp_path):
     clip = synth.write_clip(tmp_path / "talk.wav", seconds=1.5, voice=synth.voice(1.5, seed=3))
     sha256 = hashlib.sha256(clip.read_bytes()).hexdigest()
     with served(home, bucket) as (server, url):
-        client = Client(url, verbose=False)
+        client = client_of(url)
         client.predict(audio=handle_file(clip), api_name="/analyse")
         client.predict("fear", keep="recording", annotator="bea", comment="a scowl", api_name="/save_label")
         server.send_signal(signal.SIGKILL)
@@ -74,7 +75,7 @@ def test_a_space_that_was_restarted_had_lost_its_labels(tmp_path):
         assert [part["props"]["value"] for part in page["components"] if part["props"].get("elem_id") == "login"] == [
             "Sign in with Hugging Face"
         ]
-        assert Client(url, verbose=False).predict(api_name="/health")["checkpoint"] == name
+        assert client_of(url).predict(api_name="/health")["checkpoint"] == name
         assert (after / "checkpoints" / name / "model.safetensors").is_file()
         until((after / "media" / f"{sha256}.wav").is_file)  # recordings follow in the background
         (label,) = Store(sqlite_url(after / "mmer.db"), after / "media").labels()
@@ -112,7 +113,7 @@ def test_a_gpu_was_lent_for_two_minutes_whatever_was_asked(tmp_path):
     new_checkpoint(replace(Paths.from_env(), home=home, database_url=sqlite_url(home / "mmer.db")), 1)
     clip = synth.write_clip(tmp_path / "talk.wav", seconds=10, voice=synth.voice(10, seed=3))
     with served(home, bucket, PYTHONPATH=str(tmp_path / "packages"), **SPACE) as (_, url):
-        client = Client(url, verbose=False)
+        client = client_of(url)
         found = client.predict(audio=handle_file(clip), text="so", api_name="/analyse")
         client.predict(api_name="/explain")
     assert found["duration_s"] == 10

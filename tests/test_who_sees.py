@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from annotations.accounts import Accounts
@@ -15,6 +14,7 @@ from mmer.ui.auth import authorize
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import CONSENT, Service
 from tests import synth
+from tests.clients import client_of
 from tests.test_label_tab import PASSWORD, filled, paths_in, start
 
 
@@ -48,12 +48,12 @@ def test_a_stranger_saw_and_read_a_consented_recording(tmp_path, served):
     store = Store(paths.database_url, paths.media, paths.features)
     put(store, synth.write_clip(tmp_path / "a.wav", seconds=0.6), consent_text=CONSENT)
     _, url = served(paths)
-    (item,) = start(Client(url, verbose=False))["items"]
+    (item,) = start(client_of(url))["items"]
     assert (item["media"], item["transcript"]) == (None, "")
     assert "only for the people whom the owner of this page lets in" in item["note"]
     Accounts(paths.accounts).add("ann", PASSWORD, "annotator")
     _, url = served(paths)
-    (item,) = start(Client(url, auth=("ann", PASSWORD), verbose=False), "ann")["items"]
+    (item,) = start(client_of(url, auth=("ann", PASSWORD)), "ann")["items"]
     assert item["transcript"] == "what she said"
     assert item["media"].startswith("media/label-")
     assert "seen and heard by the people whom the owner of this page lets label here" in CONSENT
@@ -61,7 +61,7 @@ def test_a_stranger_saw_and_read_a_consented_recording(tmp_path, served):
 
 def test_the_owners_own_recording_is_shown_to_whom_the_page_is_open(tmp_path, served):
     _, url = served(replace(filled(tmp_path, 1), host="0.0.0.0"))
-    (item,) = start(Client(url, verbose=False))["items"]
+    (item,) = start(client_of(url))["items"]
     assert item["media"].startswith("media/label-")
 
 
@@ -84,17 +84,17 @@ def test_a_file_of_the_server_was_shown_as_a_film(tmp_path, served):
     store = Store(paths.database_url, paths.media, paths.features)
     put(store, secret, in_place=True)
     _, url = served(paths)
-    (item,) = start(Client(url, verbose=False))["items"]
+    (item,) = start(client_of(url))["items"]
     assert item["media"] is None
     assert "Say that it is broken." in item["note"]
-    detail, *_ = Client(url, verbose=False).predict(item["item_id"], "all", "ada", api_name="/review_open")
+    detail, *_ = client_of(url).predict(item["item_id"], "all", "ada", api_name="/review_open")
     assert "src=" not in str(detail)
     assert "root" not in str(detail)
 
 
 def test_who_typed_a_name_took_its_answers_back(tmp_path, served):
     service, url = served(filled(tmp_path, 2))
-    bea, eve = Client(url, verbose=False), Client(url, verbose=False)
+    bea, eve = client_of(url), client_of(url)
     start(bea, "bea")
     bea.predict(["anger"], api_name="/label_submit")
     start(eve, "bea")
@@ -110,7 +110,7 @@ def test_who_logs_in_takes_answers_back_on_any_page(tmp_path, served):
     Accounts(paths.accounts).add("ann", PASSWORD, "annotator")
     service, url = served(paths)
     for endpoint, given in (("/label_submit", [["anger"]]), ("/label_undo", [])):
-        client = Client(url, auth=("ann", PASSWORD), verbose=False)
+        client = client_of(url, auth=("ann", PASSWORD))
         start(client, "ann")
         client.predict(*given, api_name=endpoint)
     assert list(service.store.labels()) == []

@@ -67,7 +67,7 @@ class Session:
     live: "Live"
     call: "Call"
     began_s: float
-    last_s: float  # when something came
+    last_s: float  # when something came or was answered
     paced_s: float = 0.0  # when the last picture was looked at
     sounded_s: float = 0.0
     heard_s: float = 0.0
@@ -130,7 +130,8 @@ class LiveSessions:
         """End the sessions whose visitors have left, and those that lasted long enough."""
         now, limits = time.monotonic(), self.limits
         for token, session in list(self._sessions.items()):
-            if now - session.last_s > limits.idle_s or now - session.began_s > limits.most_s:
+            is_idle = not session.busy and now - session.last_s > limits.idle_s  # its browser waits while it is busy
+            if is_idle or now - session.began_s > limits.most_s:
                 self.end(token)
 
     async def answer(self, path: str, body: bytes) -> JSONResponse:
@@ -159,7 +160,7 @@ class LiveSessions:
             self.end(token)
             return _refuse(500, "internal", "something went wrong in this program; press Start to go on")
         finally:
-            session.busy = False
+            session.busy, session.last_s = False, time.monotonic()
 
     def _pace_s(self) -> float:
         """Return the seconds from a picture to the next: who sends clips goes first."""

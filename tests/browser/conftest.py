@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
@@ -20,6 +20,7 @@ FLAGS = [
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 ]
+expect.set_options(timeout=30_000)  # other tests run beside these
 
 
 @pytest.fixture(scope="package")  # while it is there no test can run a loop of its own

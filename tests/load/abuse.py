@@ -25,6 +25,7 @@ from annotations.store import Store
 from mmer.config import Paths
 from mmer.ui.page import LAUNCH, build
 from mmer.ui.service import Service
+from tests.clients import client_of
 
 
 def call_times_s(clients: list[Client], n_rounds: int, words: bool) -> list[float]:
@@ -78,7 +79,7 @@ def main() -> int:
         projects.create(Store(paths.database_url, paths.media, paths.features), "voices", actor="ada")
         page = build(Service(paths))
         _, url, _ = page.launch(**LAUNCH, prevent_thread_lock=True, quiet=True)
-        clients = [Client(url, verbose=False) for _ in range(args.visitors)]
+        clients = [client_of(url) for _ in range(args.visitors)]
         call_times_s(clients[:1], 2, args.words)  # what is loaded at first use
         alone = np.percentile(call_times_s(clients, args.rounds, args.words), 95)
         done, answers = threading.Event(), {}

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gradio_client import Client, handle_file
 
 from tests import synth
+from tests.clients import client_of
 from tests.load.served import served
 
 
@@ -36,7 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
         short = args.short or synth.write_clip(Path(folder) / "short.mp4", seconds=5)
-        first, *others = (Client(server.url, verbose=False) for _ in range(1 + args.visitors))
+        first, *others = (client_of(server.url) for _ in range(1 + args.visitors))
         seconds(first, short)  # it waits for what is loaded once
         alone = min(seconds(first, short) for _ in range(3))
         long_alone = seconds(first, args.long)

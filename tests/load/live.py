@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 import numpy as np
-from gradio_client import Client
 from playwright.sync_api import sync_playwright
 from tqdm import tqdm
 
 from tests import synth
 from tests.browser.live_media import ALLOWED, devices, picture, with_devices
+from tests.clients import client_of
 from tests.load.memory import resident_mb
 from tests.load.served import Server, served
 
@@ -58,7 +58,7 @@ def send_pictures(server: Server, minutes: float, seen: Seen) -> Iterator[None]:
         small.save(jpeg, "JPEG", quality=80)
         faces.append(jpeg.getvalue())
     loud = (sound * 32767).astype("<i2")
-    ticket, _ = Client(server.url, verbose=False).predict(["face", "voice"], api_name="/live")
+    ticket, _ = client_of(server.url).predict(["face", "voice"], api_name="/live")
     with httpx.Client(timeout=60) as http:
         said, since = 0, time.perf_counter()
         seen.began_s = since

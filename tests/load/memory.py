@@ -26,9 +26,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from tqdm import tqdm
 
+from tests.clients import client_of
 from tests.load.batch import make_clips
 from tests.load.served import served
 
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         (folder / "clips").mkdir()
         clips = make_clips(folder / "clips", args.sources, args.clips, args.seconds)
         with served(folder) as server:
-            client = Client(server.url, verbose=False)
+            client = client_of(server.url)
             for number, task in enumerate(tqdm(clips, unit="clip", disable=not sys.stderr.isatty())):
                 found = client.predict(
                     video=handle_file(task.path), text=f"these are words {number}", api_name="/analyse"

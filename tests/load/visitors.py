@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gradio_client import Client, handle_file
 
 from tests import synth
+from tests.clients import client_of
 from tests.load.served import served
 
 
@@ -64,7 +65,7 @@ class Visitor:
 def visitor(url: str, folder: Path, number: int, clip_s: float) -> Visitor:
     clip = folder / f"visitor {number}.wav"
     synth.write_clip(clip, seconds=clip_s, voice=synth.voice(clip_s, seed=number))
-    return Visitor(Client(url, verbose=False), clip, f"these are the words of visitor {number}")
+    return Visitor(client_of(url), clip, f"these are the words of visitor {number}")
 
 
 def main(args: argparse.Namespace) -> int:
