@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BASE = "base"
 WEIGHTS, META, LOG = "model.safetensors", "meta.json", "promotions.jsonl"
-_ABSENT = {"voice_statistics": 0, "face_stride": 1}  # how a checkpoint was built that does not say
+_ABSENT = {"voice_statistics": 0, "face_stride": 1, "text_layers": 0}  # how a checkpoint was built that does not say
 _LOG = logging.getLogger(__name__)
 _BASE_FOLDER = Path(__file__).resolve().parent / "checkpoints" / BASE
 
@@ -222,11 +222,13 @@ def _config(stored: dict[str, Any]) -> Config:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.get(name, {}).items() if k in known}
         return cls(**{**(absent or {}), **values})
 
+    tuned = {"text_layers": 2} if stored.get("model", {}).get("text_tuned") else {}  # its former name
+
     return Config(
         media=part(MediaLimits, "media"),
         face=part(FaceConfig, "face"),
         voice=part(VoiceConfig, "voice"),
-        model=part(ModelConfig, "model", _ABSENT),
+        model=part(ModelConfig, "model", {**_ABSENT, **tuned}),
     )
 
 

@@ -235,7 +235,9 @@ class ModelConfig:
     text_channels: int = 96  # per convolution width
     text_widths: tuple[int, ...] = (1, 3, 5)
     text_hidden: int = 128  # GRU units per direction
-    text_tuned: bool = False  # MiniLM's last two layers are the branch's own, trained with it: 3.5 M weights more
+    text_layers: int = (
+        6  # of MiniLM's six, the last ones that are the branch's own, trained with it: 1.8 M weights each
+    )
     state: int = 160  # size of every branch state
     fusion: int = 128  # size of the fusion query
     fusion_heads: int = 4
@@ -254,6 +256,7 @@ class ModelConfig:
             voice_widths=(8, 16),
             voice_blocks=(1, 1),
             voice_statistics=16,
+            text_layers=0,
             text_channels=8,
             text_hidden=8,
             state=16,

@@ -374,20 +374,20 @@ class VoiceEncoder(Encoder):
 class TextEncoder(Encoder):
     """Token states -> convolutions of several widths -> BiGRU -> attention and maximum over time.
 
-    With `config.text_tuned` the language model's last two layers stand in front, trained with the branch.
+    With `config.text_layers` so many of the language model's last layers stand in front, trained with the branch.
     """
 
     projecting = ("embed",)
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.width = config.text_input
         self.layers = None
-        if config.text_tuned:
+        if config.text_layers:
+            width = config.text_input
             layer = nn.TransformerEncoderLayer(
-                self.width, self.width // 32, 4 * self.width, 0.1, "gelu", layer_norm_eps=1e-12, batch_first=True
+                width, width // 32, 4 * width, 0.1, "gelu", layer_norm_eps=1e-12, batch_first=True
             )
-            self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.layers = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
         c = config.text_channels * len(config.text_widths)
         self.convs = nn.ModuleList(
             nn.Conv1d(config.text_input, config.text_channels, w, padding=w // 2) for w in config.text_widths
@@ -403,13 +403,10 @@ class TextEncoder(Encoder):
     def pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
-            states: (B, S, 768) token states of the frozen language model, two layers before its end and at its end;
-                (B, S, 384) when they hold only those that this encoder reads.
+            states: (B, S, 384) token states of the frozen language model without the layers that are this encoder's.
             mask: (B, S) bool, true on a prefix of each row.
         """
-        x = self.reads(states)
-        if self.layers is not None:
-            x = self.layers(x, src_key_padding_mask=~mask)
+        x = states if self.layers is None else self.layers(states, src_key_padding_mask=~mask)
         x = self.drop(x) * mask[..., None]
         y = torch.cat([conv(x.transpose(1, 2)) for conv in self.convs], 1).transpose(1, 2)  # (B, S, C)
         y = relu(y) if self.skip is None else relu(y + self.skip(x))
@@ -422,7 +419,3 @@ class TextEncoder(Encoder):
 
     def project(self, pooled: Tensor) -> Tensor:
         return self.embed(pooled)
-
-    def reads(self, states: Tensor) -> Tensor:
-        """Return the part of the language model's states that this encoder starts from."""
-        return states[..., : self.width] if self.layers is not None else states[..., -self.width :]

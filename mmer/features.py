@@ -1,6 +1,5 @@
 """Utterances to tensors: what each branch reads, gathered per utterance and padded into batches."""
 
-import json
 import math
 import threading
 from collections.abc import Sequence
@@ -40,24 +39,33 @@ def utterance_samples(
 
 
 class LanguageModel:
-    """The frozen text encoder, all-MiniLM-L6-v2. https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"""
+    """The frozen text encoder, all-MiniLM-L6-v2, without its last layers where a branch has these to itself.
 
-    def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 128):
-        from transformers import AutoModel, AutoTokenizer
+    https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 128, without: int = 0):
+        """
+        Args:
+            without: how many of its last layers are left out: `ModelConfig.text_layers` of who reads it.
+        """
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # the pooler in the file is not used, and it would say so every time
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config.num_hidden_layers -= without
+            self._model = AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, add_pooling_layer=False
+            )
         except (OSError, ValueError) as error:
             raise AssetError("asset_damaged", f"the text encoder in {folder} cannot be loaded: {error}") from error
         self._model.eval().requires_grad_(False).to(device)
         self.device, self.max_tokens = device, max_tokens
-        config = json.loads((folder / "config.json").read_text())
-        self.width = 2 * config["hidden_size"]
-        self.identity = f"all-MiniLM-L6-v2 {config['num_hidden_layers']}x{config['hidden_size']}, two depths"
+        self.identity = f"all-MiniLM-L6-v2 {config.num_hidden_layers}x{config.hidden_size}"
         self._lock = threading.Lock()  # the tokenizer keeps its truncation and padding settings inside
 
     @property
@@ -96,11 +104,7 @@ class LanguageModel:
         return pieces
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the token states (B, S, 768) two layers before the end and, after them, at the end; padding holds
-        zeros.
-
-        A branch reads the earlier ones when it has the last two layers to itself (`ModelConfig.text_tuned`).
-        """
+        """Return the token states (B, S, 384) after its last layer; padding holds zeros."""
         with torch.no_grad():
             return self.run(ids, mask)
 
@@ -108,26 +112,7 @@ class LanguageModel:
         """As `states`, with gradients; `embedded` (B, S, 384) replaces the token embeddings of `ids`."""
         mask = mask.to(self.device)
         inputs = {"input_ids": ids.to(self.device)} if embedded is None else {"inputs_embeds": embedded}
-        layers = self._model(**inputs, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-        return torch.cat([layers[-3], layers[-1]], -1) * mask[..., None]
-
-    def last_layers(self) -> dict[str, Tensor]:
-        """Return the weights of the last two layers by their names in an nn.TransformerEncoder."""
-        names = {
-            "self_attn.out_proj": "attention.output.dense",
-            "linear1": "intermediate.dense",
-            "linear2": "output.dense",
-            "norm1": "attention.output.LayerNorm",
-            "norm2": "output.LayerNorm",
-        }
-        weights = {}
-        for i, layer in enumerate(self._model.encoder.layer[-2:]):
-            own = layer.state_dict()
-            for kind in ("weight", "bias"):
-                parts = [own[f"attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
-                weights[f"layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
-                weights |= {f"layers.{i}.{name}.{kind}": own[f"{old}.{kind}"] for name, old in names.items()}
-        return weights
+        return self._model(**inputs, attention_mask=mask.long()).last_hidden_state * mask[..., None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +130,7 @@ class Features:
     words: tuple[str, ...] = ()
     token_ids: Tensor | None = None  # (S,)
     token_words: Tensor | None = None  # (S,) index into `words`, -1 for none
-    text_states: Tensor | None = None  # (S, 768)
+    text_states: Tensor | None = None  # (S, 384) where the model's text branch starts
 
     def __repr__(self) -> str:
         parts = [repr(part) for part in (self.face, self.sound) if part is not None]
@@ -281,9 +266,7 @@ def collate(items: Sequence[Features], config: Config) -> Batch:
     crops, crop_mask = pad([f.face.crops if f.face else None for f in items], (1, size, size))
     blendshapes, _ = pad([f.face.blendshapes if f.face else None for f in items], (config.model.n_blendshapes,))
     mels, mel_mask = pad([f.sound.mel if f.sound else None for f in items], (config.voice.n_mels,))
-    texts = [f.text_states for f in items if f.text_states is not None]
-    width = texts[0].shape[1] if texts else config.model.text_input
-    states, text_mask = pad([f.text_states for f in items], (width,))
+    states, text_mask = pad([f.text_states for f in items], (config.model.text_input,))
     whisper = {}
     if config.model.whisper_depths:
         nothing = torch.zeros(config.model.whisper_depths, 2 * config.model.whisper_width)

@@ -24,7 +24,7 @@ class Batch:
     blend_mask: Tensor  # (B, T_f) bool: the crop has a landmark fit
     log_mel: Tensor  # (B, T_a, M)
     mel_mask: Tensor  # (B, T_a) bool
-    text_states: Tensor  # (B, S, 768) from the frozen language model, of two depths
+    text_states: Tensor  # (B, S, 384) from the frozen language model
     text_mask: Tensor  # (B, S) bool
     present: Tensor  # (B, 3) bool: face, voice, text
     whisper: Tensor | None = None  # (B, depths, 2 * width) of Whisper's encoder, where the model reads it

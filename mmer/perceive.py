@@ -228,21 +228,22 @@ class Perceiver:
         self.encoder = (
             Transcriber("base", device, download_root=paths.assets / "whisper") if other else self.transcriber
         )
-        self._language: LanguageModel | None = None
+        self._languages: dict[int, LanguageModel] = {}  # by how many layers are left to the branch
         self._lacked: set[str] = set()  # what the log was told of already
         self._lock = threading.Lock()
 
-    @property
-    def language(self) -> LanguageModel:
-        """The frozen text encoder, loaded at first use.
+    def language(self, config: Config) -> LanguageModel:
+        """Return the frozen text encoder as a model's branch reads it, loaded at first use.
 
         Raises:
             AssetError: its weights are not here and cannot be fetched.
         """
+        without = config.model.text_layers
         with self._lock:
-            if self._language is None:
-                self._language = LanguageModel(assets.find("text_encoder", self.paths), self.device)
-            return self._language
+            if without not in self._languages:
+                folder = assets.find("text_encoder", self.paths)
+                self._languages[without] = LanguageModel(folder, self.device, without=without)
+            return self._languages[without]
 
     # Almost half of it says what its parameters are; the steps have names.
     def observe(
@@ -319,7 +320,7 @@ class Perceiver:
         tell(Progress("speech", 0.0 if wants_words and spans else None, early=so_far))
         transcript = self._transcribe(decoded.samples, spans, text, wants_words, clock)
         if transcript.text.strip() and "text" in modalities:
-            items = self._read(items, transcript, whole, notices)
+            items = self._read(items, transcript, whole, config, notices)
         so_far = replace(so_far, features=tuple(items), transcript=transcript, quality=tuple(notices), faces=several)
         return replace(so_far, view=view, timing_ms=clock.stop())
 
@@ -412,11 +413,11 @@ class Perceiver:
         return [replace(i, whisper=e, heard=h) for i, e, h in zip(items, encoded, heard, strict=True)]
 
     def _read(
-        self, items: list[Features], transcript: Transcript, whole: bool, notices: list[Notice]
+        self, items: list[Features], transcript: Transcript, whole: bool, config: Config, notices: list[Notice]
     ) -> list[Features]:
         """Give each utterance its words: those spoken in it, or all when the text was typed."""
         try:
-            language = self.language
+            language = self.language(config)
         except AssetError as error:
             notices.append(Notice("text_unavailable", f"the words were not read: {self._lacking(error)}"))
             return items

@@ -252,10 +252,9 @@ class Predictor:
         spans = [(f.start_s, f.end_s) for f in items]
         return branch_states.dump(loaded.model, loaded.model.branches(batch), batch.present, share / share.sum(), spans)
 
-    @property
-    def language(self) -> LanguageModel:
-        """The frozen text encoder, loaded at first use."""
-        return self.perceiver.language
+    def language(self, loaded: Checkpoint) -> LanguageModel:
+        """Return the frozen text encoder as a checkpoint's text branch reads it, loaded at first use."""
+        return self.perceiver.language(loaded.config)
 
     @property
     def transcriber(self) -> Transcriber:
@@ -265,7 +264,7 @@ class Predictor:
     def warm(self) -> None:
         """Load what the first clip would wait for; what cannot be had is reported by that clip."""
         _ = self.checkpoint.model
-        for load in (lambda: self.language, lambda: assets.find("face_landmarker", self.paths)):
+        for load in (lambda: self.language(self.checkpoint), lambda: assets.find("face_landmarker", self.paths)):
             try:
                 load()
             except AssetError:

@@ -72,11 +72,26 @@ def test_a_checkpoint_from_before_a_choice_was_there_is_built_as_it_was(tmp_path
     name = checkpoint.save(model, Config(model=old), tmp_path, {"parent": None})
     note = tmp_path / name / "meta.json"
     meta = json.loads(note.read_text())
-    for choice in ("voice_statistics", "face_stride"):
+    for choice in ("voice_statistics", "face_stride", "text_layers"):
         del meta["config"]["model"][choice]
     note.write_text(json.dumps(meta))
     loaded, batch = checkpoint.load(name, tmp_path), make_batch(2)
     assert loaded.config.model == old
+    with torch.no_grad():
+        assert torch.equal(loaded.model(batch).logits, model(batch).logits)
+
+
+def test_a_checkpoint_whose_text_branch_had_its_two_layers_under_a_former_name_opens(tmp_path):
+    tuned = replace(ModelConfig.tiny(), text_layers=2)
+    model = make_model(tuned)
+    name = checkpoint.save(model, Config(model=tuned), tmp_path, {"parent": None})
+    note = tmp_path / name / "meta.json"
+    meta = json.loads(note.read_text())
+    del meta["config"]["model"]["text_layers"]
+    meta["config"]["model"]["text_tuned"] = True
+    note.write_text(json.dumps(meta))
+    loaded, batch = checkpoint.load(name, tmp_path), make_batch(2)
+    assert loaded.config.model == tuned
     with torch.no_grad():
         assert torch.equal(loaded.model(batch).logits, model(batch).logits)
 

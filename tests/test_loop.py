@@ -232,14 +232,14 @@ def test_what_has_another_shape_is_left_as_it_was():
 
 
 def test_a_model_has_its_checkpoints_shape_but_for_the_branches_that_are_reset(tmp_path):
-    tuned = replace(ModelConfig.tiny(), text_tuned=True)
+    tuned = replace(ModelConfig.tiny(), text_layers=2)
     name = checkpoint.save(make_model(tuned), Config(model=tuned), tmp_path, {"parent": None})
     loaded, usual = checkpoint.load(name, tmp_path), ModelConfig()
     assert shape_of(None, [], usual) == usual
     assert shape_of(loaded, [], usual) == tuned
     mixed = shape_of(loaded, ["face"], usual)
     assert mixed.face_widths == usual.face_widths
-    assert (mixed.voice_widths, mixed.text_tuned) == (tuned.voice_widths, True)
+    assert (mixed.voice_widths, mixed.text_layers) == (tuned.voice_widths, 2)
     model = EmotionModel(shape_of(loaded, ["text"], tuned))
     first = {k: v.clone() for k, v in model.state_dict().items()}
     start_from(model, loaded.model, ["text"])
@@ -267,8 +267,8 @@ def test_the_settings_of_a_checkpoint_older_than_a_renaming_are_read_under_today
     assert training["speaker_augment_prob"] == 1.0
     assert training["voice_statistics_views"] == 6
     assert training["text_prior_restore"] == 0.2
-    older = {"voice": {"voice_strange": 0.5, "voice_lr": 0.1}}
-    assert with_current_names(older) == {"voice": {"speaker_augment_prob": 0.5, "voice_lr": 0.1}}
+    older = {"voice": {"voice_strange": 0.5, "voice_lr": 0.1}, "text": {"text_tuned": True}}
+    assert with_current_names(older) == {"voice": {"speaker_augment_prob": 0.5, "voice_lr": 0.1}, "text": {}}
 
 
 def test_a_setting_that_does_not_bear_its_branches_name_still_decides_what_that_branch_learns():

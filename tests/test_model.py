@@ -140,30 +140,18 @@ def test_without_skip_connections_there_are_none():
     assert skips(make_model(replace(ModelConfig.tiny(), skip=False))) == 0
 
 
-def test_the_full_model_has_between_three_and_six_million_weights():
-    n = sum(p.numel() for p in EmotionModel().parameters())
+def test_the_full_model_has_between_three_and_six_million_weights_beside_what_others_trained():
+    n = sum(p.numel() for p in EmotionModel(ModelConfig(text_layers=0)).parameters())
     assert 3e6 < n < 6e6
 
 
 @torch.no_grad()
 def test_padding_changes_nothing_where_the_language_models_last_layers_are_the_branchs_own():
-    model = make_model(replace(ModelConfig.tiny(), text_tuned=True))
-    encoder = model.encoders["text"]
-    states = torch.randn(2, 9, 768, generator=torch.Generator().manual_seed(0))
+    encoder = make_model(replace(ModelConfig.tiny(), text_layers=2)).encoders["text"]
+    states = torch.randn(2, 9, 384, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(9)[None] < torch.tensor([[4], [9]])
     both = encoder(states, mask).top
     torch.testing.assert_close(both[:1], encoder(states[:1, :4], mask[:1, :4]).top, atol=1e-5, rtol=1e-4)
-    changed = states.clone()
-    changed[..., 384:] += 1  # the end of the frozen model, which this encoder has replaced
-    torch.testing.assert_close(encoder(changed, mask).top, both)
-
-
-@torch.no_grad()
-def test_an_encoder_without_layers_of_its_own_reads_the_end_of_the_language_model():
-    encoder = make_model().encoders["text"]
-    states, mask = torch.randn(1, 5, 768), torch.ones(1, 5, dtype=torch.bool)
-    torch.testing.assert_close(encoder(states, mask).top, encoder(states[..., 384:], mask).top)
-    assert not torch.allclose(encoder(states, mask).top, encoder(states[..., :384], mask).top)
 
 
 @torch.no_grad()

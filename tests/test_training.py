@@ -1,6 +1,7 @@
 """The training command and the evaluation on corpora in their real layouts, made small."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -31,13 +32,13 @@ from training.data import augment, manifest
 from training.data.load import Faces, Voices, split_calibration, targets_of
 from training.data.manifest import Row
 from training.learn import exemplars, losses
-from training.learn.branches import branch_module, train_face, train_statistics, train_voice
+from training.learn.branches import branch_module, text_priors, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
 from training.learn.imagenet_stream import train_imagenet
 from training.learn.loop import stage_settings
 from training.learn.streams import choose_rest
-from training.learn.warm_start import adopt_imagenet
+from training.learn.warm_start import adopt_imagenet, adopt_layers
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -705,12 +706,28 @@ def test_a_folder_without_corpora_is_refused_in_one_line(tmp_path):
 
 
 @torch.no_grad()
-def test_the_language_models_last_layers_give_its_end_before_they_are_trained(text_encoder):
-    language = LanguageModel(text_encoder)
-    encoder = TextEncoder(replace(ModelConfig.tiny(), text_tuned=True)).eval()
-    encoder.layers.load_state_dict(language.last_layers())
-    ids, mask = language.tokenize(["I am so happy today!", "no"])
-    states = language.states(ids, mask)
-    assert states.shape == (2, ids.shape[1], language.width)
-    found = encoder.layers(encoder.reads(states), src_key_padding_mask=~mask)
-    torch.testing.assert_close(found[mask], states[..., 384:][mask], atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("n", [2, 6])
+def test_the_language_models_last_layers_give_its_end_before_they_are_trained(text_encoder, n):
+    whole, below = LanguageModel(text_encoder), LanguageModel(text_encoder, without=n)
+    encoder = TextEncoder(replace(ModelConfig.tiny(), text_layers=n)).eval()
+    adopt_layers(encoder.layers, text_encoder)
+    ids, mask = whole.tokenize(["I am so happy today!", "no"])
+    states = below.states(ids, mask)
+    assert states.shape == (2, ids.shape[1], 384)
+    found = encoder.layers(states, src_key_padding_mask=~mask)
+    torch.testing.assert_close(found[mask], whole.states(ids, mask)[mask], atol=1e-4, rtol=1e-4)
+
+
+def test_lines_that_were_collected_by_emotion_teach_no_prior():
+    def lines(corpus: str, **counts: int) -> list[Row]:
+        return [Row((e,), text=f"{e} {i}", corpus=corpus) for e, n in counts.items() for i in range(n)]
+
+    usual = lines("goemotions", neutral=60, happiness=30, fear=10)
+    films = lines("xed", neutral=20, fear=20)
+    found = text_priors([*usual, *films], 0.4)
+    neutral, fear = EMOTIONS.index("neutral"), EMOTIONS.index("fear")
+    # What is right for a sentence of unknown corpus with this likelihood ratio has the same logits in both.
+    ratio = math.log(3.0)
+    gap = ratio + math.log(60 / 10) - 0.4 * math.log(60 / 10)  # what is learned from GoEmotions
+    assert found[0][neutral] - found[0][fear] == pytest.approx(0.4 * math.log(60 / 10))
+    assert gap + float(found[-1][neutral] - found[-1][fear]) == pytest.approx(ratio + math.log(20 / 20))

@@ -75,9 +75,9 @@ def main() -> int:
     checkpoint = predictor.checkpoint.id
     result = {**report(lines, args.seed), "failed": failed, "left_out": left_out, "checkpoint": checkpoint}
     if args.planted:
-        from training.experiments.planted_signals import measure
+        from training.experiments.planted_signals import CONFIG, measure
 
-        result["planted"] = measure(args.planted, args.seed, predictor.language)
+        result["planted"] = measure(args.planted, args.seed, predictor.perceiver.language(CONFIG))
     args.report.write_text(json.dumps(result, indent=1) + "\n")
     for branch, methods in result["branches"].items():
         for name, f in methods.items():
@@ -135,7 +135,7 @@ def _measure(
                     measure_clip(
                         loaded,
                         features,
-                        predictor.language if features.words else None,
+                        predictor.language(loaded) if features.words else None,
                         predictor.transcriber,
                         everything=bar.n < args.compare,
                         checks=bar.n < args.checks,

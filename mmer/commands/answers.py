@@ -70,12 +70,12 @@ def _explanation(predictor: "Predictor", result: "EmotionResult", row: dict, opt
     from mmer.attribution import explain
 
     since = time.perf_counter()
-    segment = result.telling_segment
+    segment, loaded = result.telling_segment, predictor.checkpoint_of(result)
     explanation = explain(
-        predictor.checkpoint_of(result),
+        loaded,
         segment.features,
         options.target or result.emotion,
-        predictor.language if segment.features.words else None,
+        predictor.language(loaded) if segment.features.words else None,
         against=options.against,
         transcriber=predictor.transcriber,
     )

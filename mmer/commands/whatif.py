@@ -74,7 +74,8 @@ def _found(args: argparse.Namespace) -> dict[str, Any]:
         found |= what_if(predictor, result, changes, args.utterance).to_dict()
     if args.search:
         features = chosen(result, args.utterance).features
-        language = predictor.language if features.words else None
-        turn = smallest_turn(predictor.checkpoint_of(result), features, language, predictor.transcriber)
+        loaded = predictor.checkpoint_of(result)
+        language = predictor.language(loaded) if features.words else None
+        turn = smallest_turn(loaded, features, language, predictor.transcriber)
         found["turn"] = None if turn is None else turn.to_dict()
     return found

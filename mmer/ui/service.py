@@ -244,7 +244,7 @@ class Service:
             lines = [words] * len(features)
         quality = [n for n in observed.quality if n.code not in ("text_unavailable", "text_not_read", "text_cut")]
         if words.strip():
-            features, found = read_words(features, lines, self.predictor.language)
+            features, found = read_words(features, lines, self.predictor.language(self.predictor.checkpoint))
             quality += found
         changed = replace(
             observed,
@@ -330,9 +330,8 @@ class Service:
         from mmer.attribution import explain  # takes a second to load
 
         segment, given = to_explain(result, utterance)
-        language = self.predictor.language if segment.features.words else None
-        loaded = self.predictor.checkpoint_of(result)
-        transcriber = self.predictor.transcriber
+        loaded, transcriber = self.predictor.checkpoint_of(result), self.predictor.transcriber
+        language = self.predictor.language(loaded) if segment.features.words else None
         return explain(
             loaded,
             segment.features,
@@ -365,8 +364,8 @@ class Service:
         from mmer.counterfactual import smallest_turn
 
         features = to_explain(result)[0].features
-        language = self.predictor.language if features.words else None
         loaded, transcriber = self.predictor.checkpoint_of(result), self.predictor.transcriber
+        language = self.predictor.language(loaded) if features.words else None
         return smallest_turn(loaded, features, language, transcriber, should_stop)
 
     def save(

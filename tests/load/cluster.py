@@ -66,8 +66,8 @@ def stages(predictor: Predictor, clip: Path, repeat: int, transcribe: bool) -> t
 
     if len(samples):
         parts["voice"] = hear
-    first = result.segments[0].features
-    parts["text"] = lambda: with_text(first, TEXT, predictor.language)
+    first, language = result.segments[0].features, predictor.language(predictor.checkpoint)
+    parts["text"] = lambda: with_text(first, TEXT, language)
     for part in parts.values():  # what is loaded once
         part()
     return {name: processor_s(part, repeat) for name, part in parts.items()}, result.to_dict()

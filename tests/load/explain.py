@@ -44,6 +44,7 @@ def measure(predictor: Predictor, clip: Path, repeat: int) -> tuple[Features, di
     """Return the first utterance and median milliseconds of a forward pass and of each part of an explanation."""
     features = predictor.analyse(clip, text=TEXT).segments[0].features
     times: dict[str, list[float]] = {"forward pass": []}
+    loaded = predictor.checkpoint
     forward(predictor, features)
     for emotion in EMOTIONS[:repeat]:
         since = time.perf_counter()
@@ -59,7 +60,12 @@ def measure(predictor: Predictor, clip: Path, repeat: int) -> tuple[Features, di
             before, waits[:] = now, found.pending
 
         last = explain(
-            predictor.checkpoint, features, emotion, predictor.language, transcriber=predictor.transcriber, report=told
+            loaded,
+            features,
+            emotion,
+            predictor.language(loaded),
+            transcriber=predictor.transcriber,
+            report=told,
         )
         told(last)
         times.setdefault("all", []).append(time.perf_counter() - begun)

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from mmer.encoders import TextEncoder
 from mmer.errors import ClipError, TrainingError
 from mmer.features import LanguageModel, utterance_samples
 from mmer.speech import Transcriber
@@ -61,7 +60,7 @@ class Voices:
 
 @dataclass(frozen=True)
 class Texts:
-    states: Tensor  # (total tokens, 768 or the 384 that the encoder reads) float16, sentence after sentence
+    states: Tensor  # (total tokens, 384) float16, sentence after sentence
     offsets: Tensor  # (N + 1,) where each sentence starts
     targets: Tensor  # (N, K)
 
@@ -237,14 +236,10 @@ def whisper_states(
     return torch.stack([known[key][views] for key, views in zip(keys, cycled, strict=True)])
 
 
-def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encoder: TextEncoder | None = None) -> Texts:
-    """Run the frozen language model over every sentence once; the states are kept in `work`.
-
-    With an encoder only the half of the states that it reads.
-    """
-    part_read = "" if encoder is None else f", tuned {encoder.layers is not None}"
+def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel) -> Texts:
+    """Run the frozen language model over every sentence once; the states are kept in `work`."""
     sentences = "\n".join(r.text for r in rows)
-    key = hashlib.sha256(f"{sentences}{language.identity}{part_read}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{sentences}{language.identity}".encode()).hexdigest()[:16]
     cache = work / f"text_states-{key}.pt"
     if not cache.is_file():
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].text))  # like lengths together: little padding
@@ -253,7 +248,7 @@ def load_texts(rows: tuple[Row, ...], work: Path, language: LanguageModel, encod
             part = order[i : i + 64]
             ids, mask = language.tokenize([rows[j].text for j in part])
             for j, s, m in zip(part, language.states(ids, mask), mask, strict=True):
-                states[j] = (s[m] if encoder is None else encoder.reads(s[m])).half()
+                states[j] = s[m].half()
         lengths = torch.tensor([0] + [len(s) for s in states])
         save_atomically({"states": torch.cat(states), "offsets": lengths.cumsum(0)}, cache)
     cached = torch.load(cache, weights_only=True, mmap=True)

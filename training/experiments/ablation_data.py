@@ -1,7 +1,5 @@
 """The data that the rows of the ablation share."""
 
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ from training import corpora
 from training.data.load import Faces, Texts, Voices, load_every_voice, load_faces, load_texts, split_calibration
 from training.data.manifest import Row
 from training.experiments.budgets import Budget
-from training.learn.branches import text_encoder
 from training.learn.config import CORPORA
 
 
@@ -35,11 +32,12 @@ class Data:
             n_views: augmented ones that it hears of each utterance of the calibration split.
         """
         self.work, self.budget, self.whisper, self.n_views = work, budget, whisper, n_views
-        self.settings = Config(model=replace(budget.model, text_tuned=budget.text_tuned))
+        self.settings = Config(model=budget.model)
         found = corpora.read_all(folder, work / "corpora")
         self._faces: dict[tuple, Faces] = {}
         self._voices: dict[tuple, Voices] = {}
         self._texts: dict[tuple, Texts] = {}
+        self._languages: dict[int, LanguageModel] = {}
         self._parts: dict[tuple[str, str], tuple[Row, ...]] = {}
         for m in MODALITIES:
             rows = tuple(r for c in CORPORA[m] for r in found.get(c, ()))
@@ -58,9 +56,12 @@ class Data:
             )
         return rows
 
-    @cached_property
-    def language(self) -> LanguageModel:
-        return LanguageModel(assets.find("text_encoder", Paths.from_env()))
+    def language(self, model: EmotionModel) -> LanguageModel:
+        """Return the text encoder as the model's branch reads it, loaded once."""
+        without = model.config.text_layers
+        if without not in self._languages:
+            self._languages[without] = LanguageModel(assets.find("text_encoder", Paths.from_env()), without=without)
+        return self._languages[without]
 
     def faces(self, part: str, corpus: str | None = None) -> Faces:
         """Return a part's crops, loaded once."""
@@ -79,10 +80,9 @@ class Data:
 
     def texts(self, model: EmotionModel, part: str, corpus: str | None = None) -> Texts:
         """Return the token states of a part's sentences as the model's branch reads them, loaded once."""
-        encoder = text_encoder(model)
-        key = (part, corpus, encoder.layers is not None)
+        key = (part, corpus, model.config.text_layers)
         if key not in self._texts:
-            self._texts[key] = load_texts(self.rows("text", part, corpus), self.work, self.language, encoder)
+            self._texts[key] = load_texts(self.rows("text", part, corpus), self.work, self.language(model))
         return self._texts[key]
 
     def load(self, model: EmotionModel, modality: str, part: str, corpus: str | None = None) -> Faces | Voices | Texts:

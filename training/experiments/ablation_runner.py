@@ -18,7 +18,7 @@ from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import BranchRow, FusedRow, RobustRow, all_rows
 from training.experiments.ablation_stages import Drawn
 from training.experiments.run_cache import Run, Runs, without
-from training.learn.branches import branch_module, text_encoder
+from training.learn.branches import branch_module
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, encoded, subset_probs
 from training.learn.loop import timed
@@ -33,7 +33,6 @@ class Ablation:
         epochs = {m: getattr(config, f"{m}_epochs") for m in MODALITIES} | (data.budget.epochs or {})
         self.config = replace(
             config,
-            text_tuned=data.budget.text_tuned,
             face_epochs=epochs["face"],
             voice_epochs=epochs["voice"],
             text_epochs=epochs["text"],
@@ -215,7 +214,7 @@ class Ablation:
         rows = self.data.rows("text", "val")
         words = [w for r in rows for w in r.text.split()]
         misheard = tuple(replace(r, text=corruptions.misheard(r.text, row.level, words, rng)) for r in rows)
-        return load_texts(misheard, work, self.data.language, text_encoder(model))
+        return load_texts(misheard, work, self.data.language(model))
 
     def speakers(self, row, run: Run) -> list[str]:
         if isinstance(row, BranchRow):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmer import assets
+from mmer.config import Paths
 from mmer.errors import TrainingError
 from mmer.labels import MODALITIES, N_EMOTIONS
 from mmer.model import AttentionFusion, BranchStates, EmotionModel
@@ -30,6 +32,7 @@ from training.learn.fusion import (
     train_fusion,
 )
 from training.learn.losses import Loss, adjusted
+from training.learn.warm_start import adopt_layers
 
 
 def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, init: dict | None) -> EmotionModel:
@@ -42,7 +45,7 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
         module.load_state_dict(torch.load(kept, weights_only=True))
         return model.eval()
     if m == "text" and (layers := text_encoder(model).layers) is not None:
-        layers.load_state_dict(data.language.last_layers())
+        adopt_layers(layers, assets.find("text_encoder", Paths.from_env()))
     if init is not None:
         module.load_state_dict(init)
     rows = data.rows(m, "train", row.corpus)

@@ -18,7 +18,7 @@ from mmer.voice import log_mel
 from training.data import augment
 from training.data.load import Faces, Texts, Voices
 from training.data.manifest import Row, class_counts
-from training.learn.config import TrainConfig, settings_of
+from training.learn.config import CORPORA, TrainConfig, settings_of
 from training.learn.loop import fit, layerwise
 from training.learn.losses import log_prior, soft_cross_entropy
 
@@ -358,11 +358,11 @@ def train_text(
     Args:
         rows: the sentences of `data`, whose class frequencies adjust the logits.
     """
+    priors = text_priors(rows, config.text_tau)
     module = branch_module(model, "text")
     n, size = len(data.targets), config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
     optimizer = torch.optim.AdamW(layerwise(module, config.text_lr, config.layer_decay), weight_decay=0.02)
-    prior = log_prior(torch.tensor(class_counts(rows)), config.text_tau)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -370,13 +370,13 @@ def train_text(
         parts = noisy.argsort().split(size)
         share = min(config.text_epochs - epoch, 1.0)  # of the last epoch
         for i in torch.randperm(len(parts), generator=g)[: int(len(parts) * share)]:
-            yield *data.batch(parts[i]), data.targets[parts[i]]
+            yield *data.batch(parts[i]), data.targets[parts[i]], priors[parts[i]]
 
-    def loss_of(states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+    def loss_of(states: Tensor, mask: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
         logits = module["head"](module["encoder"](states, mask).top).float()
         if loss:
             return loss(logits, targets)
-        return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior.to(logits.device))
+        return soft_cross_entropy(logits, targets, smoothing=config.smoothing, log_prior=prior)
 
     fit_stage(
         "text",
@@ -387,6 +387,21 @@ def train_text(
         loss_of,
         config,
         work=work,
-        data=(data.offsets, data.targets),
+        data=(data.offsets, data.targets, priors),
         report=report,
     )
+
+
+def text_priors(rows: Sequence[Row], tau: float) -> Tensor:
+    """Return what is added to the logits of each sentence (N, K) while training.
+
+    Of the corpora in `CORPORA` it is `tau` times the log class frequencies of them all together. Another corpus
+    was collected by its emotions, and its frequencies say nothing about speech: its own take the place of theirs, so
+    that what the logits learn of the prior is what they learn from `CORPORA` alone.
+    """
+    usual = log_prior(torch.tensor(class_counts([r for r in rows if r.corpus in CORPORA["text"]])), 1.0)
+    priors = {}
+    for corpus in {r.corpus for r in rows}:
+        own = log_prior(torch.tensor(class_counts([r for r in rows if r.corpus == corpus])), 1.0)
+        priors[corpus] = tau * usual if corpus in CORPORA["text"] else own - (1 - tau) * usual
+    return torch.stack([priors[r.corpus] for r in rows])

@@ -40,7 +40,7 @@ from training.learn.branches import (
     train_text,
     train_voice,
 )
-from training.learn.config import CORPORA, TrainConfig
+from training.learn.config import CORPORA, TEACHING, TrainConfig
 from training.learn.fusion import (
     N_TUPLES,
     Encoded,
@@ -63,7 +63,7 @@ from training.learn.fusion import (
 from training.learn.imagenet_stream import train_imagenet, weigh_imagenet
 from training.learn.loop import processes, timed
 from training.learn.losses import fit_temperature
-from training.learn.warm_start import adopt_imagenet, assemble, of_branches, shape_of, start_from
+from training.learn.warm_start import adopt_imagenet, adopt_layers, assemble, of_branches, shape_of, start_from
 from training.learn.whisper_stream import answers_left_out, train_whisper, weigh_whisper
 
 Rows = dict[str, tuple[Row, ...]]  # of each branch
@@ -121,9 +121,9 @@ class _Run:
         self.train, self.calibration, self.val = self._read()
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
         if fuses or "text" in options.stages:
-            language = self.language  # found now, not after hours
+            folder = assets.find("text_encoder", self.paths)  # found now, not after hours
             if (layers := text_encoder(self.model).layers) is not None:
-                layers.load_state_dict(language.last_layers())
+                adopt_layers(layers, folder)
         stream = face_encoder(self.model).imagenet
         if options.imagenet is not None and stream is not None:
             adopt_imagenet(stream.net, options.imagenet)
@@ -153,7 +153,7 @@ class _Run:
             depths, width = self.whisper.encoder_size()
             shape = replace(shape, whisper_depths=depths, whisper_width=width)
         from_imagenet = self.options.imagenet is not None or shape.face_imagenet
-        return replace(shape, face_imagenet=from_imagenet, text_tuned=self.config.text_tuned or shape.text_tuned)
+        return replace(shape, face_imagenet=from_imagenet)
 
     def _read(self) -> tuple[Rows, Rows, Rows]:
         """Return what branches learn from, what fusion and temperatures do, and what is measured on."""
@@ -162,12 +162,16 @@ class _Run:
         rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
         rows["voice"] = tuple(r for c in CORPORA["voice"] for r in at_most(found.get(c, ()), self.config.voice_most))
         split = {m: split_calibration(tuple(r for r in rows[m] if r.split == "train")) for m in MODALITIES}
+        more = {
+            m: tuple(r for c in TEACHING.get(m, ()) for r in found.get(c, ()) if r.split == "train") for m in MODALITIES
+        }
         val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
-        return {m: part for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
+        return {m: part + more[m] for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
 
     @cached_property
     def language(self) -> LanguageModel:
-        return LanguageModel(assets.find("text_encoder", self.paths))
+        folder = assets.find("text_encoder", self.paths)
+        return LanguageModel(folder, without=self.settings.model.text_layers)
 
     def _faces(self, rows: Rows) -> Faces:
         with self.team.main_process_first():
@@ -179,7 +183,7 @@ class _Run:
 
     def _texts(self, rows: Rows) -> Texts:
         with self.team.main_process_first():
-            return load_texts(rows["text"], self.options.work, self.language, text_encoder(self.model))
+            return load_texts(rows["text"], self.options.work, self.language)
 
     def _stage(self, name: str, make: Callable[[], None]) -> None:
         """Train a stage and say what it took."""

@@ -8,6 +8,7 @@ from mmer.labels import MODALITIES
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CORPORA = {"face": ("fer2013",), "voice": ("ravdess", "emodb", "nemo"), "text": ("goemotions", "meld")}
+TEACHING = {"text": ("xed",)}  # corpora that a branch learns from too; nothing is calibrated or measured on them
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class TrainConfig:
     text_lr: float = 1e-3
     text_tau: float = 0.4  # logit adjustment: neutral is 30-47 % of the sentences
     text_prior_restore: float = 0.2  # of the log frequencies the head gets back: best of -0.4 to 0.6, calibration split
-    text_tuned: bool = False  # train MiniLM's last two layers with the branch: 600 s a core and epoch more
     fusion_steps: int = 100  # best of 100 and 300, two-fold on the calibration split; 3000 overfit its few voices
     fusion_batch: int = 256
     fusion_lr: float = 3e-4
@@ -66,9 +66,16 @@ FORMER_NAMES = {
 }
 
 
+FORMER = ("text_tuned",)  # settings no more: part of the model's shape
+
+
 def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings, also nested ones, under today's names: checkpoints and states may be older than a renaming."""
-    return {FORMER_NAMES.get(k, k): with_current_names(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    return {
+        FORMER_NAMES.get(k, k): with_current_names(v) if isinstance(v, Mapping) else v
+        for k, v in settings.items()
+        if k not in FORMER
+    }
 
 
 def part_of(setting: str) -> str:

@@ -16,7 +16,7 @@ from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from training.data.manifest import Row, class_counts
 from training.learn.branches import branch_module, output_layer
-from training.learn.config import TrainConfig, branch_settings, with_current_names
+from training.learn.config import CORPORA, TrainConfig, branch_settings, with_current_names
 from training.learn.loop import stage_settings, stage_weights
 from training.learn.losses import log_prior
 
@@ -122,6 +122,30 @@ def adopt_imagenet(net: EfficientNetLite0, path: str) -> None:
         raise TrainingError("bad_weights", f"{path} does not hold EfficientNet-Lite0's weights: {error}") from error
 
 
+def adopt_layers(layers: nn.TransformerEncoder, folder: Path) -> None:
+    """Let the text branch's own layers start as the last ones of the language model in a folder."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # the pooler in the file is not used, and it would say so
+    names = {
+        "self_attn.out_proj": "attention.output.dense",
+        "linear1": "intermediate.dense",
+        "linear2": "output.dense",
+        "norm1": "attention.output.LayerNorm",
+        "norm2": "output.LayerNorm",
+    }
+    theirs = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False).encoder.layer
+    weights = {}
+    for i, layer in enumerate(theirs[-len(layers.layers) :]):
+        own = layer.state_dict()
+        for kind in ("weight", "bias"):
+            parts = [own[f"attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            weights[f"layers.{i}.self_attn.in_proj_{kind}"] = torch.cat(parts)
+            weights |= {f"layers.{i}.{name}.{kind}": own[f"{old}.{kind}"] for name, old in names.items()}
+    layers.load_state_dict(weights)
+
+
 def _states_of(model: EmotionModel, work: Path, modality: str) -> list[Path]:
     """Return the states that stages left of a branch, its own first."""
     encoder = model.encoders[modality]
@@ -175,7 +199,8 @@ def assemble(
         for m, field, tau in priors:
             if m in learned or field not in before:  # else the weights of --init have it already
                 part = 1 - share[m] if field in before else 1.0
-                output_layer(model, m).bias.add_(log_prior(torch.tensor(class_counts(rows[m])), tau * part))
+                usual = [r for r in rows[m] if r.corpus in CORPORA[m]]
+                output_layer(model, m).bias.add_(log_prior(torch.tensor(class_counts(usual)), tau * part))
         # Rounded before anything is measured: the file holds them in half the bytes.
         for parameter in (*model.encoders.parameters(), *model.heads.parameters()):
             parameter.copy_(parameter.half())
