@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _LACKING = {
     "asset_missing": "weights are missing; `python -m mmer doctor` says which",
     "asset_damaged": "weights are damaged; `python -m mmer doctor` says which",
+    "asset_too_large": "the model does not fit into the memory of the device; set MMER_WHISPER=tiny",
 }
 _UNUSABLE = "what reads it does not start; the server's log says why"
 _SAME_S = 1e-3  # a track keeps the times of its pictures in single precision
@@ -389,6 +390,11 @@ class Perceiver:
         if samples is None:
             return Transcript("", None, (), "no_speech", "there is no sound to transcribe")
         since = clock.now()
+        try:
+            if spans:
+                self.transcriber.encoder_size()  # loads it
+        except AssetError as error:
+            return Transcript("", None, (), "unavailable", f"speech cannot be transcribed: {self._lacking(error)}")
         transcript = self.transcriber.transcribe(samples, spans, clock.should_stop)
         clock.add("speech", clock.now() - since)
         return transcript

@@ -149,7 +149,7 @@ class Transcriber:
         self.retry_s, self.pad_s = retry_s, pad_s
         self._model = None
         self._loading = threading.Lock()
-        self._failure: tuple[float, tuple | None, str] | None = None  # when, the file then, what to say
+        self._failure: tuple[float, tuple | None, tuple[str, str]] | None = None  # when, the file then, what was said
 
     @property
     def loaded(self) -> bool:
@@ -176,8 +176,7 @@ class Transcriber:
         except AssetError as error:
             return Transcript("", None, (), "unavailable", error.message)
         except torch.OutOfMemoryError:
-            found = f"Whisper {self.model_name} does not fit into the memory of {self.device}"
-            return Transcript("", None, (), "unavailable", f"{found}; set MMER_WHISPER=tiny, or type the sentence")
+            return Transcript("", None, (), "unavailable", self._too_large())
 
     def _decode(self, model, samples: np.ndarray, spans: Sequence, should_stop) -> Transcript:
         # The longest window decides the language of those that do not tell: a lone "ja" is too short.
@@ -310,19 +309,19 @@ class Transcriber:
         """Return the model, loading it once.
 
         Raises:
-            AssetError: `asset_missing` or `asset_damaged`.
+            AssetError: `asset_missing`, `asset_damaged` or `asset_too_large`.
         """
         with self._loading:
             if self._model is not None:
                 return self._model
             if self._failure is not None:
-                when, state, message = self._failure
+                when, state, failed = self._failure
                 if time.monotonic() - when < self.retry_s and state == _state(self.file):
-                    raise AssetError("asset_missing", message)
+                    raise AssetError(*failed)
             try:
                 self._model = self._read()
             except AssetError as error:
-                self._failure = time.monotonic(), _state(self.file), error.message
+                self._failure = time.monotonic(), _state(self.file), (error.code, error.message)
                 raise
             return self._model
 
@@ -350,8 +349,8 @@ class Transcriber:
             raise self._error("asset_missing", f"{file} is neither a file nor one of {known}")
         try:
             model = whisper.load_model(self.model_name if url else str(file), self.device, str(self.download_root))
-        except torch.OutOfMemoryError:
-            raise
+        except torch.OutOfMemoryError as error:
+            raise AssetError("asset_too_large", self._too_large()) from error
         except Exception as error:  # a file that is not what it claims fails in as many ways as there are files
             _log.warning("Whisper weights cannot be loaded from %s", file, exc_info=True)
             reason = str(error).strip().split("\n")[0][:120]
@@ -384,6 +383,10 @@ class Transcriber:
             raise self._error(
                 "asset_missing", f"{file} {problem} and could not be downloaded ({reason}); put {url} there"
             ) from error
+
+    def _too_large(self) -> str:
+        found = f"Whisper {self.model_name} does not fit into the memory of {self.device}"
+        return f"{found}; set MMER_WHISPER=tiny, or type the sentence"
 
     def _error(self, code: str, found: str) -> AssetError:
         hint = "set MMER_WHISPER to a .pt file of Whisper, or type the sentence"

@@ -166,7 +166,9 @@ def test_missing_weights_are_named_and_the_rest_is_read(offline, home, talk, tmp
     assert str(tmp_path) not in told  # visitors read it; the log names the place
     assert f"put it at {tmp_path / 'empty' / 'face_landmarker.task'}" in caplog.text
     assert result.transcript.status == "unavailable"
-    assert "no.pt" in result.transcript.message
+    assert "weights are missing" in result.transcript.message
+    assert str(tmp_path) not in result.transcript.message
+    assert str(tmp_path / "no.pt") in caplog.text
     assert result.emotion in EMOTIONS
 
 

@@ -165,7 +165,7 @@ def why_absent(verdict: "EmotionResult") -> dict[str, str]:
         "voice": "nobody was heard speaking" if any(f.has_sound for f in files) else "no sound was given",
         "text": verdict.transcript.message or "nothing was said or typed",
     }
-    if verdict.transcript.status == "unavailable":  # what is missing where is in the raw result, for who runs this
+    if verdict.transcript.status == "unavailable":  # why is in the raw result
         nothing["text"] = "speech cannot be transcribed here, so type what is said"
     reasons = {}
     for modality, present in verdict.present.items():
