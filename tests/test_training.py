@@ -32,7 +32,7 @@ from training.data import augment, manifest
 from training.data.load import Faces, Voices, split_calibration, targets_of
 from training.data.manifest import Row
 from training.learn import exemplars, losses
-from training.learn.branches import branch_module, text_priors, train_face, train_statistics, train_voice
+from training.learn.branches import branch_module, text_priors, text_rates, train_face, train_statistics, train_voice
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
 from training.learn.imagenet_stream import train_imagenet
@@ -716,6 +716,18 @@ def test_the_language_models_last_layers_give_its_end_before_they_are_trained(te
     assert states.shape == (2, ids.shape[1], 384)
     found = encoder.layers(states, src_key_padding_mask=~mask)
     torch.testing.assert_close(found[mask], whole.states(ids, mask)[mask], atol=1e-4, rtol=1e-4)
+
+
+def test_layers_that_others_trained_move_less_than_what_is_new():
+    def rates(n: int) -> list[float]:
+        model = EmotionModel(replace(ModelConfig.tiny(), text_layers=n))
+        return [group["lr"] for group in text_rates(branch_module(model, "text"), TrainConfig())]
+
+    assert set(rates(0)) == {TrainConfig().text_lr}
+    found = rates(6)
+    assert found == sorted(found)
+    assert found[-1] == TrainConfig().text_lr
+    assert found[0] < 5e-5 < found[5] < 2e-4  # MiniLM's first and last layer
 
 
 def test_lines_that_were_collected_by_emotion_teach_no_prior():

@@ -362,7 +362,7 @@ def train_text(
     module = branch_module(model, "text")
     n, size = len(data.targets), config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
-    optimizer = torch.optim.AdamW(layerwise(module, config.text_lr, config.layer_decay), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(text_rates(module, config), weight_decay=0.02)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
@@ -390,6 +390,12 @@ def train_text(
         data=(data.offsets, data.targets, priors),
         report=report,
     )
+
+
+def text_rates(module: nn.ModuleDict, config: TrainConfig) -> list[dict]:
+    """Return optimizer groups of the text branch, each with its learning rate."""
+    has_layers = cast(TextEncoder, module["encoder"]).layers is not None
+    return layerwise(module, config.text_lr, config.layer_decay * (config.text_layer_decay if has_layers else 1.0))
 
 
 def text_priors(rows: Sequence[Row], tau: float) -> Tensor:
