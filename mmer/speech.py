@@ -40,7 +40,7 @@ MAX_COMPRESSION = 2.4
 MAX_NO_SPEECH = 0.6
 # Tokens a second and tokens more that speech can hold: a first try that reaches them repeats itself.
 TOKENS_A_SECOND, TOKENS_MORE = 12, 16
-PAD_S: float | None = None  # silence after the words in a first, shorter try; None: the half minute at once
+PAD_S: float | None = 4.0  # silence after the words in a first, shorter try; None: the half minute at once
 
 # Decoding hangs hooks on the model, and numba's thread pool under the word times aborts the process when two threads
 # enter it without an OpenMP library: one decoding at a time in the whole process.

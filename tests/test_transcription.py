@@ -81,4 +81,4 @@ def test_a_transcriber_that_always_says_one_sentence_is_found_out(tmp_path):
     assert speech["wer"] == 1.0
     assert set(speech["heard"]) == {SENTENCE}
     assert found["nothing"]["silence"] == {"n": 2, "invented": 0, "texts": []}
-    assert "| to half a minute | ravdess | 2, 2 | 1.000 | de 2 | 1.00 |" in page([found])
+    assert "| 4 s | ravdess | 2, 2 | 1.000 | de 2 | 1.00 |" in page([found])
