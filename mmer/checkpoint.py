@@ -223,7 +223,6 @@ def _config(stored: dict[str, Any]) -> Config:
         return cls(**{**(absent or {}), **values})
 
     tuned = {"text_layers": 2} if stored.get("model", {}).get("text_tuned") else {}  # its former name
-
     return Config(
         media=part(MediaLimits, "media"),
         face=part(FaceConfig, "face"),

@@ -235,9 +235,7 @@ class ModelConfig:
     text_channels: int = 96  # per convolution width
     text_widths: tuple[int, ...] = (1, 3, 5)
     text_hidden: int = 128  # GRU units per direction
-    text_layers: int = (
-        6  # of MiniLM's six, the last ones that are the branch's own, trained with it: 1.8 M weights each
-    )
+    text_layers: int = 6  # of MiniLM's six, the last ones, which the branch trains as its own: 1.8 M weights each
     state: int = 160  # size of every branch state
     fusion: int = 128  # size of the fusion query
     fusion_heads: int = 4

@@ -73,6 +73,11 @@ class LanguageModel:
         """The token embedding layer: where attributions to words start."""
         return self._model.embeddings.word_embeddings
 
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """Its transformer layers: where a branch that has the last ones to itself starts from."""
+        return self._model.encoder.layer
+
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids (B, S) and their mask (B, S) bool."""
         with self._lock:

@@ -393,9 +393,10 @@ class Perceiver:
         try:
             if spans:
                 self.transcriber.encoder_size()  # loads it
+            transcript = self.transcriber.transcribe(samples, spans, clock.should_stop)
         except AssetError as error:
-            return Transcript("", None, (), "unavailable", f"speech cannot be transcribed: {self._lacking(error)}")
-        transcript = self.transcriber.transcribe(samples, spans, clock.should_stop)
+            why = f"speech cannot be transcribed: {self._lacking(error)}"
+            transcript = Transcript("", None, (), "unavailable", why)
         clock.add("speech", clock.now() - since)
         return transcript
 

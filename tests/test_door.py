@@ -61,7 +61,7 @@ def join(url: str, page, name: str, data: list, session: str = "s", **headers) -
     """Ask for a call as a browser does."""
     fn = next(number for number, fn in page.fns.items() if fn.api_name == name)
     body = {"data": data, "fn_index": fn, "session_hash": session}
-    return httpx.post(f"{url}/gradio_api/queue/join", json=body, headers=headers, timeout=60)
+    return http_post(f"{url}/gradio_api/queue/join", json=body, headers=headers)
 
 
 def test_another_page_acted_as_the_person_at_this_machine(open_page):
@@ -182,7 +182,7 @@ def test_the_model_could_be_called_past_the_queue(open_page):
 
 
 def log_in(url: str, name: str, password: str, **headers) -> httpx.Response:
-    return httpx.post(f"{url}/login", data={"username": name, "password": password}, headers=headers, timeout=60)
+    return http_post(f"{url}/login", data={"username": name, "password": password}, headers=headers)
 
 
 def test_passwords_could_be_tried_without_end_while_others_waited(closed_page):
@@ -192,7 +192,7 @@ def test_passwords_could_be_tried_without_end_while_others_waited(closed_page):
     def look():
         while not done.is_set():
             since = time.monotonic()
-            httpx.get(f"{url}/gradio_api/app_id", timeout=60)
+            http_get(f"{url}/gradio_api/app_id")
             slowest[0] = max(slowest[0], time.monotonic() - since)
 
     visitor = threading.Thread(target=look)

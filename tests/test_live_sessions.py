@@ -44,7 +44,7 @@ class Served:
         return self.live.begin(visitor)
 
     def send(self, token: str, body: bytes) -> httpx.Response:
-        return httpx.post(f"{self.url}/live/{token}", content=body, timeout=60)
+        return http_post(f"{self.url}/live/{token}", content=body)
 
 
 @pytest.fixture(scope="module")

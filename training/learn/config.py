@@ -65,9 +65,7 @@ FORMER_NAMES = {
     "voice_statistics_readings": "voice_statistics_views",
     "text_back": "text_prior_restore",
 }
-
-
-FORMER = ("text_tuned",)  # settings no more: part of the model's shape
+DROPPED = ("text_tuned",)  # settings no more: part of the model's shape
 
 
 def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         FORMER_NAMES.get(k, k): with_current_names(v) if isinstance(v, Mapping) else v
         for k, v in settings.items()
-        if k not in FORMER
+        if k not in DROPPED
     }
 
 

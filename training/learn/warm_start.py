@@ -12,6 +12,7 @@ from mmer import checkpoint
 from mmer.config import ModelConfig
 from mmer.efficientnet import EfficientNetLite0
 from mmer.errors import TrainingError
+from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
 from mmer.model import EmotionModel
 from training.data.manifest import Row, class_counts
@@ -123,11 +124,11 @@ def adopt_imagenet(net: EfficientNetLite0, path: str) -> None:
 
 
 def adopt_layers(layers: nn.TransformerEncoder, folder: Path) -> None:
-    """Let the text branch's own layers start as the last ones of the language model in a folder."""
-    from transformers import AutoModel
-    from transformers.utils import logging
+    """Let the text branch's own layers start as the last ones of the language model in a folder.
 
-    logging.set_verbosity_error()  # the pooler in the file is not used, and it would say so
+    Raises:
+        AssetError: `asset_damaged` when it cannot be loaded.
+    """
     names = {
         "self_attn.out_proj": "attention.output.dense",
         "linear1": "intermediate.dense",
@@ -135,9 +136,8 @@ def adopt_layers(layers: nn.TransformerEncoder, folder: Path) -> None:
         "norm1": "attention.output.LayerNorm",
         "norm2": "output.LayerNorm",
     }
-    theirs = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False).encoder.layer
     weights = {}
-    for i, layer in enumerate(theirs[-len(layers.layers) :]):
+    for i, layer in enumerate(LanguageModel(folder).layers[-len(layers.layers) :]):
         own = layer.state_dict()
         for kind in ("weight", "bias"):
             parts = [own[f"attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
