@@ -705,6 +705,14 @@ def test_a_folder_without_corpora_is_refused_in_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_branch_whose_corpora_are_all_left_out_is_refused(corpora_folder, tmp_path):
+    arguments = ("--corpora", corpora_folder, "--work", tmp_path / "work", "--model", "tiny", "--stage", "voice")
+    done = run("train", *arguments, "--without", "ravdess", "emodb", home=tmp_path)
+    assert done.returncode == 1
+    assert "the voice branch could learn from; it needs ravdess or emodb or nemo" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("n", [2, 6])
 def test_the_language_models_last_layers_give_its_end_before_they_are_trained(text_encoder, n):

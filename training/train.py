@@ -27,7 +27,7 @@ from pathlib import Path
 from mmer.config import Paths
 from mmer.labels import MODALITIES
 from training.command import run
-from training.learn.config import PRECISIONS, TrainConfig
+from training.learn.config import CORPORA, PRECISIONS, TEACHING, TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
         help="parts to train; face_imagenet and voice_whisper are streams alone that stand beside a branch's CNN; "
         "abstention: only the thresholds of a checkpoint given with --init",
     )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        metavar="CORPUS",
+        choices=sorted(c for part in (CORPORA, TEACHING) for names in part.values() for c in names),
+        default=[],
+        help="leave corpora out, as for their licences or to measure what they teach: %(choices)s",
+    )
     for field, value in asdict(TrainConfig()).items():
         option, words = f"--{field.replace('_', '-')}", f"default {value}"
         if isinstance(value, bool):
@@ -99,6 +107,7 @@ def main() -> int:
         init=args.init,
         reset=tuple(args.reset_branch),
         stages=tuple(args.stage),
+        without=tuple(args.without),
     )
     print(build(options, config))
     processes().destroy_process_group()

@@ -84,6 +84,7 @@ class BuildOptions:
     init: str | None = None  # the checkpoint whose branches training starts from
     reset: tuple[str, ...] = ()  # branches that begin from nothing all the same
     stages: tuple[str, ...] = (*MODALITIES, "fusion")
+    without: tuple[str, ...] = ()  # corpora that are left out, though they are there
 
 
 def build(options: BuildOptions, config: TrainConfig) -> str:
@@ -114,13 +115,13 @@ class _Run:
         self.loaded = self._start(options.init) if options.init else None
         self.whisper = self._transcriber()
         self.settings = Config(model=self._shape())
-        fuses = {"fusion", "abstention"} & set(options.stages)
-        if self.settings.model.whisper_depths and self.whisper is None and fuses:
+        self.fuses = bool({"fusion", "abstention"} & set(options.stages))
+        if self.settings.model.whisper_depths and self.whisper is None and self.fuses:
             message = f"the voice branch of {options.init} reads Whisper's encoder; give --whisper base or its .pt file"
             raise TrainingError("no_whisper", message)
         self.train, self.calibration, self.val = self._read()
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
-        if fuses or "text" in options.stages:
+        if self.fuses or "text" in options.stages:
             folder = assets.find("text_encoder", self.paths)  # found now, not after hours
             if (layers := text_encoder(self.model).layers) is not None:
                 adopt_layers(layers, folder)
@@ -159,6 +160,7 @@ class _Run:
         """Return what branches learn from, what fusion and temperatures do, and what is measured on."""
         with self.team.main_process_first():
             found = corpora.read_all(self.options.corpora, self.options.work / "corpora")
+        found = {name: part for name, part in found.items() if name not in self.options.without}
         rows = {m: tuple(r for c in CORPORA[m] for r in found.get(c, ())) for m in MODALITIES}
         rows["voice"] = tuple(r for c in CORPORA["voice"] for r in at_most(found.get(c, ()), self.config.voice_most))
         split = {m: split_calibration(tuple(r for r in rows[m] if r.split == "train")) for m in MODALITIES}
@@ -166,6 +168,11 @@ class _Run:
             m: tuple(r for c in TEACHING.get(m, ()) for r in found.get(c, ()) if r.split == "train") for m in MODALITIES
         }
         val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
+        for m in MODALITIES:
+            wanted = self.fuses or m in {stage.split("_")[0] for stage in self.options.stages}
+            if wanted and not rows[m]:
+                message = f"nothing is there that the {m} branch could learn from; it needs {' or '.join(CORPORA[m])}"
+                raise TrainingError("no_corpora", message)
         return {m: part + more[m] for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val
 
     @cached_property
