@@ -18,10 +18,11 @@ from mmer.speech import Transcriber
 from tests import synth
 from tests.test_speech import checkpoint as whisper_checkpoint
 from tests.test_training import corpora_folder, run  # noqa: F401
+from training import crossval
 from training.data import unpaired
 from training.data.load import Voices
 from training.data.manifest import Row
-from training.experiments import figures
+from training.experiments import crossval_run, figures
 from training.experiments.ablation_data import Data
 from training.experiments.ablation_grid import all_rows
 from training.experiments.ablation_report import page
@@ -313,6 +314,19 @@ def test_one_corpus_is_tested_with_what_another_taught(corpora_folder, tmp_path)
     assert done.returncode == 1
     assert "4 folds: 2 can be made of the speakers here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_corpora_teach_beside_the_folds_by_their_training_speakers_only(corpora_folder, tmp_path):  # noqa: F811
+    def planned(*options: str) -> set[str]:
+        args = crossval.parser().parse_args(["--corpora", str(corpora_folder), "--folds", "4", *options])
+        return {r.speaker for r in crossval_run.plan(args, refuse).rows}
+
+    def refuse(message: str):
+        raise ValueError(message)
+
+    assert planned("--also", "emodb") - planned() == {"emodb-03"}  # 10 validates
+    with pytest.raises(ValueError, match="its folds are trained on already"):
+        planned("--also", "emodb", "ravdess")
 
 
 def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corpora_folder, tmp_path):  # noqa: F811

@@ -45,7 +45,11 @@ def parser() -> argparse.ArgumentParser:
         "--unseen", choices=("ravdess", "emodb", "nemo"), help="measure every fold's branch on this corpus too"
     )
     parser.add_argument(
-        "--also", choices=("ravdess", "emodb", "nemo"), help="train on this corpus' training speakers too"
+        "--also",
+        nargs="+",
+        default=[],
+        choices=("ravdess", "emodb", "nemo"),
+        help="train on the training speakers of these corpora too",
     )
     _add_training(parser)
     return parser

@@ -61,8 +61,9 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
         rows = list(rows_of(args.corpus))
         people = {r.speaker for r in rows}
         folds = emobox(people) if args.folds == "emobox" else hashed(people, int(args.folds))
-        if args.also and args.also != args.corpus:
-            rows += [r for r in rows_of(args.also) if r.split == "train"]
+        if args.corpus in args.also:
+            refuse(f"--also {args.corpus}: its folds are trained on already")
+        rows += [r for also in dict.fromkeys(args.also) for r in rows_of(also) if r.split == "train"]
     if args.only:
         unknown = set(args.only) - {f.name for f in folds}
         if unknown:
@@ -112,11 +113,13 @@ def crossval(args: argparse.Namespace, refuse: Refuse) -> str:
         bar.set_postfix_str(f"fold {fold.name}, seed {seed}")
         runs.run(fold, seed)
     found = runs.summary(folds, seeds)
-    what, also = args.across or args.corpus, f"with {args.also}" if args.also else ""
+    what, also = args.across or args.corpus, f"with {' and '.join(args.also)}" if args.also else ""
     folder: Path = args.out / f"{what.replace(':', '-')}-{args.classes}{'-' + also.replace(' ', '-') if also else ''}"
     folder.mkdir(parents=True, exist_ok=True)
+    n_folds = f"{len(folds)} fold{'s' if len(folds) > 1 else ''}"
+    voice = f"voice{', by the stream from Whisper alone' if args.whisper and not args.epochs else ''}"
     about = (
-        f"{what}, voice, {args.classes} classes, {args.epochs} epochs, {len(folds)} folds, seeds "
+        f"{what}, {voice}, {args.classes} classes, {args.epochs} epochs, {n_folds}, seeds "
         f"{', '.join(map(str, seeds))}{', ' + also if also else ''}{HOW[args.how]}. "
         "No test speaker is trained on or chooses an epoch."
     )
@@ -124,4 +127,4 @@ def crossval(args: argparse.Namespace, refuse: Refuse) -> str:
     (folder / "crossval.json").write_text(json.dumps(report, indent=1) + "\n")
     (folder / "crossval.md").write_text(page(found, about))
     draw(folder, found)
-    return f"mean UAR of {len(folds)} folds {found['mean_of_folds']['uar']:.3f}; wrote {folder / 'crossval.md'}"
+    return f"mean UAR of {n_folds} {found['mean_of_folds']['uar']:.3f}; wrote {folder / 'crossval.md'}"
