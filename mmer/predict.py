@@ -256,6 +256,10 @@ class Predictor:
         """Return the frozen text encoder as a checkpoint's text branch reads it, loaded at first use."""
         return self.perceiver.language(loaded.config)
 
+    def language_if_words(self, loaded: Checkpoint, features: Features) -> LanguageModel | None:
+        """As `language`; None where there are no words, so that nothing is loaded or fetched for them."""
+        return self.language(loaded) if features.words else None
+
     @property
     def transcriber(self) -> Transcriber:
         """Whisper: it transcribes, and its encoder is part of the voice branch of some checkpoints."""

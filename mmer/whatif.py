@@ -116,7 +116,7 @@ def what_if(predictor: Predictor, result: EmotionResult, changes: Changes, utter
     if not changes:
         raise ClipError("nothing_changed", "no change was asked for; mute the voice, hide the face, drop a word, …")
     loaded = predictor.checkpoint_of(result)
-    language = predictor.language(loaded) if before.features.words else None
+    language = predictor.language_if_words(loaded, before.features)
     times = word_times(result, before)
     features = changed(before.features, changes, loaded.config.voice, language, predictor.transcriber, word_times=times)
     stayed = changes.cut_s is not None and bool(features.words) and times is None

@@ -110,7 +110,7 @@ def explanations(report: Report, cpu: Predictor, gpu: Predictor, result: Emotion
         return
     whys = []
     for each in (cpu, gpu):
-        language = each.language(each.checkpoint) if segment.features.words else None
+        language = each.language_if_words(each.checkpoint, segment.features)
         since = time.perf_counter()
         why = explain(each.checkpoint, segment.features, result.emotion, language, transcriber=each.transcriber)
         report.told(f"an explanation on {each.device}: {time.perf_counter() - since:.1f} s")

@@ -135,7 +135,7 @@ def _measure(
                     measure_clip(
                         loaded,
                         features,
-                        predictor.language(loaded) if features.words else None,
+                        predictor.language_if_words(loaded, features),
                         predictor.transcriber,
                         everything=bar.n < args.compare,
                         checks=bar.n < args.checks,

@@ -75,7 +75,7 @@ def _explanation(predictor: "Predictor", result: "EmotionResult", row: dict, opt
         loaded,
         segment.features,
         options.target or result.emotion,
-        predictor.language(loaded) if segment.features.words else None,
+        predictor.language_if_words(loaded, segment.features),
         against=options.against,
         transcriber=predictor.transcriber,
     )

@@ -75,7 +75,7 @@ def _found(args: argparse.Namespace) -> dict[str, Any]:
     if args.search:
         features = chosen(result, args.utterance).features
         loaded = predictor.checkpoint_of(result)
-        language = predictor.language(loaded) if features.words else None
+        language = predictor.language_if_words(loaded, features)
         turn = smallest_turn(loaded, features, language, predictor.transcriber)
         found["turn"] = None if turn is None else turn.to_dict()
     return found

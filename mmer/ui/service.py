@@ -331,7 +331,7 @@ class Service:
 
         segment, given = to_explain(result, utterance)
         loaded, transcriber = self.predictor.checkpoint_of(result), self.predictor.transcriber
-        language = self.predictor.language(loaded) if segment.features.words else None
+        language = self.predictor.language_if_words(loaded, segment.features)
         return explain(
             loaded,
             segment.features,
@@ -365,7 +365,7 @@ class Service:
 
         features = to_explain(result)[0].features
         loaded, transcriber = self.predictor.checkpoint_of(result), self.predictor.transcriber
-        language = self.predictor.language(loaded) if features.words else None
+        language = self.predictor.language_if_words(loaded, features)
         return smallest_turn(loaded, features, language, transcriber, should_stop)
 
     def save(
