@@ -327,6 +327,8 @@ def test_other_corpora_teach_beside_the_folds_by_their_training_speakers_only(co
     assert planned("--also", "emodb") - planned() == {"emodb-03"}  # 10 validates
     with pytest.raises(ValueError, match="its folds are trained on already"):
         planned("--also", "emodb", "ravdess")
+    with pytest.raises(ValueError, match="name all that teach in --across"):  # the report said it had taught
+        planned("--across", "emodb:ravdess", "--also", "nemo")
 
 
 def test_an_epoch_is_chosen_by_the_inner_speakers_and_refitting_stops_there(corpora_folder, tmp_path):  # noqa: F811

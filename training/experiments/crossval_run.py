@@ -33,6 +33,7 @@ class Plan:
     rows: list[Row]
     folds: list[Fold]
     unseen: Sequence[Row]
+    also: Sequence[str]  # corpora whose training speakers teach beside the folds
 
 
 def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
@@ -48,7 +49,10 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
             raise TrainingError("no_corpora", f"{args.corpora} holds no {name}; it or its speech is needed")
         return read[name]
 
+    also = [name for name in read if name in args.also]  # one order, whatever was typed
     if args.across:
+        if also:
+            refuse(f"--also {' '.join(also)} is for folds of one corpus; name all that teach in --across")
         source, _, target = args.across.partition(":")
         sources = source.split("+")
         if target not in read or not set(sources) <= set(read) - {target}:
@@ -61,9 +65,9 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
         rows = list(rows_of(args.corpus))
         people = {r.speaker for r in rows}
         folds = emobox(people) if args.folds == "emobox" else hashed(people, int(args.folds))
-        if args.corpus in args.also:
+        if args.corpus in also:
             refuse(f"--also {args.corpus}: its folds are trained on already")
-        rows += [r for also in dict.fromkeys(args.also) for r in rows_of(also) if r.split == "train"]
+        rows += [r for name in also for r in rows_of(name) if r.split == "train"]
     if args.only:
         unknown = set(args.only) - {f.name for f in folds}
         if unknown:
@@ -71,7 +75,7 @@ def plan(args: argparse.Namespace, refuse: Refuse) -> Plan:
         folds = [f for f in folds if f.name in args.only]
     if args.unseen in {r.corpus for r in rows}:
         refuse(f"--unseen {args.unseen}: it is trained on")
-    return Plan(rows, folds, rows_of(args.unseen) if args.unseen else ())
+    return Plan(rows, folds, rows_of(args.unseen) if args.unseen else (), also)
 
 
 def _across(source: list[Row], target: list[Row], name: str, title: str) -> tuple[list[Row], list[Fold]]:
@@ -113,11 +117,11 @@ def crossval(args: argparse.Namespace, refuse: Refuse) -> str:
         bar.set_postfix_str(f"fold {fold.name}, seed {seed}")
         runs.run(fold, seed)
     found = runs.summary(folds, seeds)
-    what, also = args.across or args.corpus, f"with {' and '.join(args.also)}" if args.also else ""
+    what, also = args.across or args.corpus, f"with {' and '.join(planned.also)}" if planned.also else ""
     folder: Path = args.out / f"{what.replace(':', '-')}-{args.classes}{'-' + also.replace(' ', '-') if also else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     n_folds = f"{len(folds)} fold{'s' if len(folds) > 1 else ''}"
-    voice = f"voice{', by the stream from Whisper alone' if args.whisper and not args.epochs else ''}"
+    voice = "voice, by the stream from Whisper alone" if args.whisper and not args.epochs else "voice"
     about = (
         f"{what}, {voice}, {args.classes} classes, {args.epochs} epochs, {n_folds}, seeds "
         f"{', '.join(map(str, seeds))}{', ' + also if also else ''}{HOW[args.how]}. "
