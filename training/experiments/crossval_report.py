@@ -36,18 +36,14 @@ def _tables(found: dict) -> list[str]:
     rows = []
     for p in found["pooled"]:
         gap = p["gaps"]["gaps"].get("uar")
-        difference = f"{_with_interval(gap['gap'], gap['ci95'])} ({gap['best']} better)" if gap else None
-        uar, accuracy = (_with_interval(p[key], p["ci95"][key]) for key in ("uar", "accuracy"))
+        difference = f"{figures.with_interval(gap['gap'], gap['ci95'])} ({gap['best']} better)" if gap else None
+        uar, accuracy = (figures.with_interval(p[key], p["ci95"][key]) for key in ("uar", "accuracy"))
         rows.append((p["seed"], p["n"], uar, accuracy, p["macro_f1"], p["ece"], difference))
     parts.append(figures.markdown(("seed", "n", "UAR", "accuracy", "macro-F1", "ECE", "gap in UAR"), rows))
     recalls = [(c, *(p["per_class"].get(c, {}).get("recall") for p in found["pooled"])) for c in found["classes"]]
     parts.append("\nRecall of each class:\n")
     parts.append(figures.markdown(("class", *(f"seed {p['seed']}" for p in found["pooled"])), recalls))
     return parts
-
-
-def _with_interval(value: float, ends: list[float] | None) -> str:
-    return f"{value:.3f} [{', '.join(f'{end:.3f}' for end in ends)}]" if ends else f"{value:.3f}"
 
 
 def draw(folder: Path, found: dict) -> None:

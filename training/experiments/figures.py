@@ -22,6 +22,11 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)]) + "\n"
 
 
+def with_interval(value: float, ends: Sequence[float] | None, spec: str = ".3f") -> str:
+    """Return a value with the ends of its interval, where there is one, as `0.804 [0.710, 0.875]`."""
+    return f"{value:{spec}}" + (f" [{', '.join(f'{end:{spec}}' for end in ends)}]" if ends else "")
+
+
 def _axes(width: float, height: float):
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

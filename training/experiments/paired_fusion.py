@@ -18,6 +18,7 @@ from mmer.labels import MODALITIES
 from mmer.metrics import bootstrap, bootstrap_gain, classification, headline, paired_test
 from mmer.model import AttentionFusion, BranchStates, EmotionModel
 from mmer.speech import Transcriber
+from training.experiments.figures import with_interval
 from training.experiments.paired_takes import (
     PENALTIES,
     Faces,
@@ -288,11 +289,9 @@ def page(found: dict) -> str:
 
     def plus(figure: dict) -> str:
         gain = figure.get("gain")
-        return (
-            ""
-            if gain is None
-            else f"{100 * gain['uar']:+.1f} [{', '.join(f'{100 * x:+.1f}' for x in gain['ci95']['uar'])}]"
-        )
+        if gain is None:
+            return ""
+        return with_interval(100 * gain["uar"], [100 * x for x in gain["ci95"]["uar"]], "+.1f")
 
     lines = [
         f"Faces: actors {actors['train']}. Set aside: {actors['calibration']}. Measured: {actors['val']}.",
@@ -304,10 +303,10 @@ def page(found: dict) -> str:
         if name == "errors":
             continue
         true, apart = part["paired"], part.get("matched")
-        interval = ", ".join(f"{x:.3f}" for x in true["ci95"]["uar"])
+        uar = with_interval(true["uar"], true["ci95"]["uar"])
         tempered = f"{part['tempered']['ece']:.3f} at {part['temperature']:.2f}" if apart else ""
         lines.append(
-            f"| {name} | {true['uar']:.3f} [{interval}] | {plus(true)} | {true['ece']:.3f} | {tempered} | "
+            f"| {name} | {uar} | {plus(true)} | {true['ece']:.3f} | {tempered} | "
             + (f"{apart['uar']:.3f} | {apart['ece']:.3f} |" if apart else "| |")
         )
     lines += ["", "| other actors, cross-fitted | UAR | over the voice, points | ECE |", "|---|---|---|---|"]
