@@ -718,7 +718,7 @@ def test_a_branch_whose_corpora_are_all_left_out_is_refused(corpora_folder, tmp_
 def test_the_language_models_last_layers_give_its_end_before_they_are_trained(text_encoder, n):
     whole, below = LanguageModel(text_encoder), LanguageModel(text_encoder, without=n)
     encoder = TextEncoder(replace(ModelConfig.tiny(), text_layers=n)).eval()
-    adopt_layers(encoder.layers, text_encoder)
+    adopt_layers(encoder, text_encoder)
     ids, mask = whole.tokenize(["I am so happy today!", "no"])
     states = below.states(ids, mask)
     assert states.shape == (2, ids.shape[1], 384)

@@ -44,8 +44,8 @@ def train_branch(row: BranchRow, data: Data, config: TrainConfig, work: Path, in
     if kept.is_file():
         module.load_state_dict(torch.load(kept, weights_only=True))
         return model.eval()
-    if m == "text" and (layers := text_encoder(model).layers) is not None:
-        adopt_layers(layers, assets.find("text_encoder", Paths.from_env()))
+    if m == "text":
+        adopt_layers(text_encoder(model), assets.find("text_encoder", Paths.from_env()))
     if init is not None:
         module.load_state_dict(init)
     rows = data.rows(m, "train", row.corpus)

@@ -123,8 +123,7 @@ class _Run:
         self.model = EmotionModel(self.settings.model, self.settings.voice.n_mels)
         if self.fuses or "text" in options.stages:
             folder = assets.find("text_encoder", self.paths)  # found now, not after hours
-            if (layers := text_encoder(self.model).layers) is not None:
-                adopt_layers(layers, folder)
+            adopt_layers(text_encoder(self.model), folder)
         stream = face_encoder(self.model).imagenet
         if options.imagenet is not None and stream is not None:
             adopt_imagenet(stream.net, options.imagenet)
@@ -168,9 +167,9 @@ class _Run:
             m: tuple(r for c in TEACHING.get(m, ()) for r in found.get(c, ()) if r.split == "train") for m in MODALITIES
         }
         val = {m: tuple(r for r in rows[m] if r.split == "val") for m in MODALITIES}
+        needed = MODALITIES if self.fuses else {stage.split("_")[0] for stage in self.options.stages}
         for m in MODALITIES:
-            wanted = self.fuses or m in {stage.split("_")[0] for stage in self.options.stages}
-            if wanted and not rows[m]:
+            if m in needed and not rows[m]:
                 message = f"nothing is there that the {m} branch could learn from; it needs {' or '.join(CORPORA[m])}"
                 raise TrainingError("no_corpora", message)
         return {m: part + more[m] for m, (part, _) in split.items()}, {m: part for m, (_, part) in split.items()}, val

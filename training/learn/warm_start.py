@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmer import checkpoint
 from mmer.config import ModelConfig
 from mmer.efficientnet import EfficientNetLite0
+from mmer.encoders import TextEncoder
 from mmer.errors import TrainingError
 from mmer.features import LanguageModel
 from mmer.labels import MODALITIES
@@ -123,12 +124,15 @@ def adopt_imagenet(net: EfficientNetLite0, path: str) -> None:
         raise TrainingError("bad_weights", f"{path} does not hold EfficientNet-Lite0's weights: {error}") from error
 
 
-def adopt_layers(layers: nn.TransformerEncoder, folder: Path) -> None:
-    """Let the text branch's own layers start as the last ones of the language model in a folder.
+def adopt_layers(encoder: TextEncoder, folder: Path) -> None:
+    """Let the text branch's own layers, where it has any, start as the last ones of the language model in a folder.
 
     Raises:
         AssetError: `asset_damaged` when it cannot be loaded.
     """
+    layers = encoder.layers
+    if layers is None:
+        return
     names = {
         "self_attn.out_proj": "attention.output.dense",
         "linear1": "intermediate.dense",
