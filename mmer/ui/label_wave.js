@@ -61,6 +61,8 @@ window.mmerWave = (() => {
     const at_s = Math.min(clip.duration, Math.max(0, to_s));
     if (item.end_s != null && (at_s < item.start_s || at_s > item.end_s)) outside();
     clip.currentTime = at_s;
+    place(); // at once: "seeking" comes later, and on a busy machine after the next key
+    tell();
   }
   function point(event) {
     const box = strip().getBoundingClientRect();
