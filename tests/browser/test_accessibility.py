@@ -122,9 +122,8 @@ def test_arrow_keys_move_through_radio_buttons(service, serve, visit):
     page.keyboard.press("Space")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
-    checked = "[...document.querySelectorAll('#label-intensity input')].map((e) => e.checked)"
-    assert page.evaluate(checked) == [False, False, True]
+    checked = "[...document.querySelectorAll('#label-intensity input')].map((e) => e.checked).join()"
+    page.wait_for_function(f"{checked} === 'false,false,true'")
     page.locator("#label-submit").click()
     page.wait_for_function("!document.querySelector('#label-all input:checked')")
     (label,) = service.store.labels()

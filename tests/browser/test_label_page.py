@@ -58,21 +58,18 @@ def test_the_second_of_two_windows_of_one_annotator_goes_on(service, serve, visi
 
 def test_each_of_several_emotions_says_its_place_and_its_share(service, serve, visit):
     page = sit_down(visit(serve(service)))
-    ranks = "[...document.querySelectorAll('#label-all label')].map(l => l.dataset.rank ?? '')"
+    ranks = "[...document.querySelectorAll('#label-all label')].map(l => l.dataset.rank ?? '').join('|')"
 
-    def choose(digit: int, n: int) -> list[str]:
-        page.keyboard.press(str(digit))
+    def ranked(key: str, n: int, *expected: str) -> None:
+        page.keyboard.press(key)
         page.wait_for_function(CHOSEN, arg=n)
-        page.wait_for_timeout(150)
-        return page.evaluate(ranks)
+        page.wait_for_function(f"expected => {ranks} === expected", arg="|".join(expected))
 
-    assert choose(6, 1) == [""] * 7  # one emotion has it all
-    assert choose(1, 2) == ["2nd, 33 %", "", "", "", "", "1st, 67 %", ""]
-    assert choose(4, 3) == ["2nd, 33 %", "", "", "3rd, 17 %", "", "1st, 50 %", ""]
-    assert choose(6, 2) == ["1st, 67 %", "", "", "2nd, 33 %", "", "", ""]
-    page.keyboard.press("Enter")
-    page.wait_for_function(CHOSEN, arg=0)
-    assert page.evaluate(ranks) == [""] * 7
+    ranked("6", 1, *[""] * 7)  # one emotion has it all
+    ranked("1", 2, "2nd, 33 %", "", "", "", "", "1st, 67 %", "")
+    ranked("4", 3, "2nd, 33 %", "", "", "3rd, 17 %", "", "1st, 50 %", "")
+    ranked("6", 2, "1st, 67 %", "", "", "2nd, 33 %", "", "", "")
+    ranked("Enter", 0, *[""] * 7)
     (label,) = service.store.labels()
     assert label.emotions == pytest.approx({"anger": 2 / 3, "happiness": 1 / 3})
 

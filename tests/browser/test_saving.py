@@ -28,12 +28,11 @@ def analysed(page, words: str = "I did not expect that at all"):
 
 def test_both_consents_could_be_ticked(service, serve, visit):
     page = analysed(visit(serve(service)))
-    checked = "[...document.querySelectorAll('#keep input')].map((e) => e.checked)"
-    assert page.evaluate(checked) == [True, False, False]  # nothing, unless somebody says otherwise
+    checked = "[...document.querySelectorAll('#keep input')].map((e) => e.checked).join()"
+    assert page.evaluate(checked) == "true,false,false"  # nothing, unless somebody says otherwise
     page.locator("#keep label").nth(1).click()
     page.locator("#keep label").nth(2).click()
-    page.wait_for_timeout(300)
-    assert page.evaluate(checked) == [False, False, True]
+    page.wait_for_function(f"{checked} === 'false,false,true'")
     page.locator("#emotion label", has_text="Fear").click()
     page.locator("#annotator input, #annotator textarea").fill("bea")
     page.locator("#save").click()

@@ -360,14 +360,18 @@ def train_text(
     """
     priors = text_priors(rows, config.text_tau)
     module = branch_module(model, "text")
-    n, size = len(data.targets), config.text_batch
+    size = config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
+    teaching = torch.tensor([r.corpus not in CORPORA["text"] for r in rows])
+    usual, more = (~teaching).nonzero().flatten(), teaching.nonzero().flatten()
+    n_more = round(config.text_teaching_share * len(more))
     optimizer = torch.optim.AdamW(text_rates(module, config), weight_decay=0.02)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        noisy = lengths + 4 * torch.rand(n, generator=g)  # near lengths together: little padding
-        parts = noisy.argsort().split(size)
+        drawn = torch.cat([usual, more[torch.randperm(len(more), generator=g)[:n_more]]])
+        noisy = lengths[drawn] + 4 * torch.rand(len(drawn), generator=g)  # near lengths together: little padding
+        parts = drawn[noisy.argsort()].split(size)
         share = min(config.text_epochs - epoch, 1.0)  # of the last epoch
         for i in torch.randperm(len(parts), generator=g)[: int(len(parts) * share)]:
             yield *data.batch(parts[i]), data.targets[parts[i]], priors[parts[i]]
@@ -382,7 +386,7 @@ def train_text(
         "text",
         module,
         optimizer,
-        -(-n // size),
+        -(-(len(usual) + n_more) // size),
         batches,
         loss_of,
         config,
