@@ -392,7 +392,7 @@ class Perceiver:
         since = clock.now()
         try:
             if spans:
-                self.transcriber.encoder_size()  # loads it
+                self.transcriber.load()
             transcript = self.transcriber.transcribe(samples, spans, clock.should_stop)
         except AssetError as error:
             why = f"speech cannot be transcribed: {self._lacking(error)}"

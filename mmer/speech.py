@@ -155,6 +155,14 @@ class Transcriber:
     def loaded(self) -> bool:
         return self._model is not None
 
+    def load(self) -> None:
+        """Load the weights now; otherwise the first use does.
+
+        Raises:
+            AssetError: the weights cannot be had.
+        """
+        self._load()
+
     def transcribe(
         self,
         samples: np.ndarray,

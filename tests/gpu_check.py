@@ -132,7 +132,7 @@ def transcripts(report: Report, cpu: Predictor, gpu: Predictor, speech: Path | N
         report.told("transcripts are not compared: name a clip with --speech")
         return
     try:
-        gpu.transcriber.encoder_size()
+        gpu.transcriber.load()
     except AssetError as error:
         report.told(f"transcripts are not compared: {error.message}")
         return

@@ -550,6 +550,23 @@ def test_a_branch_keeps_what_it_was_trained_with_and_its_prior_is_taken_once(tra
             assert torch.equal(getattr(second.model, part).get_parameter(key), value), key
 
 
+def test_exemplars_written_again_were_of_a_corpus_that_had_not_taught(trained, corpora_folder, tmp_path):
+    home, name = trained
+    only = ("--corpora", corpora_folder, "--work", tmp_path)
+    less = ("--init", name, "--stage", "fusion", "--without", "meld", "--fusion-steps", 20, "--fusion-batch", 16)
+    done = run("train", *only, *less, "--name", "less", home=home)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.read_meta("less", home / "checkpoints")["without"] == ["meld"]
+    file = checkpoint.folder_of("less", home / "checkpoints") / exemplars.FILE
+    kept = file.read_bytes()
+    file.unlink()
+    done = run("exemplars", *only, "--checkpoint", "less", home=home)
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == kept
+    found = exemplars.load(file, checkpoint.load("less", home / "checkpoints").model)
+    assert set(found.branches["text"].corpora) == {"goemotions"}
+
+
 def test_fewer_faces_than_a_batch_learn_for_as_many_epochs_as_any(tmp_path):
     faces = Faces(
         torch.zeros(5, 48, 48, dtype=torch.uint8),

@@ -2,8 +2,9 @@
 
     python training/exemplars.py --corpora DIR --work DIR [--checkpoint ID] [--whisper NAME|FILE]
 
-training/train.py does the same when it writes a checkpoint. Give the corpora and the Whisper that it was trained with.
-The file, exemplars.safetensors beside the checkpoint, holds numbers alone: no face, voice or name.
+training/train.py does the same when it writes a checkpoint. Give the Whisper that it was trained with; corpora that it
+was trained without are left out here too. The file, exemplars.safetensors beside the checkpoint, holds numbers alone:
+no face, voice or name.
 """
 
 if __package__ in (None, ""):  # run as a script: the repository's root is not on the path
@@ -17,7 +18,6 @@ from pathlib import Path
 
 from mmer.config import Paths
 from training.command import run
-from training.learn.config import TrainConfig
 
 
 def main() -> int:
@@ -26,13 +26,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Paths.from_env().home / "runs" / "train", help="caches")
     parser.add_argument("--checkpoint", default="base", metavar="ID", help="default base")
     parser.add_argument("--whisper", metavar="NAME|FILE", help="whose encoder the voice branch reads")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
     args = parser.parse_args()
 
     from training.learn.build import BuildOptions, write_exemplars  # torch: --help does without
 
     options = BuildOptions(corpora=args.corpora, work=args.work, whisper=args.whisper)
-    print(write_exemplars(options, TrainConfig(seed=args.seed), checkpoint_id=args.checkpoint))
+    print(write_exemplars(options, checkpoint_id=args.checkpoint))
     return 0
 
 

@@ -40,7 +40,7 @@ from training.learn.branches import (
     train_text,
     train_voice,
 )
-from training.learn.config import CORPORA, TEACHING, TrainConfig
+from training.learn.config import CORPORA, TEACHING, TrainConfig, config_of
 from training.learn.fusion import (
     N_TUPLES,
     Encoded,
@@ -98,10 +98,17 @@ def build(options: BuildOptions, config: TrainConfig) -> str:
     return run.train_fusion()
 
 
-def write_exemplars(options: BuildOptions, config: TrainConfig, *, checkpoint_id: str) -> str:
-    """Write the exemplars of a checkpoint that these options trained beside it; return what was done in one line."""
-    run = _Run(replace(options, init=checkpoint_id, stages=("fusion",)), config)
-    return run.write_exemplars(checkpoint.folder_of(checkpoint_id, run.paths.checkpoints))
+def write_exemplars(options: BuildOptions, *, checkpoint_id: str) -> str:
+    """Write the exemplars of a checkpoint beside it, of the corpora it was trained with and as it drew from them.
+
+    Returns:
+        What was done, in one line.
+    """
+    root = Paths.from_env().checkpoints
+    meta = checkpoint.read_meta(checkpoint_id, root)
+    without = tuple(meta.get("without", ()))
+    run = _Run(replace(options, init=checkpoint_id, stages=("fusion",), without=without), config_of(meta))
+    return run.write_exemplars(checkpoint.folder_of(checkpoint_id, root))
 
 
 class _Run:
@@ -336,6 +343,7 @@ class _Run:
             "init": loaded and {"id": options.init, "weights_sha256": loaded.meta.get("weights_sha256")},
             "seed": self.config.seed,
             "whisper": options.whisper and Path(options.whisper).name,
+            "without": sorted(options.without),
             **trained_with,
             "data": data,
             "temperature": {**temperatures, "fused": float(self.model.fusion.temperature)},

@@ -1,7 +1,7 @@
 """The settings of a training run and what each stage takes of them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mmer.labels import MODALITIES
@@ -76,6 +76,12 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         for k, v in settings.items()
         if k not in DROPPED
     }
+
+
+def config_of(meta: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings that a checkpoint was trained with; today's defaults where its meta.json has none."""
+    kept = with_current_names(meta.get("training", {}))
+    return TrainConfig(**{field.name: kept[field.name] for field in fields(TrainConfig) if field.name in kept})
 
 
 def part_of(setting: str) -> str:
