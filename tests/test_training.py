@@ -32,7 +32,15 @@ from training.data import augment, manifest
 from training.data.load import Faces, Voices, split_calibration, targets_of
 from training.data.manifest import Row
 from training.learn import exemplars, losses
-from training.learn.branches import branch_module, text_priors, text_rates, train_face, train_statistics, train_voice
+from training.learn.branches import (
+    branch_module,
+    text_epoch,
+    text_priors,
+    text_rates,
+    train_face,
+    train_statistics,
+    train_voice,
+)
 from training.learn.config import TrainConfig
 from training.learn.fusion import Encoded, Tuples
 from training.learn.imagenet_stream import train_imagenet
@@ -753,6 +761,18 @@ def test_layers_that_others_trained_move_less_than_what_is_new():
     assert found == sorted(found)
     assert found[-1] == TrainConfig().text_lr
     assert found[0] < 5e-5 < found[5] < 2e-4  # MiniLM's first and last layer
+
+
+def test_of_a_corpus_that_only_teaches_an_epoch_draws_a_share():
+    rows = [Row(("fear",), text=f"{i}", corpus=c) for c, n in (("xed", 50), ("goemotions", 20)) for i in range(n)]
+    g = torch.Generator().manual_seed(0)
+    first, second = (text_epoch(rows, 0.3, g).tolist() for _ in range(2))
+    for drawn in (first, second):
+        assert len(set(drawn)) == len(drawn) == 20 + 15
+        assert set(range(50, 70)) <= set(drawn)
+    assert set(first) != set(second)
+    assert text_epoch(rows, 0.0, g).tolist() == list(range(50, 70))
+    assert sorted(text_epoch(rows, 1.0, g).tolist()) == list(range(70))
 
 
 def test_lines_that_were_collected_by_emotion_teach_no_prior():

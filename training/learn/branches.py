@@ -362,15 +362,13 @@ def train_text(
     module = branch_module(model, "text")
     size = config.text_batch
     lengths = (data.offsets[1:] - data.offsets[:-1]).float()
-    teaching = torch.tensor([r.corpus not in CORPORA["text"] for r in rows])
-    usual, more = (~teaching).nonzero().flatten(), teaching.nonzero().flatten()
-    n_more = round(config.text_teaching_share * len(more))
+    n = len(text_epoch(rows, config.text_teaching_share, torch.Generator()))
     optimizer = torch.optim.AdamW(text_rates(module, config), weight_decay=0.02)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        drawn = torch.cat([usual, more[torch.randperm(len(more), generator=g)[:n_more]]])
-        noisy = lengths[drawn] + 4 * torch.rand(len(drawn), generator=g)  # near lengths together: little padding
+        drawn = text_epoch(rows, config.text_teaching_share, g)
+        noisy = lengths[drawn] + 4 * torch.rand(n, generator=g)  # near lengths together: little padding
         parts = drawn[noisy.argsort()].split(size)
         share = min(config.text_epochs - epoch, 1.0)  # of the last epoch
         for i in torch.randperm(len(parts), generator=g)[: int(len(parts) * share)]:
@@ -386,7 +384,7 @@ def train_text(
         "text",
         module,
         optimizer,
-        -(-(len(usual) + n_more) // size),
+        -(-n // size),
         batches,
         loss_of,
         config,
@@ -394,6 +392,13 @@ def train_text(
         data=(data.offsets, data.targets, priors),
         report=report,
     )
+
+
+def text_epoch(rows: Sequence[Row], share: float, generator: torch.Generator) -> Tensor:
+    """Return (N,) which sentences an epoch learns from: all of the corpora in `CORPORA`, a share of the others."""
+    is_usual = torch.tensor([r.corpus in CORPORA["text"] for r in rows])
+    usual, others = (part.nonzero().flatten() for part in (is_usual, ~is_usual))
+    return torch.cat([usual, others[torch.randperm(len(others), generator=generator)[: round(share * len(others))]]])
 
 
 def text_rates(module: nn.ModuleDict, config: TrainConfig) -> list[dict]:
