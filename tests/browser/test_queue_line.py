@@ -10,6 +10,7 @@ from mmer.ui.service import Service
 from tests.test_app import new_checkpoint
 from tests.test_door import join
 from tests.test_label_tab import paths_in
+from tests.until import until
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_the_line_stood_still_at_0_s_and_said_nothing(service, serve, visit):
         expect(since).to_have_text(re.compile(r"^[3-9] s$"))
         page.locator("#stop").click()
         expect(status).to_contain_text("Stopped")
-        assert all(event.session_hash.startswith("visitor") for event in service.line.page.waiting())
+        until(lambda: all(event.session_hash.startswith("visitor") for event in service.line.page.waiting()))
         page.locator("#example-surprise").click()
         expect(status).to_contain_text("Next in line")
     page.locator("#result .mm-emotion").wait_for(timeout=120_000)
