@@ -85,7 +85,7 @@ def test_face_and_voice_scroll_by_until_one_stops(service, serve, browser_with, 
     assert len(service.live) == 1
     page.locator("#live-stop").click()
     expect(page.locator("#live-told")).to_contain_text("Stopped. Nothing was kept")
-    until(lambda: tracks_end(page))
+    assert tracks_end(page)
     until(lambda: len(service.live) == 0)
     seen = page.evaluate(UPDATES)
     page.wait_for_timeout(1000)
@@ -97,7 +97,7 @@ def test_face_and_voice_scroll_by_until_one_stops(service, serve, browser_with, 
     expect(page.locator("#live-told")).to_have_text(alone)
     page.get_by_role("tab", name="Analyse").click()
     expect(page.locator("#live-told")).to_contain_text("another part of the page was opened")
-    until(lambda: tracks_end(page))
+    assert tracks_end(page)
 
 
 def test_who_leaves_frees_the_place_and_who_comes_too_late_is_told(service, serve, browser_with, made, visitors):
@@ -108,14 +108,14 @@ def test_who_leaves_frees_the_place_and_who_comes_too_late_is_told(service, serv
     first.wait_for_function(f"{UPDATES} > 0", timeout=120_000)
     second = open_live(visit(url))
     expect(second.locator("#live-status [role=alert]")).to_contain_text("every place is taken")
-    until(lambda: tracks_end(second))  # its camera is off
+    until(lambda: tracks_end(second))  # its camera is off: a step of its own, after the refusal is shown
     first.close(run_before_unload=True)
     until(lambda: len(service.live) == 0)
     second.locator("#live-start").click()
     second.wait_for_function(f"{UPDATES} > 0", timeout=60_000)
     service.live.end(next(iter(service.live._sessions)))  # as when the server was started again
     expect(second.locator("#live-told")).to_contain_text("This live session is over")
-    until(lambda: tracks_end(second))
+    assert tracks_end(second)
 
 
 def test_devices_that_are_refused_or_missing_are_said_and_one_is_enough(service, serve, browser_with, made, visitors):

@@ -37,6 +37,7 @@ def test_the_line_stood_still_at_0_s_and_said_nothing(service, serve, visit):
         expect(since).to_have_text(re.compile(r"^[3-9] s$"))
         page.locator("#stop").click()
         expect(status).to_contain_text("Stopped")
+        # Gradio takes the call out of the line beside the function that says "Stopped".
         until(lambda: all(event.session_hash.startswith("visitor") for event in service.line.page.waiting()))
         page.locator("#example-surprise").click()
         expect(status).to_contain_text("Next in line")
