@@ -6,6 +6,7 @@ window.mmerWave = (() => {
   const strip = () => byId("mm-wave");
   let clip = null;
   let item = null;
+  let frame = 0; // the next in which the line moves, while the clip plays
   let outside = () => {}; // what a place outside of what is to be judged does
 
   async function path(address) {
@@ -22,12 +23,13 @@ window.mmerWave = (() => {
 
   const share = (at_s) => clip?.duration ? Math.min(1, Math.max(0, at_s / clip.duration)) : 0;
   function place() {
+    cancelAnimationFrame(frame); // whoever asked for it: one line moves once a frame
     const shown = strip(); // it goes with the stage, while its clip may still play
     if (!clip || !shown) return;
     shown.style.setProperty("--at", share(clip.currentTime));
     shown.style.setProperty("--from", share(item.start_s ?? 0));
     shown.style.setProperty("--to", item.end_s == null ? 1 : share(item.end_s));
-    if (!clip.paused) requestAnimationFrame(place);
+    if (!clip.paused) frame = requestAnimationFrame(place);
   }
   // What a screen reader says of it; not while it plays, or it would talk over the clip.
   function tell() {

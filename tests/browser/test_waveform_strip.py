@@ -9,6 +9,13 @@ from tests.browser.test_label_page import ON_SCREEN, answer, item, sit_down
 
 CLIP = "document.querySelector('#mm-screen audio')"
 DRAWN = "document.querySelector('#mm-wave path').getAttribute('d').length > 100"
+PLACED_A_FRAME = """() => new Promise((done) => {
+  const style = document.querySelector("#mm-wave").style, set = style.setProperty.bind(style);
+  let placed = 0, frames = 0;
+  style.setProperty = (name, value) => { placed += name === "--at"; set(name, value); };
+  const count = () => ++frames > 10 ? done(placed / 10) : requestAnimationFrame(count);
+  requestAnimationFrame(count);
+})"""
 SHIFTS = """() => { window.moved = 0; new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.moved += entry.value;
 }).observe({ type: "layout-shift", buffered: false }); }"""
@@ -64,3 +71,13 @@ def test_nothing_moves_when_the_next_clip_comes(service, serve, visit):
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelector('#mm-wave path').getAttribute('d')") != lines
     assert page.evaluate("window.moved") < 0.1
+
+
+def test_the_line_was_moved_once_more_in_every_frame_after_each_quarter_of_a_second(service, serve, visit):
+    page = sit_down(visit(serve(service)))
+    page.wait_for_function(DRAWN)
+    page.keyboard.press("l")
+    page.evaluate(f"{CLIP}.play()")
+    page.wait_for_timeout(2500)  # some ten times the element says how far it is
+    assert 0 < page.evaluate(PLACED_A_FRAME) < 3
+    assert not page.evaluate(f"{CLIP}.paused")
